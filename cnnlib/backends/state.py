@@ -1,0 +1,46 @@
+"""The engine's settings of the moment: one immutable record in one context variable.
+
+``use``, ``override``, ``shadow``, ``trace``, ``no_grad`` and ``check_finite`` all replace this record for the length of a
+``with`` block. A context variable is local to a thread and to an asyncio task; leaving the block, also by an exception,
+brings the old record back, so that blocks nest and the innermost wins.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar, Token
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class State:
+    backend: str | None = None  # CPU kernels chosen by an enclosing `use`; None: those of the process
+    grad: bool = True  # False inside no_grad
+    check_finite: bool = False  # True: every output and adjoint is checked for NaN and infinity
+    recorder: Any = None  # the innermost trace
+    overrides: Mapping[type, tuple[Callable | None, Callable | None]] = dataclasses.field(default_factory=dict)
+    kernel_overrides: Mapping[str, Callable] = dataclasses.field(default_factory=dict)
+    shadow: str | None = None  # backend that every kernel is compared with
+
+
+_state: ContextVar[State] = ContextVar("cnnlib_state", default=State())  # noqa: B039  (State is immutable)
+current = _state.get
+
+# Path of the module whose forward is running, such as "features.0": apart from State, as it changes with every call.
+scope: ContextVar[str] = ContextVar("cnnlib_scope", default="")
+
+
+class Changed:
+    """Context manager: the state with some fields replaced. Nests, also with itself."""
+
+    def __init__(self, **changes: Any):
+        self._changes = changes
+        self._tokens: list[Token] = []
+
+    def __enter__(self):
+        self._tokens.append(_state.set(dataclasses.replace(current(), **self._changes)))
+        return self
+
+    def __exit__(self, *exc):
+        _state.reset(self._tokens.pop())

@@ -1,0 +1,41 @@
+"""Settings and shapes as users write them, brought to one form or refused with a message."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cnnlib.errors import DtypeError, ShapeError, ValueRangeError
+
+
+def pair(op: str, name: str, value: Any, smallest: int = 1) -> tuple[int, int]:
+    """``3`` -> ``(3, 3)``; ``(3, 5)`` stays. Refuses what is not one or two whole numbers of at least ``smallest``."""
+    values = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, (tuple, list)) else ()
+    if len(values) != 2 or not all(isinstance(v, int) and v >= smallest for v in values):
+        raise ValueRangeError(f"{op}: {name} must be a whole number >= {smallest} or a pair of them, got {value!r}.")
+    return values  # type: ignore[return-value]
+
+
+def check_ndim(op: str, name: str, x: Any, ndim: int, layout: str) -> None:
+    """Refuse an array of another number of axes: ``conv2d: x must have 4 axes (N, C, H, W), got shape (3, 5).``"""
+    if x.ndim != ndim:
+        raise ShapeError(f"{op}: {name} must have {ndim} axes {layout}, got shape {x.shape}.")
+
+
+def check_not_empty(op: str, name: str, x: Any) -> None:
+    if x.size == 0:
+        raise ShapeError(f"{op}: {name} is empty, shape {x.shape}: an empty batch has no meaning here.")
+
+
+def check_float(op: str, name: str, x: Any) -> None:
+    if x.dtype.kind != "f":
+        raise DtypeError(f"{op}: {name} must be float32 or float64, got {x.dtype}. Use {name}.astype('float32').")
+
+
+def check_integers(op: str, name: str, x: Any) -> None:
+    if x.dtype.kind not in "iu":
+        raise DtypeError(f"{op}: {name} must be integers, got {x.dtype}. Use {name}.astype('int64').")
+
+
+def check_shape(op: str, name: str, x: Any, shape: tuple[int, ...], why: str) -> None:
+    if x.shape != shape:
+        raise ShapeError(f"{op}: {name} must have shape {shape}, {why}; got {x.shape}.")
