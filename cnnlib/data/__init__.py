@@ -1,0 +1,22 @@
+"""Data: sets that come with the library or are downloaded, your own pictures and tables, batches, augmentation, text.
+
+>>> train, test = digits()                                      # or load("digits")
+>>> loader = DataLoader(train, batch_size=64, transform=Normalize.fit(train))
+"""
+
+from cnnlib.data import transforms
+from cnnlib.data.dataset import Dataset, arrays
+from cnnlib.data.datasets import Info, cifar10, digits, fashion, fashion_subset, info, load, mnist, names, prefetch
+from cnnlib.data.download import cache_dir
+from cnnlib.data.folder import ImageFolder, csv
+from cnnlib.data.formats import read_cifar, read_idx
+from cnnlib.data.loader import DataLoader
+from cnnlib.data.pictures import image
+from cnnlib.data.text import Vocabulary, sequences, sonnets
+from cnnlib.data.transforms import Compose, GaussianNoise, Normalize, Pad, RandomCrop, RandomFlip
+
+__all__ = [
+    "Compose", "DataLoader", "Dataset", "GaussianNoise", "ImageFolder", "Info", "Normalize", "Pad", "RandomCrop",
+    "RandomFlip", "Vocabulary", "arrays", "cache_dir", "cifar10", "csv", "digits", "fashion", "fashion_subset", "image",
+    "info", "load", "mnist", "names", "prefetch", "read_cifar", "read_idx", "sequences", "sonnets", "transforms",
+]
