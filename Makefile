@@ -1,0 +1,41 @@
+# Everything runs in a virtual environment of its own, .venv. `make demo` and `make test` need only Python and a C compiler.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+SOURCES = setup.py pyproject.toml $(wildcard csrc/*.[ch] cnnlib/backends/cpu/*.px[id] cnnlib/backends/cpu/*.pyx)
+
+# Idle threads of other libraries must not spin on cores that a test needs.
+export OMP_WAIT_POLICY = passive
+
+.PHONY: demo test test-slow lint bench clean
+
+demo: $(VENV)/.demo  ## train LeNet-5 on real digits, compare the backends, write a picture into demo/
+	$(BIN)/python examples/demo.py --out demo
+
+test: $(VENV)/.dev  ## the whole suite, under 10 minutes on two cores
+	$(BIN)/python -m pytest -q -m "not slow" tests
+
+test-slow: $(VENV)/.dev  ## the trainings whose figures docs/labs.md keeps
+	$(BIN)/python -m pytest -q -m slow tests
+
+lint: $(VENV)/.dev
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy
+
+bench: $(VENV)/.dev  ## every operation and training step: cpu against reference, and PyTorch where it is installed
+	$(BIN)/python -m benchmarks.cpu
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade pip
+
+$(VENV)/.demo: $(BIN)/python $(SOURCES)
+	CNNLIB_REQUIRE_COMPILED=1 $(BIN)/python -m pip install -q -e ".[viz,data]"
+	@touch $@
+
+$(VENV)/.dev: $(BIN)/python $(SOURCES)
+	CNNLIB_REQUIRE_COMPILED=1 $(BIN)/python -m pip install -q -e ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf build dist *.egg-info cnnlib/_csrc cnnlib/backends/cpu/_kernels.c cnnlib/backends/cpu/_kernels*.so

@@ -1,0 +1,1 @@
+"""Timings: every operation and whole training steps, as ratios of medians from interleaved runs."""
