@@ -102,7 +102,9 @@ def machine() -> dict[str, str]:
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        name = next((line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")), name)
+        name = next(
+            (line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")), name
+        )
     versions = {"numpy": np.__version__, "python": platform.python_version(), "isa": cpu.isa()}
     if importlib.util.find_spec("torch"):
         import torch

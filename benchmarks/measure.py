@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable
 
 
-def medians(contenders: dict[str, Callable[[], object]], seconds: float = 0.6, rounds: tuple[int, int] = (5, 200)) -> dict[str, float]:
+def medians(
+    contenders: dict[str, Callable[[], object]], seconds: float = 0.6, rounds: tuple[int, int] = (5, 200)
+) -> dict[str, float]:
     """Median seconds of each contender. They take turns, so that a drift of the machine's speed meets all of them alike."""
     for run in contenders.values():
         run()

@@ -26,7 +26,8 @@ def lenet5():
 def small_resnet_stage():
     """Two 3×3 convolutions with batch norm, dropout before the classifier: what most networks are made of."""
     return nn.Sequential(
-        nn.Conv2d(3, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(),
+        nn.Conv2d(3, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(),
+        nn.Conv2d(32, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(),
         nn.MaxPool2d(2), nn.Flatten(), nn.Dropout(0.5), nn.Linear(32 * 16 * 16, 10),
     ), (32, 3, 32, 32)  # fmt: skip
 

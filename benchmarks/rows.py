@@ -102,8 +102,16 @@ def _conv(name, x_shape, w_shape, padding, stride, groups=1):
 
     return {
         **_both(f"{name} forward", lambda k: lambda: k.conv2d_forward(x, w, b, s, p, d, groups), forward),
-        **_both(f"{name} dx", lambda k: lambda: k.conv2d_backward_input(dy, w, x.shape, s, p, d, groups), gradient([True, False, False])),
-        **_both(f"{name} dw", lambda k: lambda: k.conv2d_backward_weight(dy, x, w.shape, s, p, d, groups), gradient([False, True, False])),
+        **_both(
+            f"{name} dx",
+            lambda k: lambda: k.conv2d_backward_input(dy, w, x.shape, s, p, d, groups),
+            gradient([True, False, False]),
+        ),
+        **_both(
+            f"{name} dw",
+            lambda k: lambda: k.conv2d_backward_weight(dy, x, w.shape, s, p, d, groups),
+            gradient([False, True, False]),
+        ),
     }
 
 
@@ -126,7 +134,9 @@ def _pool():
         def backward(torch, k=k, s=s, dy=dy):
             tx, tdy = torch.from_numpy(x), torch.from_numpy(dy)
             _, indices = torch.nn.functional.max_pool2d(tx, k, s, return_indices=True)
-            return lambda: torch.ops.aten.max_pool2d_with_indices_backward(tdy, tx, [k, k], [s, s], [0, 0], [1, 1], False, indices)
+            return lambda: torch.ops.aten.max_pool2d_with_indices_backward(
+                tdy, tx, [k, k], [s, s], [0, 0], [1, 1], False, indices
+            )
 
         ours = lambda kernels, size=size, stride=stride, pads=pads: lambda: kernels.max_pool2d_forward(x, size, stride, pads)  # noqa: E731
         table.update(_both(f"max pool {k}×{k} s{s} forward", ours, forward))
@@ -272,7 +282,9 @@ def _embedding():
         **_both(
             "embedding forward",
             lambda k: lambda: k.embedding_forward(indices, w),
-            lambda torch: (lambda ti, tw: lambda: torch.nn.functional.embedding(ti, tw))(torch.from_numpy(indices), torch.from_numpy(w)),
+            lambda torch: (lambda ti, tw: lambda: torch.nn.functional.embedding(ti, tw))(
+                torch.from_numpy(indices), torch.from_numpy(w)
+            ),
         ),
         **_both("embedding backward", lambda k: lambda: k.embedding_backward(dy, indices, 10000), theirs),
     }

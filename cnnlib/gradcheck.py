@@ -114,9 +114,10 @@ def _check_argument(name, x, grad, along, report, tolerance, step, elements, dir
     worst = max(found, key=lambda f: abs(f[1] - f[2]), default=None)
     error = abs(worst[1] - worst[2]) / scale if worst else 0.0
     if worst and not error <= tolerance:
+        wrong = sum(not abs(a - n) <= tolerance * scale for _, a, n in found)
         raise GradientError(
-            f"gradcheck: d{name} is wrong {worst[0]}: backward gives {worst[1]:.9g}, the numerical derivative is {worst[2]:.9g} "
-            f"(relative error {error:.1e}, allowed {tolerance:.0e}; {sum(abs(a - n) > tolerance * scale for _, a, n in found)} of {len(found)} disagree)."
+            f"gradcheck: d{name} is wrong {worst[0]}: backward gives {worst[1]:.9g}, the numerical derivative is "
+            f"{worst[2]:.9g} (relative error {error:.1e}, allowed {tolerance:.0e}; {wrong} of {len(found)} disagree)."
         )
     report.checked[name], report.skipped[name], report.error[name] = len(found), skipped, error
 
@@ -186,7 +187,8 @@ def check_op(op: type[Op], *arrays: Any, **settings: Any) -> GradcheckReport:
 
 def _renamed(report: GradcheckReport, op: type[Op]) -> GradcheckReport:
     names = {f"argument {i}": op.argument(i) for i in range(len(report.checked) + 8)}
-    return GradcheckReport(*({names.get(k, k): v for k, v in part.items()} for part in (report.checked, report.skipped, report.error)))
+    rename = lambda part: {names.get(k, k): v for k, v in part.items()}  # noqa: E731
+    return GradcheckReport(rename(report.checked), rename(report.skipped), rename(report.error))
 
 
 def _run(op: type[Op], inputs: list, settings: dict) -> list[np.ndarray]:
@@ -204,7 +206,9 @@ def _run(op: type[Op], inputs: list, settings: dict) -> list[np.ndarray]:
                 y.backward(_read_only(rng.standard_normal(y.shape).astype(y.dtype)), retain=True)
     except ValueError as error:
         if "read-only" in str(error):
-            raise CnnlibError(f"{op.name()}: forward writes to its inputs or backward to its adjoint ({error}): work on a copy.") from error
+            raise CnnlibError(
+                f"{op.name()}: forward writes to its inputs or backward to its adjoint ({error}): work on a copy."
+            ) from error
         raise
     for i, (a, b) in enumerate(zip(frozen, before, strict=True)):
         if a is not None and not np.array_equal(a, b, equal_nan=a.dtype.kind == "f"):

@@ -35,6 +35,8 @@ class Tensor:
     __array_priority__ = 1000  # so that ndarray + Tensor calls Tensor.__radd__
     __array_ufunc__ = None
 
+    data: Any
+    grad: Any
     ctx: Context | None
     hooks: Sequence[Callable[[Any], None]]
 
@@ -48,7 +50,9 @@ class Tensor:
         if data.dtype.kind not in "fiub":
             raise DtypeError(f"Tensor: expected numbers, got an array of {data.dtype}.")
         if requires_grad and data.dtype.kind != "f":
-            raise DtypeError(f"Tensor: only float tensors can require a gradient, got {data.dtype}. Use data.astype('float32').")
+            raise DtypeError(
+                f"Tensor: only float tensors can require a gradient, got {data.dtype}. Use data.astype('float32')."
+            )
         if data.dtype.kind == "f" and data.dtype not in (np.float32, np.float64):
             raise DtypeError(f"Tensor: float arrays must be float32 or float64, got {data.dtype}. Use data.astype('float32').")
         self.data = data
@@ -110,7 +114,9 @@ class Tensor:
 
     def __repr__(self) -> str:
         values = np.array2string(self.numpy(), separator=", ", precision=4, threshold=60, edgeitems=2, prefix="Tensor(")
-        made = f", made by {self.ctx.op.name()}" if self.ctx is not None else ", requires_grad=True" if self.requires_grad else ""
+        made = (
+            f", made by {self.ctx.op.name()}" if self.ctx is not None else ", requires_grad=True" if self.requires_grad else ""
+        )
         where = ", device='cuda'" if self.device == "cuda" else ""
         return f"Tensor({values}, shape={self.shape}, {self.dtype}{where}{made})"
 
@@ -124,7 +130,7 @@ class Tensor:
 
         Raises GraphError (no graph, freed graph, a parameter changed since forward), ShapeError.
         """
-        from cnnlib.op import backward
+        from cnnlib.tape import backward
 
         backward(self, dy, retain)
 

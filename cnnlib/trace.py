@@ -31,6 +31,7 @@ class Entry:
     settings: dict[str, Any]
     inputs: dict[str, Any]  # argument name -> array or None
     sources: dict[str, str]  # argument name -> name of the entry or parameter that it came from
+    parameters: tuple[str, ...]  # names of the arguments that are parameters
     outputs: tuple[Any, ...]
     saved: dict[str, Any]  # what forward kept for backward
     forward_ms: float
@@ -74,6 +75,7 @@ class trace(Changed):
             settings=dict(ctx.settings),
             inputs={n: copies.get(id(a), a) for n, a in zip(arguments, arrays, strict=True)},
             sources={n: self._source(t) for n, t in zip(arguments, inputs, strict=True) if t is not None},
+            parameters=tuple(n for n, t in zip(arguments, inputs, strict=True) if isinstance(t, Parameter)),
             outputs=outputs,
             saved={n: copies.get(id(v), v) for n, v in (ctx.saved or {}).items()},
             forward_ms=milliseconds,

@@ -37,7 +37,7 @@ def linear_backward_bias(dy):
 def conv2d_forward(x, w, b, stride, pads, dilation, groups):
     """Cross-correlation: x (N, C, H, W), w (F, C/groups, KH, KW), b (F,) or None -> y (N, F, OH, OW)."""
 def conv2d_backward_input(dy, w, x_shape, stride, pads, dilation, groups):
-    """dy (N, F, OH, OW), w (F, C/groups, KH, KW) -> dx of x_shape (N, C, H, W). Also the forward of the transposed convolution."""
+    """dy (N, F, OH, OW), w (F, C/groups, KH, KW) -> dx of x_shape (N, C, H, W). Also the transposed convolution."""
 def conv2d_backward_weight(dy, x, w_shape, stride, pads, dilation, groups):
     """dy (N, F, OH, OW), x (N, C, H, W) -> dw of w_shape (F, C/groups, KH, KW)."""
 def conv2d_backward_bias(dy):
@@ -74,12 +74,13 @@ def layer_norm_forward(x, gamma, beta, eps):
 def layer_norm_backward(dy, x, gamma, mean, rstd):
     """-> dx, dgamma (D,), dbeta (D,)."""
 def local_response_norm_forward(x, size, alpha, beta, k):
-    """x (N, C, S) -> y = x / s^beta, s (N, C, S) = k + alpha / size * sum of x^2 over channels c - size//2 ... c + (size-1)//2."""
+    """x (N, C, S) -> y = x / s^beta, s (N, C, S) = k + alpha / size * sum of x^2
+    over channels c - size//2 ... c + (size-1)//2."""
 def local_response_norm_backward(dy, x, s, size, alpha, beta):
     """-> dx."""
 def local_contrast_norm_forward(x, size, sigma, eps):
-    """x (N, C, H, W) -> y, v (N, C, H, W), deviation (N, H, W): v = x - m, m the Gaussian-weighted mean over all channels and the
-    size x size neighbourhood (weights renormalised at the border); deviation^2 the same mean of v^2;
+    """x (N, C, H, W) -> y, v (N, C, H, W), deviation (N, H, W): v = x - m, m the Gaussian-weighted mean over
+    all channels and the size x size neighbourhood (weights renormalised at the border); deviation^2 the same mean of v^2;
     y = v / max(mean of deviation over the image, deviation, eps)."""
 def local_contrast_norm_backward(dy, v, deviation, size, sigma, eps):
     """-> dx."""
@@ -148,10 +149,13 @@ def embedding_backward(dy, indices, num_embeddings):
 
 # ---- optim: these write to the parameter w and to their state, in place ------------------------------------------------
 def sgd_step(w, dw, velocity, lr, momentum, dampening, weight_decay, nesterov):
-    """g = dw + weight_decay w; v = momentum v + (1 - dampening) g; w -= lr (g + momentum v if nesterov else v). velocity None: w -= lr g."""
+    """g = dw + weight_decay w; v = momentum v + (1 - dampening) g; w -= lr (g + momentum v if nesterov else v).
+    velocity None: w -= lr g."""
 def adagrad_step(w, dw, square_sum, lr, eps, weight_decay):
     """G += g^2; w -= lr g / (sqrt(G) + eps)."""
 def rmsprop_step(w, dw, square_avg, grad_avg, velocity, lr, alpha, eps, weight_decay, momentum):
-    """G = alpha G + (1 - alpha) g^2; d = sqrt(G - (grad mean)^2 if grad_avg else G) + eps; w -= lr g / d, or through a velocity."""
+    """G = alpha G + (1 - alpha) g^2; d = sqrt(G - (mean of g)^2 if grad_avg else G) + eps; w -= lr g / d,
+    or through a velocity."""
 def adam_step(w, dw, m, v, step, lr, beta1, beta2, eps, weight_decay, decoupled):
-    """m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2; w -= lr m / (1-b1^t) / (sqrt(v / (1-b2^t)) + eps); decoupled: AdamW, w *= 1 - lr weight_decay first."""
+    """m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2; w -= lr m / (1-b1^t) / (sqrt(v / (1-b2^t)) + eps).
+    decoupled: AdamW, w *= 1 - lr weight_decay first."""

@@ -42,8 +42,8 @@ def _compared(name: str, function: Callable, reference: Callable, backend: str, 
             if worst is not None:
                 index, size = worst
                 raise ShadowError(
-                    f"shadow: kernel {name} of backend {backend!r} disagrees with {other!r}: output {i} at index {index} is {y[index]!r}, "
-                    f"expected {y64[index]!r}, off by {size:.1e} of the largest value."
+                    f"shadow: kernel {name} of backend {backend!r} disagrees with {other!r}: output {i} at index "
+                    f"{index} is {y[index]!r}, expected {y64[index]!r}, off by {size:.1e} of the largest value."
                 )
         return result
 

@@ -21,8 +21,9 @@ CONSTANT = {"direct": 16.0, "winograd": 160.0}
 
 # Kernels that are sums of products of their array arguments.
 BILINEAR = frozenset(
-    "gemm linear_forward linear_backward_input linear_backward_weight linear_backward_bias conv2d_forward conv2d_backward_input "
-    "conv2d_backward_weight conv2d_backward_bias avg_pool2d_forward avg_pool2d_backward embedding_backward max_pool2d_backward".split()
+    "gemm linear_forward linear_backward_input linear_backward_weight linear_backward_bias "
+    "conv2d_forward conv2d_backward_input conv2d_backward_weight conv2d_backward_bias "
+    "max_pool2d_backward avg_pool2d_forward avg_pool2d_backward embedding_backward".split()
 )
 
 
@@ -49,7 +50,9 @@ def first_difference(y: Any, y64: Any, allowed: Any) -> tuple[tuple[int, ...], f
     wrong = np.isnan(y64) != np.isnan(y) if y64.dtype.kind == "f" else y != y64
     with np.errstate(invalid="ignore"):
         difference = abs(y.astype(np.float64) - y64)
-        excess = np.where(wrong, np.inf, np.where((y == y64) | np.isnan(difference), 0.0, difference / np.maximum(allowed, 1e-300)))
+        excess = np.where(
+            wrong, np.inf, np.where((y == y64) | np.isnan(difference), 0.0, difference / np.maximum(allowed, 1e-300))
+        )
     if not excess.size or excess.max() <= 1.0:
         return None
     index = np.unravel_index(int(excess.argmax()), excess.shape)

@@ -21,12 +21,16 @@ class _Conv(Module):
         size = self.weight.shape[2:] if self.weight.ndim == 4 else self.weight.shape[2]
         usual = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "output_padding": 0}
         unusual = "".join(f", {name}={value!r}" for name, value in self.settings.items() if value != usual[name])
-        return f"{self.in_channels}, {self.out_channels}, kernel_size={size}{unusual}" + ("" if self.bias is not None else ", bias=False")
+        return f"{self.in_channels}, {self.out_channels}, kernel_size={size}{unusual}" + (
+            "" if self.bias is not None else ", bias=False"
+        )
 
 
 def _check(name, in_channels, out_channels, groups):
     if in_channels % groups or out_channels % groups:
-        raise ShapeError(f"{name}: groups = {groups} must divide in_channels = {in_channels} and out_channels = {out_channels}.")
+        raise ShapeError(
+            f"{name}: groups = {groups} must divide in_channels = {in_channels} and out_channels = {out_channels}."
+        )
 
 
 class Conv2d(_Conv):
@@ -40,7 +44,9 @@ class Conv2d(_Conv):
     def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, bias=True):
         _check("Conv2d", in_channels, out_channels, groups)
         shape = (out_channels, in_channels // groups, *pair("Conv2d", "kernel_size", kernel_size))
-        super().__init__(in_channels, out_channels, shape, bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
+        super().__init__(
+            in_channels, out_channels, shape, bias, stride=stride, padding=padding, dilation=dilation, groups=groups
+        )
 
     def forward(self, x):
         return ops.conv2d(x, self.weight, self.bias, **self.settings)
@@ -52,20 +58,35 @@ class Conv1d(_Conv):
     def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, bias=True):
         _check("Conv1d", in_channels, out_channels, groups)
         shape = (out_channels, in_channels // groups, kernel_size)
-        super().__init__(in_channels, out_channels, shape, bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
+        super().__init__(
+            in_channels, out_channels, shape, bias, stride=stride, padding=padding, dilation=dilation, groups=groups
+        )
 
     def forward(self, x):
         return ops.conv1d(x, self.weight, self.bias, **self.settings)
 
 
 class ConvTranspose2d(_Conv):
-    """(N, in_channels, H, W) -> (N, out_channels, (H−1)S − 2P + D(KH−1) + output_padding + 1, …). Weight (in, out/groups, KH, KW)."""
+    """(N, in_channels, H, W) -> (N, out_channels, OH, OW), OH = (H−1)S − 2P + D(KH−1) + output_padding + 1.
 
-    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, output_padding=0, groups=1, bias=True, dilation=1):
+    Weight (in, out/groups, KH, KW), bias (out,).
+    """
+
+    def __init__(
+        self, in_channels, out_channels, kernel_size, stride=1, padding=0, output_padding=0, groups=1, bias=True, dilation=1
+    ):
         _check("ConvTranspose2d", in_channels, out_channels, groups)
         shape = (in_channels, out_channels // groups, *pair("ConvTranspose2d", "kernel_size", kernel_size))
         super().__init__(
-            in_channels, out_channels, shape, bias, stride=stride, padding=padding, output_padding=output_padding, groups=groups, dilation=dilation
+            in_channels,
+            out_channels,
+            shape,
+            bias,
+            stride=stride,
+            padding=padding,
+            output_padding=output_padding,
+            groups=groups,
+            dilation=dilation,
         )
 
     def forward(self, x):

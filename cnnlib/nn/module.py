@@ -10,7 +10,7 @@ import numpy as np
 from cnnlib.backends import xp_of
 from cnnlib.backends.state import scope
 from cnnlib.errors import CheckpointError, ShapeError
-from cnnlib.tensor import Parameter, Tensor, to_device
+from cnnlib.tensor import Parameter, to_device
 
 
 class Module:

@@ -108,7 +108,7 @@ def output_size(image_size, kernel_size, stride, pads, dilation):
 
 def _grouped(w, cols, groups):
     """w as (G, F/G, K) and cols as (N, G, K, OH·OW), K = C/G·KH·KW."""
-    N, OH, OW = cols.shape[0], *cols.shape[4:]
+    N, _, _, _, OH, OW = cols.shape
     return w.reshape(groups, w.shape[0] // groups, -1), cols.reshape(N, groups, -1, OH * OW)
 
 
@@ -170,8 +170,8 @@ def _geometry(op, x, w, b, stride, padding, dilation, groups):
     _check_groups(op, groups, ("w.shape[0]", w.shape[0]))
     if x.shape[1] != w.shape[1] * groups:
         raise ShapeError(
-            f"{op}: x has {x.shape[1]} channels (x.shape = {x.shape}) but w expects C/groups = {w.shape[1]} (w.shape = {w.shape}, "
-            f"groups = {groups}): x.shape[1] must equal w.shape[1] * groups."
+            f"{op}: x has {x.shape[1]} channels (x.shape = {x.shape}) but w expects C/groups = {w.shape[1]} "
+            f"(w.shape = {w.shape}, groups = {groups}): x.shape[1] must equal w.shape[1] * groups."
         )
     if b is not None:
         check_shape(op, "b", b, w.shape[:1], "one bias per output channel")
@@ -208,7 +208,8 @@ def check_window(op, image_size, kernel_size, stride, pads, dilation=(1, 1)):
         reach = tuple(d * (k - 1) + 1 for k, d in zip(kernel_size, dilation, strict=True))
         raise ShapeError(
             f"{op}: the kernel {tuple(kernel_size)} reaches over {reach} pixels but the padded image has only "
-            f"{(H + pads[0] + pads[1], W + pads[2] + pads[3])} (image {(H, W)}): (H + 2P - D (KH - 1) - 1) / S + 1 must be at least 1."
+            f"{(H + pads[0] + pads[1], W + pads[2] + pads[3])} (image {(H, W)}): "
+            "(H + 2P - D (KH - 1) - 1) / S + 1 must be at least 1."
         )
 
 
@@ -223,7 +224,9 @@ def _transposed_geometry(x, w, b, stride, padding, output_padding, groups, dilat
     extra = pair(op, "output_padding", output_padding, smallest=0)
     _check_groups(op, groups, ("w.shape[0]", w.shape[0]))
     if x.shape[1] != w.shape[0]:
-        raise ShapeError(f"{op}: x has {x.shape[1]} channels (x.shape = {x.shape}) but w expects {w.shape[0]} (w.shape = {w.shape}).")
+        raise ShapeError(
+            f"{op}: x has {x.shape[1]} channels (x.shape = {x.shape}) but w expects {w.shape[0]} (w.shape = {w.shape})."
+        )
     F = w.shape[1] * groups
     if b is not None:
         check_shape(op, "b", b, (F,), "one bias per output channel")
@@ -236,7 +239,8 @@ def _transposed_geometry(x, w, b, stride, padding, output_padding, groups, dilat
     )
     if min(H, W) < 1:
         raise ShapeError(
-            f"{op}: the output would have size {(H, W)}: (H - 1) S - 2P + D (KH - 1) + output_padding + 1 must be at least 1; padding is too large."
+            f"{op}: the output would have size {(H, W)}: (H - 1) S - 2P + D (KH - 1) + output_padding + 1 must be at least 1; "
+            "padding is too large."
         )
     return (x.shape[0], F, H, W), (stride, (ph, ph, pw, pw), dilation, groups)
 
@@ -292,4 +296,3 @@ def conv1d(x, w, b=None, stride=1, padding=0, dilation=1, groups=1):
         groups=groups,
     )
     return y.reshape(y.shape[0], y.shape[1], y.shape[3])
-

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from cnnlib.backends import kernel
 from cnnlib.errors import ShapeError
-from cnnlib.op import Op, unbroadcast
+from cnnlib.op import Op
 from cnnlib.ops.arguments import check_float, check_ndim, check_not_empty, check_shape
+from cnnlib.tape import unbroadcast
 
 # ---- the textbook
 
@@ -79,7 +80,8 @@ def _check_linear(x, w, b):
     check_ndim("linear", "w", w, 2, "(out_features, in_features)")
     if x.ndim < 1 or x.shape[-1] != w.shape[1]:
         raise ShapeError(
-            f"linear: the last axis of x (x.shape = {x.shape}) must equal in_features = {w.shape[1]} (w.shape = {w.shape}): y = x wᵀ + b."
+            f"linear: the last axis of x (x.shape = {x.shape}) must equal in_features = {w.shape[1]} (w.shape = {w.shape}): "
+            "y = x wᵀ + b."
         )
     check_not_empty("linear", "x", x)
     if b is not None:
@@ -95,7 +97,9 @@ class Matmul(Op):
     @staticmethod
     def forward(ctx, a, b):
         if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
-            raise ShapeError(f"matmul: (..., M, K) @ (..., K, N) needs equal K and at least 2 axes each, got {a.shape} @ {b.shape}.")
+            raise ShapeError(
+                f"matmul: (..., M, K) @ (..., K, N) needs equal K and at least 2 axes each, got {a.shape} @ {b.shape}."
+            )
         try:
             ctx.xp.broadcast_shapes(a.shape[:-2], b.shape[:-2])
         except ValueError:

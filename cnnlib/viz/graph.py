@@ -49,11 +49,15 @@ def _edge(source: tuple[int, int], target: tuple[int, int]) -> str:
 
 def _box(entry: Any, x: int, y: int) -> str:
     shapes = ", ".join("×".join(map(str, a.shape)) or "scalar" for a in entry.outputs)
-    learnt = ", ".join(f"{n} {'×'.join(map(str, entry.inputs[n].shape))}" for n, s in entry.sources.items() if "." in s and n != "x")
+    learnt = ", ".join(
+        f"{n} {'×'.join(map(str, entry.inputs[n].shape))}" for n, s in entry.sources.items() if "." in s and n != "x"
+    )
     title = html.escape(entry.name)
     detail = html.escape(f"→ {shapes}" + (f"   {learnt}" if learnt else ""))
     tip = html.escape(f"{entry.formula}  {entry.settings or ''}")
     return (
-        f'<g><title>{tip}</title><rect x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="6" fill="#eef3fb" stroke="#4a6fa5"/>'
-        f'<text x="{x + 10}" y="{y + 19}" font-weight="bold">{title}</text><text x="{x + 10}" y="{y + 36}" fill="#444">{detail}</text></g>'
+        f"<g><title>{tip}</title>"
+        f'<rect x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="6" fill="#eef3fb" stroke="#4a6fa5"/>'
+        f'<text x="{x + 10}" y="{y + 19}" font-weight="bold">{title}</text>'
+        f'<text x="{x + 10}" y="{y + 36}" fill="#444">{detail}</text></g>'
     )

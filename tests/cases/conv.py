@@ -8,7 +8,9 @@ from tests.cases import Case, ErrorCase
 
 
 def conv(name, x, w, bias=True, **settings):
-    return Case(f"conv2d {name}", ops.conv2d, lambda d: (d.normal(*x), d.normal(*w), d.normal(w[0]) if bias else None), settings)
+    return Case(
+        f"conv2d {name}", ops.conv2d, lambda d: (d.normal(*x), d.normal(*w), d.normal(w[0]) if bias else None), settings
+    )
 
 
 CASES = [
@@ -74,18 +76,45 @@ ERRORS = [
         ValueRangeError,
         'conv2d: padding="same" needs stride 1',
     ),
-    ErrorCase("stride 0", lambda: ops.conv2d(zeros(1, 1, 4, 4), zeros(1, 1, 3, 3), stride=0), ValueRangeError, "stride must be a whole number >= 1"),
-    ErrorCase("padding word", lambda: ops.conv2d(zeros(1, 1, 4, 4), zeros(1, 1, 3, 3), padding="valid"), ValueRangeError, 'a pair or "same"'),
-    ErrorCase("axes", lambda: ops.conv2d(zeros(3, 4, 4), zeros(1, 1, 3, 3)), ShapeError, "x must have 4 axes (N, C, H, W), got shape (3, 4, 4)"),
-    ErrorCase("empty batch", lambda: ops.conv2d(zeros(0, 1, 4, 4), zeros(1, 1, 3, 3)), ShapeError, "conv2d: x is empty, shape (0, 1, 4, 4)"),
-    ErrorCase("bias shape", lambda: ops.conv2d(zeros(1, 1, 4, 4), zeros(2, 1, 3, 3), zeros(3)), ShapeError, "b must have shape (2,)"),
+    ErrorCase(
+        "stride 0",
+        lambda: ops.conv2d(zeros(1, 1, 4, 4), zeros(1, 1, 3, 3), stride=0),
+        ValueRangeError,
+        "stride must be a whole number >= 1",
+    ),
+    ErrorCase(
+        "padding word",
+        lambda: ops.conv2d(zeros(1, 1, 4, 4), zeros(1, 1, 3, 3), padding="valid"),
+        ValueRangeError,
+        'a pair or "same"',
+    ),
+    ErrorCase(
+        "axes",
+        lambda: ops.conv2d(zeros(3, 4, 4), zeros(1, 1, 3, 3)),
+        ShapeError,
+        "x must have 4 axes (N, C, H, W), got shape (3, 4, 4)",
+    ),
+    ErrorCase(
+        "empty batch",
+        lambda: ops.conv2d(zeros(0, 1, 4, 4), zeros(1, 1, 3, 3)),
+        ShapeError,
+        "conv2d: x is empty, shape (0, 1, 4, 4)",
+    ),
+    ErrorCase(
+        "bias shape", lambda: ops.conv2d(zeros(1, 1, 4, 4), zeros(2, 1, 3, 3), zeros(3)), ShapeError, "b must have shape (2,)"
+    ),
     ErrorCase(
         "mixed types",
         lambda: ops.conv2d(zeros(1, 1, 4, 4), zeros(1, 1, 3, 3, dtype="float64")),
         DtypeError,
         "conv2d: all float arrays must have one dtype, got x float32, w float64",
     ),
-    ErrorCase("integers", lambda: ops.conv2d(zeros(1, 1, 4, 4, dtype="int64"), zeros(1, 1, 3, 3)), DtypeError, "x must be float32 or float64"),
+    ErrorCase(
+        "integers",
+        lambda: ops.conv2d(zeros(1, 1, 4, 4, dtype="int64"), zeros(1, 1, 3, 3)),
+        DtypeError,
+        "x must be float32 or float64",
+    ),
     ErrorCase(
         "transposed: padding too large",
         lambda: ops.conv_transpose2d(zeros(1, 1, 2, 2), zeros(1, 1, 3, 3), padding=3),

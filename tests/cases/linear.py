@@ -30,7 +30,14 @@ ERRORS = [
     ),
     ErrorCase("empty batch", lambda: ops.linear(zeros(0, 4), zeros(5, 4)), ShapeError, "linear: x is empty, shape (0, 4)"),
     ErrorCase("bias", lambda: ops.linear(zeros(2, 4), zeros(5, 4), zeros(4)), ShapeError, "linear: b must have shape (5,)"),
-    ErrorCase("integers", lambda: ops.linear(zeros(2, 4, dtype="int32"), zeros(5, 4)), DtypeError, "linear: x must be float32 or float64, got int32"),
-    ErrorCase("inner", lambda: ops.matmul(zeros(2, 3), zeros(4, 5)), ShapeError, "matmul: (..., M, K) @ (..., K, N) needs equal K"),
+    ErrorCase(
+        "integers",
+        lambda: ops.linear(zeros(2, 4, dtype="int32"), zeros(5, 4)),
+        DtypeError,
+        "linear: x must be float32 or float64, got int32",
+    ),
+    ErrorCase(
+        "inner", lambda: ops.matmul(zeros(2, 3), zeros(4, 5)), ShapeError, "matmul: (..., M, K) @ (..., K, N) needs equal K"
+    ),
     ErrorCase("lead", lambda: ops.matmul(zeros(2, 2, 3), zeros(3, 3, 5)), ShapeError, "do not broadcast"),
 ]

@@ -1,0 +1,71 @@
+"""cnnlib: a deep-learning engine that a person can read to the bottom."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from cnnlib import ops
+from cnnlib.backends import backend, override, override_kernel, shadow, use
+from cnnlib.op import Context, Op, check_finite, no_grad
+from cnnlib.random import manual_seed
+from cnnlib.tensor import Parameter, Tensor
+
+if TYPE_CHECKING:
+    from cnnlib import data as data
+    from cnnlib import models as models
+    from cnnlib import nn as nn
+    from cnnlib import optim as optim
+    from cnnlib import train as train
+    from cnnlib import viz as viz
+    from cnnlib.gradcheck import check_op as check_op
+    from cnnlib.gradcheck import gradcheck as gradcheck
+    from cnnlib.nn.summary import summary as summary
+    from cnnlib.trace import trace as trace
+    from cnnlib.train import Trainer as Trainer
+
+__version__ = "0.1.0"
+
+# What is imported when it is first used, so that `import cnnlib` stays quick.
+_LAZY = {
+    "Trainer": "cnnlib.train",
+    "check_op": "cnnlib.gradcheck",
+    "gradcheck": "cnnlib.gradcheck",
+    "summary": "cnnlib.nn.summary",
+    "trace": "cnnlib.trace",
+    "get_num_threads": "cnnlib.backends.cpu",
+    "set_num_threads": "cnnlib.backends.cpu",
+}
+_MODULES = ("data", "models", "nn", "optim", "train", "viz")
+
+__all__ = [
+    "Context",
+    "Op",
+    "Parameter",
+    "Tensor",
+    "backend",
+    "check_finite",
+    "manual_seed",
+    "no_grad",
+    "ops",
+    "override",
+    "override_kernel",
+    "shadow",
+    "use",
+    *_LAZY,
+    *_MODULES,
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"cnnlib.{name}")
+    if name in _LAZY:
+        value = getattr(importlib.import_module(_LAZY[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'cnnlib' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
