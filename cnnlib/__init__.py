@@ -5,23 +5,21 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from cnnlib import ops
+from cnnlib import ops, optim
 from cnnlib.backends import backend, override, override_kernel, shadow, use
+from cnnlib.gradcheck import check_op, gradcheck
 from cnnlib.op import Context, Op, check_finite, no_grad
 from cnnlib.random import manual_seed
 from cnnlib.tensor import Parameter, Tensor
+from cnnlib.trace import trace
 
 if TYPE_CHECKING:
     from cnnlib import data as data
     from cnnlib import models as models
     from cnnlib import nn as nn
-    from cnnlib import optim as optim
     from cnnlib import train as train
     from cnnlib import viz as viz
-    from cnnlib.gradcheck import check_op as check_op
-    from cnnlib.gradcheck import gradcheck as gradcheck
     from cnnlib.nn.summary import summary as summary
-    from cnnlib.trace import trace as trace
     from cnnlib.train import Trainer as Trainer
 
 __version__ = "0.1.0"
@@ -29,14 +27,11 @@ __version__ = "0.1.0"
 # What is imported when it is first used, so that `import cnnlib` stays quick.
 _LAZY = {
     "Trainer": "cnnlib.train",
-    "check_op": "cnnlib.gradcheck",
-    "gradcheck": "cnnlib.gradcheck",
     "summary": "cnnlib.nn.summary",
-    "trace": "cnnlib.trace",
     "get_num_threads": "cnnlib.backends.cpu",
     "set_num_threads": "cnnlib.backends.cpu",
 }
-_MODULES = ("data", "models", "nn", "optim", "train", "viz")
+_MODULES = ("data", "models", "nn", "train", "viz")
 
 __all__ = [
     "Context",
@@ -45,12 +40,16 @@ __all__ = [
     "Tensor",
     "backend",
     "check_finite",
+    "check_op",
+    "gradcheck",
     "manual_seed",
     "no_grad",
     "ops",
+    "optim",
     "override",
     "override_kernel",
     "shadow",
+    "trace",
     "use",
     *_LAZY,
     *_MODULES,

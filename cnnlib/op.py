@@ -35,7 +35,7 @@ import numpy as np
 
 from cnnlib.backends import kernels_for, xp_of
 from cnnlib.backends.state import Changed, State, current, scope
-from cnnlib.errors import DeviceError, DtypeError, NonFiniteError
+from cnnlib.errors import DeviceError, DtypeError, NonFiniteError, ValueRangeError
 from cnnlib.tensor import Parameter, Tensor
 
 _sequence = itertools.count()
@@ -84,6 +84,9 @@ class Context:
 
     def save(self, **values: Any) -> None:
         """Keep values for backward, readable there as attributes."""
+        if not _RESERVED.isdisjoint(values):
+            taken = ", ".join(sorted(_RESERVED & values.keys()))
+            raise ValueRangeError(f"{self.op.name()}: ctx.save cannot use the name {taken}: the engine has it. Choose another.")
         self.saved = values if not self.saved else {**self.saved, **values}
 
     def mark_non_differentiable(self, *indices: int) -> None:
@@ -104,12 +107,16 @@ class Context:
             raise AttributeError(f"{self.op.name()}: ctx has no {name!r}; forward saved {saved}.") from None
 
 
+_RESERVED = frozenset(name for name in dir(Context) if not name.startswith("__"))
+
+
 class Op:
     """Base of all operations. See the module's docstring for how to write one."""
 
     formula = ""  # one line for traces
     contiguous = True  # arrays and adjoints are made C-contiguous before forward and backward
     broadcasts = False  # adjoints are summed back to the shape of a broadcast input
+    keeps_dtype = True  # outputs must have the inputs' float dtype
 
     @staticmethod
     def forward(ctx: Context, *arrays: Any, **settings: Any) -> Any:
@@ -122,21 +129,25 @@ class Op:
     @classmethod
     @cache
     def name(cls) -> str:
-        """``Conv2d`` -> ``conv2d``, ``BatchNorm`` -> ``batch_norm``: the name of the public function and in traces."""
-        return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__).lower()
+        """``Conv2d`` -> ``conv2d``, ``BatchNorm`` -> ``batch_norm``, ``LeakyReLU`` -> ``leaky_relu``: its function, and its name in traces."""
+        return re.sub(r"(?<=[A-Za-z0-9])(?=[A-Z][a-z])", "_", cls.__name__).lower()
 
     @classmethod
     @cache
     def arguments(cls) -> tuple[str, ...]:
-        """Names of the array arguments of ``forward``; of a variable number, ``*xs``, the one name ``xs``."""
+        """Names of the array arguments of ``forward``; a variable number of them, ``*xs``, counts as one."""
         kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-        return tuple(p.name for p in inspect.signature(cls.forward).parameters.values() if p.kind in kinds)[1:]
+        parameters = [p for p in inspect.signature(cls.forward).parameters.values() if p.kind in kinds][1:]
+        return tuple(f"*{p.name}" if p.kind is inspect.Parameter.VAR_POSITIONAL else p.name for p in parameters)
 
     @classmethod
     def argument(cls, i: int) -> str:
-        """Name of array argument ``i``."""
+        """Name of array argument ``i``: ``x``, or ``xs[2]`` of ``*xs``."""
         names = cls.arguments()
-        return names[i] if i < len(names) and len(names) > 1 else f"{names[-1]}[{i}]" if i else names[0]
+        if not names or (i >= len(names) and not names[-1].startswith("*")):
+            return f"argument {i}"
+        name = names[min(i, len(names) - 1)]
+        return f"{name[1:]}[{i - len(names) + 1}]" if name.startswith("*") else name
 
     @classmethod
     def run(cls, *arrays: Any, **settings: Any) -> tuple[Any, Context]:
@@ -175,7 +186,7 @@ class Op:
             ctx.check_finite = state.check_finite
             ctx.inputs = inputs
             ctx.outputs = len(outputs) if several else 1
-            ctx.versions = [t.version if type(t) is Parameter else 0 for t in inputs]
+            ctx.versions = [t.version if isinstance(t, Parameter) else 0 for t in inputs]
         if several:
             result: Any = tuple([_output(ctx, i, y, recorded) for i, y in enumerate(outputs)])
         else:
@@ -202,9 +213,9 @@ def _as_arrays(op: type[Op], inputs: tuple) -> list:
             a = t.data
         elif t is None or isinstance(t, np.ndarray):
             a = t
-        elif isinstance(t, (bool, int, float)):
-            a, numbers = t, True
-            arrays.append(a)
+        elif isinstance(t, (bool, int, float, np.generic)):
+            arrays.append(t.item() if isinstance(t, np.generic) else t)
+            numbers = True
             continue
         elif hasattr(t, "__array_interface__") or hasattr(t, "__cuda_array_interface__"):
             a = t if hasattr(t, "__cuda_array_interface__") else np.asarray(t)
@@ -221,16 +232,22 @@ def _as_arrays(op: type[Op], inputs: tuple) -> list:
         arrays.append(a)
     if numbers:
         like = next((a for a in arrays if hasattr(a, "dtype")), None)
-        xp = xp_of(like)
-        arrays = [xp.asarray(a, dtype=dtype or np.float32) if isinstance(a, (bool, int, float)) else a for a in arrays]
+        arrays = [a if a is None or hasattr(a, "dtype") else _number(a, dtype, like) for a in arrays]
     return arrays
 
 
+def _number(number: Any, dtype: Any, like: Any) -> Any:
+    """A Python number as an array: of the float dtype of the other arguments, or of their integer dtype."""
+    if dtype is None:
+        dtype = like.dtype if like is not None and like.dtype.kind in "iu" and isinstance(number, int) else np.float32
+    return xp_of(like).asarray(number, dtype=dtype)
+
+
 def _mixed_types(op: type[Op], inputs: tuple) -> DtypeError:
-    came = ", ".join(f"{op.argument(i)} {t.dtype}" for i, t in enumerate(inputs) if hasattr(t, "dtype"))
-    return DtypeError(
-        f"{op.name()}: all float arrays must have one dtype, got {came}. Cast one, such as {op.argument(0)}.astype('float32')."
-    )
+    dtypes = {op.argument(i): t.dtype for i, t in enumerate(inputs) if hasattr(t, "dtype") and t.dtype.kind == "f"}
+    came = ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
+    wide = next(name for name, dtype in dtypes.items() if dtype == np.float64)
+    return DtypeError(f"{op.name()}: all float arrays must have one dtype, got {came}. Cast, such as {wide}.astype('float32').")
 
 
 def _check_devices(op: type[Op], arrays: list) -> None:
@@ -262,7 +279,7 @@ def _forward(op: type[Op], state: State, arrays: list, needs: tuple[bool, ...], 
         ctx.backward = own_backward or ctx.backward
     outputs = forward(ctx, *arrays, **settings)
     several = isinstance(outputs, (tuple, list))
-    dtype = next((a.dtype for a in arrays if a is not None and a.dtype.kind == "f"), None)
+    dtype = next((a.dtype for a in arrays if a is not None and a.dtype.kind == "f"), None) if op.keeps_dtype else None
     if several:
         outputs = tuple([_checked_output(op, ctx, y, dtype) for y in outputs])
     else:

@@ -58,21 +58,25 @@ def set_state(state: dict[str, int]) -> None:
     _calls.update({stream: int(state[stream]) for stream in STREAMS})
 
 
-def philox_words(key: Key, n: int, xp: Any = np):
-    """The first ``n`` words (uint32) of the sequence ``key``: Philox4x32-10 on the counters (block, 0, call, stream)."""
-    blocks = -(-n // 4)
+def philox4x32_10(counter: tuple[Any, Any, Any, Any], key: tuple[int, int], xp: Any = np):
+    """Ten rounds on blocks of four words: ``counter`` holds four uint64 arrays of 32-bit words, as does the result."""
     low = xp.uint64(0xFFFFFFFF)
-    c0 = xp.arange(blocks, dtype=xp.uint64)
-    c1 = xp.zeros_like(c0)
-    c2 = xp.full_like(c0, key.call)
-    c3 = xp.full_like(c0, key.stream)
-    k0, k1 = key.seed & 0xFFFFFFFF, key.seed >> 32
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
     for _ in range(10):
         p0 = c0 * xp.uint64(0xD2511F53)
         p1 = c2 * xp.uint64(0xCD9E8D57)
         c0, c1, c2, c3 = (p1 >> 32) ^ c1 ^ xp.uint64(k0), p1 & low, (p0 >> 32) ^ c3 ^ xp.uint64(k1), p0 & low
         k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
-    return xp.stack([c0, c1, c2, c3], axis=1).reshape(-1)[:n].astype(xp.uint32)
+    return c0, c1, c2, c3
+
+
+def philox_words(key: Key, n: int, xp: Any = np):
+    """The first ``n`` words (uint32) of the sequence ``key``: Philox4x32-10 on the counters (block, 0, call, stream)."""
+    block = xp.arange(-(-n // 4), dtype=xp.uint64)
+    counter = (block, xp.zeros_like(block), xp.full_like(block, key.call), xp.full_like(block, key.stream))
+    words = philox4x32_10(counter, (key.seed & 0xFFFFFFFF, key.seed >> 32), xp)
+    return xp.stack(words, axis=1).reshape(-1)[:n].astype(xp.uint32)
 
 
 def uniform(key: Key, shape: tuple[int, ...], xp: Any = np):

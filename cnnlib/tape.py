@@ -9,6 +9,7 @@ Source: lecture: backpropagation; Griewank & Walther, "Evaluating Derivatives", 
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -31,10 +32,11 @@ def backward(root: Tensor, dy: Any = None, retain: bool = False) -> None:
     else:
         _walk(root, seed, leaves, retain)
     for leaf, grad, owned in leaves.values():  # only now: a failing backward leaves every .grad as it was
-        if leaf.grad is None:
-            leaf.grad = grad if owned else grad.copy()
+        if leaf.grad is not None:
+            leaf.grad = _sum(leaf.grad, grad)
         else:
-            leaf.grad = leaf.grad + grad
+            leaf.grad = grad if owned else grad.copy()
+    for leaf, _, _ in leaves.values():
         for hook in leaf.hooks:
             hook(leaf.grad)
 
@@ -50,7 +52,7 @@ def _seed_adjoint(root: Tensor, dy: Any) -> Any:
                 f"backward: only a tensor of one element has an implicit adjoint of 1, this has shape {root.shape}: pass dy."
             )
         return xp_of(root.data).ones_like(root.data)
-    dy = dy.data if isinstance(dy, Tensor) else dy
+    dy = dy.data if isinstance(dy, Tensor) else np.asarray(dy) if isinstance(dy, np.generic) else dy
     if getattr(dy, "shape", None) != root.shape or dy.dtype != root.dtype:
         came = f"{getattr(dy, 'shape', dy)} {getattr(dy, 'dtype', '')}"
         raise ShapeError(f"backward: dy must have shape {root.shape} and dtype {root.dtype}, got {came}.")
@@ -84,10 +86,12 @@ def _walk(root: Tensor, seed: Any, leaves: dict, retain: bool) -> None:
         if not all([dy is None for dy in dys]):
             _check_versions(ctx)
             dxs = _adjoints(ctx, dys)
-            for t, dx in zip(ctx.inputs, dxs, strict=True):
+            for i, t in enumerate(ctx.inputs):
+                dx = dxs[i]
                 if dx is not None:
                     grads, key = (leaves, id(t)) if t.ctx is None else (pending, (id(t.ctx), t.index))
-                    _accumulate(grads, key, t, dx, ctx.recorder is None and _is_fresh(dx, dys, dxs, ctx))
+                    _accumulate(grads, key, t, dx, _nobody_else_holds(dx))
+            dx = None
         if not retain:
             ctx.saved, ctx.inputs = None, ()
 
@@ -111,34 +115,53 @@ def _adjoints(ctx: Context, dys: list) -> list:
     return dxs
 
 
-def _accumulate(grads: dict, key: Any, tensor: Tensor, dx: Any, fresh: bool) -> None:
-    """grads[key] += dx, in place only in buffers that this function allocated or that nobody else holds."""
+def _accumulate(grads: dict, key: Any, tensor: Tensor, dx: Any, owned: bool) -> None:
+    """grads[key] += dx, in place only in a buffer that nobody else holds."""
     if key not in grads:
-        grads[key] = (tensor, dx, fresh)
+        grads[key] = (tensor, dx, owned)
         return
-    _, total, owned = grads[key]
-    if owned:
+    _, total, ours = grads[key]
+    if ours:
         total += dx
     else:
-        total = total + dx
+        total = _sum(total, dx)
     grads[key] = (tensor, total, True)
 
 
-def _is_fresh(dx: Any, dys: list, dxs: list, ctx: Context) -> bool:
-    """Whether backward allocated ``dx`` itself, so that nobody else holds it."""
-    if dx.base is not None:
-        return False
-    return (
-        not any([dx is dy for dy in dys])
-        and sum([dx is other for other in dxs]) == 1
-        and not any([dx is value for value in (ctx.saved or {}).values()])
-        and not any([dx is getattr(t, "data", None) for t in ctx.inputs])
-    )
+def _sum(a: Any, b: Any) -> Any:
+    """a + b as a new array, also without axes, where ``+`` would give a NumPy scalar."""
+    xp = xp_of(a)
+    return xp.add(a, b, out=xp.empty_like(a))
+
+
+def _nobody_else_holds(dx: Any) -> bool:
+    """Whether ``dx`` owns its memory and only the walk refers to it, so that it may be kept, and added to, without a copy.
+
+    CPython counts references: to the saved values, the adjoints that arrived, what an operation keeps for itself, views.
+    """
+    return dx.base is None and sys.getrefcount(dx) <= _REFERENCES
+
+
+def _count_references() -> int:
+    """The count that ``_nobody_else_holds`` sees for a fresh array, measured where it is held just as in ``_walk``."""
+    dxs = [np.empty(0)]
+    for i, _ in enumerate(dxs):
+        dx = dxs[i]
+        if dx is not None:
+            return _references(dx)
+    return 0
+
+
+def _references(dx: Any) -> int:
+    return sys.getrefcount(dx)
+
+
+_REFERENCES = _count_references() - 1  # there the loop variable `_` holds it, too
 
 
 def _check_versions(ctx: Context) -> None:
     for t, version in zip(ctx.inputs, ctx.versions, strict=True):
-        if type(t) is Parameter and t.version != version:
+        if isinstance(t, Parameter) and t.version != version:
             raise GraphError(
                 f"{ctx.where()}: parameter {t.name or ctx.op.name()!r} was changed (by an optimiser step or load_state_dict) "
                 "after forward used it, so its gradient would be wrong. Run forward again before backward."
@@ -196,9 +219,9 @@ def unbroadcast(dx: Any, shape: tuple[int, ...]) -> Any:
     if dx.shape == shape:
         return dx
     added = dx.ndim - len(shape)
-    axes = tuple(range(added)) + tuple(i + added for i, n in enumerate(shape) if n == 1 and dx.shape[i + added] != 1)
-    if added < 0 or any(n not in (1, dx.shape[i + added]) for i, n in enumerate(shape)):
+    if added < 0 or any(n not in (1, m) for n, m in zip(shape, dx.shape[added:], strict=True)):
         raise ShapeError(
             f"backward returned an adjoint of shape {dx.shape}, which cannot be summed to the input's shape {shape}."
         )
+    axes = tuple(range(added)) + tuple(i + added for i, n in enumerate(shape) if n == 1 and dx.shape[i + added] != 1)
     return dx.sum(axis=axes).reshape(shape)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cnnlib.backends import xp_of
-from cnnlib.errors import DeviceError, DtypeError
+from cnnlib.errors import DeviceError, DtypeError, GraphError
 
 if TYPE_CHECKING:
     from cnnlib.op import Context
@@ -112,6 +112,9 @@ class Tensor:
         """The values as a NumPy array: the tensor's own array on the CPU, a copy from the GPU."""
         return self.data if xp_of(self.data) is np else self.data.get()
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.numpy(), dtype=dtype, copy=copy)
+
     def __repr__(self) -> str:
         values = np.array2string(self.numpy(), separator=", ", precision=4, threshold=60, edgeitems=2, prefix="Tensor(")
         made = (
@@ -139,7 +142,14 @@ class Tensor:
         return Tensor.wrap(self.data)
 
     def register_hook(self, hook: Callable[[Any], None]) -> None:
-        """Call ``hook(grad)`` each time backward has added to this leaf's ``.grad``. The hook must not write to it."""
+        """Call ``hook(grad)`` each time backward has added to this leaf's ``.grad``. The hook must not write to it.
+
+        Raises GraphError on a tensor that is not a leaf: ``cl.trace()`` shows adjoints in between.
+        """
+        if self.ctx is not None or not self.requires_grad:
+            raise GraphError(
+                "register_hook: only a leaf that requires a gradient has hooks; cl.trace() shows adjoints in between."
+            )
         self.hooks = (*self.hooks, hook)
 
     def to(self, target: Any) -> Tensor:
@@ -149,6 +159,9 @@ class Tensor:
         return self.astype(target)
 
     def astype(self, dtype: Any) -> Tensor:
+        """Cast to float32 or float64, on the tape. Raises DtypeError for anything else."""
+        if str(getattr(dtype, "__name__", dtype)) not in ("float32", "float64"):
+            raise DtypeError(f"to: expected 'cpu', 'cuda', 'float32' or 'float64', got {dtype!r}.")
         return self if np.dtype(dtype) == self.dtype else ops.cast(self, np.dtype(dtype).name)
 
     # ---- operators: each is an operation of cnnlib.ops
@@ -194,6 +207,14 @@ class Tensor:
 
     def __getitem__(self, index):
         return ops.getitem(self, index)
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other):  # type: ignore[override]  # element by element, as in NumPy
+        return Tensor.wrap(self.data == _array(other))
+
+    def __ne__(self, other):  # type: ignore[override]
+        return Tensor.wrap(self.data != _array(other))
 
     def __lt__(self, other):
         return Tensor.wrap(self.data < _array(other))

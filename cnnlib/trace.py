@@ -68,16 +68,16 @@ class trace(Changed):
     def forward(self, ctx: Any, inputs: tuple, arrays: list, outputs: tuple, started: float) -> None:
         milliseconds = (time.perf_counter() - started) * 1e3
         arguments = [ctx.op.argument(i) for i in range(len(inputs))]
-        copies = {id(a): a.copy() for t, a in zip(inputs, arrays, strict=True) if isinstance(t, Parameter)}
+        made = [self._by_array.get(id(a)) for a in arrays]
         entry = Entry(
             name=self._unique(ctx),
             formula=ctx.op.formula,
             settings=dict(ctx.settings),
-            inputs={n: copies.get(id(a), a) for n, a in zip(arguments, arrays, strict=True)},
-            sources={n: self._source(t) for n, t in zip(arguments, inputs, strict=True) if t is not None},
+            inputs={n: _kept(a, leaf=m is None) for n, a, m in zip(arguments, arrays, made, strict=True)},
+            sources={n: self._source(t, a) for n, t, a in zip(arguments, inputs, arrays, strict=True) if a is not None},
             parameters=tuple(n for n, t in zip(arguments, inputs, strict=True) if isinstance(t, Parameter)),
-            outputs=outputs,
-            saved={n: copies.get(id(v), v) for n, v in (ctx.saved or {}).items()},
+            outputs=tuple(_kept(y) for y in outputs),
+            saved={n: _kept(v, leaf=any(v is a for a in arrays)) for n, v in (ctx.saved or {}).items()},
             forward_ms=milliseconds,
         )
         self.entries.append(entry)
@@ -97,10 +97,10 @@ class trace(Changed):
         self._names[name] = count = self._names.get(name, 0) + 1
         return name if count == 1 else f"{name}_{count}"
 
-    def _source(self, t: Any) -> str:
+    def _source(self, t: Any, a: Any) -> str:
         if isinstance(t, Parameter):
             return t.name or "parameter"
-        known = self._by_array.get(id(t.data) if isinstance(t, Tensor) else id(t))
+        known = self._by_array.get(id(t.data) if isinstance(t, Tensor) else id(a))
         return known[1] if known else "input"
 
     # ---- looking at it
@@ -126,7 +126,7 @@ class trace(Changed):
                 "shapes": _shapes(e),
                 "|activation|": f"{e.activation:.3g}",
                 "|adjoint|": "" if e.adjoint is None else f"{e.adjoint:.3g}",
-                "saved": ", ".join(e.saved),
+                "saved": ", ".join([*e.saved][:3]) + (", …" if len(e.saved) > 3 else ""),
                 "ms": f"{e.forward_ms:.2f}" + ("" if e.backward_ms is None else f" + {e.backward_ms:.2f}"),
             }
             for e in self.entries
@@ -156,6 +156,14 @@ class trace(Changed):
         from cnnlib.viz.graph import graph_svg
 
         return graph_svg(self.entries)
+
+
+def _kept(value: Any, leaf: bool = False) -> Any:
+    """What may change later, as a copy: arrays that came from outside the trace, and views, perhaps of parameters."""
+    if isinstance(value, (list, tuple)):
+        parts = [_kept(v, leaf=True) for v in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    return value.copy() if hasattr(value, "base") and (leaf or value.base is not None) else value
 
 
 def _rms(a: Any) -> float:

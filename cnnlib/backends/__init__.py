@@ -79,19 +79,24 @@ def _process_default() -> str:
 
 
 def _cpu_backend(name: str) -> str:
+    if name == "cuda":
+        raise DeviceError("use('cuda'): where an array lives decides: model.to('cuda') and tensor.to('cuda') run on the GPU.")
     if name not in ("cpu", "reference"):
         raise unknown_name("CPU backend", name, ("cpu", "reference"))
     kernel_set(name)
     return name
 
 
-_process: str | None = None
+_process: str | None = None  # what a new process starts with, found out at first use
+_choices: list[use] = []  # calls of use() that were not blocks: the last one holds
 
 
 def backend() -> str:
     """Name of the backend that runs on NumPy arrays here and now."""
     global _process
     chosen = current().backend
+    if chosen is None and _choices:
+        chosen = _choices[-1].name
     if chosen is None:
         if _process is None:
             _process = _process_default()
@@ -100,18 +105,16 @@ def backend() -> str:
 
 
 def kernels_for(array: Any, state: State) -> KernelSet:
-    """The kernels that an operation on ``array`` binds at forward: by device, then ``shadow``, then ``override_kernel``."""
+    """The kernels that an operation on ``array`` binds at forward: by device, then ``override_kernel``, then ``shadow``."""
     name = backend() if type(array) is np.ndarray or xp_of(array) is np else "cuda"
     kernels = kernel_set(name)
-    if state.shadow is None and not state.kernel_overrides:
-        return kernels
-    functions = dict(vars(kernels))
-    if state.shadow is not None and state.shadow != name:
+    if state.kernel_overrides:
+        kernels = KernelSet(**{**vars(kernels), **state.kernel_overrides})
+    if state.shadow is not None:
         from cnnlib.backends.shadow import shadowed
 
-        functions.update(shadowed(kernels, kernel_set(state.shadow)))
-    functions.update(state.kernel_overrides)
-    return KernelSet(**functions)
+        kernels = shadowed(kernels, kernel_set(state.shadow))
+    return kernels
 
 
 class use:
@@ -129,14 +132,13 @@ class use:
     """
 
     def __init__(self, name: str):
-        global _process
-        self._before = _process
+        self.name = name
         self._block = Changed(backend=_cpu_backend(name))
-        _process = name
+        _choices.append(self)
 
     def __enter__(self):
-        global _process
-        _process = self._before  # it was a block after all, not a choice for the process
+        if self in _choices:
+            _choices.remove(self)  # it was a block after all, not a choice for the process
         self._block.__enter__()
         return self
 
@@ -168,12 +170,11 @@ class override(Changed):
         super().__init__()
         self._op, self._pair = op, (forward, backward)
 
-    def __enter__(self):
+    def changes(self):
         outer = current().overrides
         forward, backward = outer.get(self._op, (None, None))
         pair = (self._pair[0] or forward, self._pair[1] or backward)
-        self._changes = {"overrides": {**outer, self._op: pair}}
-        return super().__enter__()
+        return {"overrides": {**outer, self._op: pair}}
 
 
 class override_kernel(Changed):
@@ -186,9 +187,8 @@ class override_kernel(Changed):
         super().__init__()
         self._kernel = {name: function}
 
-    def __enter__(self):
-        self._changes = {"kernel_overrides": {**current().kernel_overrides, **self._kernel}}
-        return super().__enter__()
+    def changes(self):
+        return {"kernel_overrides": {**current().kernel_overrides, **self._kernel}}
 
 
 class shadow(Changed):

@@ -32,15 +32,21 @@ scope: ContextVar[str] = ContextVar("cnnlib_scope", default="")
 
 
 class Changed:
-    """Context manager: the state with some fields replaced. Nests, also with itself."""
+    """Context manager: the state with some fields replaced. Nests, also with itself, and may serve several threads."""
 
     def __init__(self, **changes: Any):
         self._changes = changes
-        self._tokens: list[Token] = []
+        self._tokens: ContextVar[tuple[Token, ...]] = ContextVar("cnnlib_tokens", default=())
+
+    def changes(self) -> dict[str, Any]:
+        """The fields to replace, computed when the block is entered."""
+        return self._changes
 
     def __enter__(self):
-        self._tokens.append(_state.set(dataclasses.replace(current(), **self._changes)))
+        self._tokens.set((*self._tokens.get(), _state.set(dataclasses.replace(current(), **self.changes()))))
         return self
 
     def __exit__(self, *exc):
-        _state.reset(self._tokens.pop())
+        *rest, last = self._tokens.get()
+        self._tokens.set(tuple(rest))
+        _state.reset(last)

@@ -1,8 +1,10 @@
 """One tolerance for tests, shadow and compare: how far a kernel's result may lie from the float64 textbook.
 
-For a sum of K products the rounding errors grow like √K and with the size of the terms, not of the result:
+Adding K products, each addition rounds the partial sum it makes. With terms of random signs the partial sums stay small and
+the errors add up to about eps · (|x| ⋆ |w|); with terms of one sign they grow to the result, and the errors to about
+eps · √K · |y|. Both together, c for what the order of summation changes:
 
-    |y − y₆₄| ≤ c · eps · √K · (|x| ⋆ |w|),
+    |y − y₆₄| ≤ c · eps · (|x| ⋆ |w| + √K · |y₆₄|),
 
 where ⋆ is the kernel itself, applied to absolute values, and K counts the terms: the kernel applied to ones. For the
 other kernels the size of the terms is taken as the largest |y₆₄|. c belongs to the algorithm.
@@ -40,13 +42,19 @@ def bound(name: str, reference: Callable, arguments: tuple, y64: Any, dtype: Any
     if name in BILINEAR:
         magnitude = reference(*(abs(in_float64(a)) if _is_float(a) else a for a in arguments))
         terms = reference(*(in_float64(a) * 0.0 + 1.0 if _is_float(a) else a for a in arguments))
-        return unit * np.sqrt(float(max(1.0, terms.max(initial=1.0)))) * magnitude + _tiny(dtype)
+        root_k = float(max(1.0, terms.max(initial=1.0))) ** 0.5
+        return unit * (magnitude + root_k * abs(y64)) + _tiny(dtype)
     largest = float(abs(y64).max(initial=0.0, where=np.isfinite(y64)))
     return unit * largest + _tiny(dtype)
 
 
 def first_difference(y: Any, y64: Any, allowed: Any) -> tuple[tuple[int, ...], float] | None:
-    """Index and relative size of the worst violation of ``allowed``, or None. NaN and infinity must agree exactly."""
+    """Index and relative size of the worst violation of ``allowed``, or None. NaN and infinity must agree exactly.
+
+    Another shape than expected is a violation without an index.
+    """
+    if y.shape != y64.shape:
+        return (), float("inf")
     wrong = np.isnan(y64) != np.isnan(y) if y64.dtype.kind == "f" else y != y64
     with np.errstate(invalid="ignore"):
         difference = abs(y.astype(np.float64) - y64)

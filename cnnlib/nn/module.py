@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 
 from cnnlib.backends import xp_of
 from cnnlib.backends.state import scope
-from cnnlib.errors import CheckpointError, ShapeError
+from cnnlib.errors import CheckpointError, DtypeError
 from cnnlib.tensor import Parameter, to_device
+
+_running: ContextVar[Module | None] = ContextVar("cnnlib_running", default=None)  # the module whose forward this is
 
 
 class Module:
@@ -28,39 +31,60 @@ class Module:
     """
 
     training: bool
-    _name: str
     _parameters: dict[str, Parameter]
     _buffers: dict[str, None]
     _modules: dict[str, Module]
-    _forward_hooks: list[Callable[[Module, tuple, Any], None]]
+    _forward_hooks: list[tuple[Callable[[Module, tuple, Any], None]]]
+    _named: bool
 
     def __init__(self) -> None:
         object.__setattr__(self, "_parameters", {})
         object.__setattr__(self, "_buffers", {})
         object.__setattr__(self, "_modules", {})
         object.__setattr__(self, "_forward_hooks", [])
-        object.__setattr__(self, "_name", "")  # as a child: its name in the parent
+        object.__setattr__(self, "_named", False)
         object.__setattr__(self, "training", True)
 
     def forward(self, *inputs: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} needs a method forward(self, ...).")
 
     def __call__(self, *inputs: Any) -> Any:
-        outer = scope.get()
-        token = scope.set(f"{outer}.{self._name}" if outer else self._name)
+        caller, outer = _running.get(), scope.get()
+        if caller is None and not self._named:
+            self._name_parameters()
+        name = "" if caller is None else caller._path_of(self)
+        running = _running.set(self)
+        path = scope.set(f"{outer}.{name}" if outer and name else outer or name)
         try:
             y = self.forward(*inputs)
-            for hook in tuple(self._forward_hooks):
+            for (hook,) in tuple(self._forward_hooks):
                 hook(self, inputs, y)
         finally:
-            scope.reset(token)
+            scope.reset(path)
+            _running.reset(running)
         return y
+
+    def _name_parameters(self) -> None:
+        """Tell every parameter its path, for messages: when the model is called for the first time, and after a change."""
+        list(self.named_parameters())
+        object.__setattr__(self, "_named", True)
+
+    def _path_of(self, module: Module) -> str:
+        """The path from this module to one below it, "" when it is not below."""
+        for name, child in self._modules.items():
+            if child is module:
+                return name
+        return next((path for path, below in self.named_modules() if below is module), "")
 
     # ---- the tree
 
     def __setattr__(self, name: str, value: Any) -> None:
         if "_parameters" not in self.__dict__:
             raise AttributeError(f"{type(self).__name__}.__init__ must call super().__init__() before it assigns {name!r}.")
+        if name in self._buffers and not isinstance(value, (Parameter, Module)):
+            self.set_buffer(name, value)
+            return
+        object.__setattr__(self, "_named", False)
         for registry in (self._parameters, self._buffers, self._modules):
             registry.pop(name, None)
         if isinstance(value, Parameter):
@@ -68,8 +92,12 @@ class Module:
             value.name = value.name or name
         elif isinstance(value, Module):
             self._modules[name] = value
-            object.__setattr__(value, "_name", name)
         object.__setattr__(self, name, value)
+
+    def __getattr__(self, name: str) -> Any:  # only called for what is not there
+        if name in ("_parameters", "_modules", "_forward_hooks", "_named"):
+            raise AttributeError(f"{type(self).__name__}.__init__ must call super().__init__().")
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}.")
 
     def __delattr__(self, name: str) -> None:
         for registry in (self._parameters, self._buffers, self._modules):
@@ -112,8 +140,10 @@ class Module:
             for name, p in module._parameters.items():
                 if id(p) not in seen:
                     seen.add(id(p))
-                    p.name = f"{path}.{name}" if path else name
-                    yield p.name, p
+                    full = f"{path}.{name}" if path else name
+                    if len(full) > len(p.name):
+                        p.name = full  # the longest path: seen from the whole model, not from a part of it
+                    yield full, p
 
     def parameters(self) -> Iterator[Parameter]:
         return (p for _, p in self.named_parameters())
@@ -152,8 +182,13 @@ class Module:
 
     def register_forward_hook(self, hook: Callable[[Module, tuple, Any], None]) -> Callable[[], None]:
         """Call ``hook(module, inputs, output)`` after each forward. Returns a function that removes it."""
-        self._forward_hooks.append(hook)
-        return lambda: self._forward_hooks.remove(hook)
+        entry = (hook,)  # an object of its own, so that one of two equal hooks can be removed
+        self._forward_hooks.append(entry)
+
+        def remove() -> None:
+            self._forward_hooks[:] = [e for e in self._forward_hooks if e is not entry]
+
+        return remove
 
     # ---- the state
 
@@ -184,16 +219,15 @@ class Module:
             lines += [f"  unexpected: {', '.join(unexpected)}"] if strict and unexpected else []
             lines += [f"  wrong shape: {line}" for line in shapes]
             raise CheckpointError("\n".join(lines))
+        values = {name: _like(own[name], state[name], name) for name in own if name in state}
         for name, p in self.named_parameters():
-            if name in state:
-                xp = xp_of(p.data)
-                p.set(xp.asarray(state[name], dtype=p.dtype))
+            if name in values:
+                p.set(values[name])
         for path, module in self.named_modules():
             for name in module._buffers:
                 key = f"{path}.{name}" if path else name
-                if key in state:
-                    old = getattr(module, name)
-                    module.set_buffer(name, xp_of(old).array(state[key], dtype=old.dtype))
+                if key in values:
+                    module.set_buffer(name, values[key])
 
     # ---- looking at it
 
@@ -209,7 +243,14 @@ class Module:
         return f"{type(self).__name__}(\n  {body}\n)"
 
 
+def _like(own: Any, value: Any, name: str) -> Any:
+    """A copy of ``value`` with dtype and device of ``own``."""
+    if np.asarray(value).dtype.kind not in "fiub":
+        raise CheckpointError(f"load_state_dict: {name} must hold real numbers, got {np.asarray(value).dtype}.")
+    return xp_of(own).array(value, dtype=own.dtype)
+
+
 def _cast(array: Any, dtype: Any) -> Any:
-    if np.dtype(dtype) not in (np.float32, np.float64):
-        raise ShapeError(f"Module.to: expected 'cpu', 'cuda', float32 or float64, got {dtype!r}.")
+    if str(getattr(dtype, "__name__", dtype)) not in ("float32", "float64"):
+        raise DtypeError(f"Module.to: expected 'cpu', 'cuda', float32 or float64, got {dtype!r}.")
     return array.astype(dtype) if array.dtype.kind == "f" else array

@@ -13,11 +13,12 @@ class _Binary(Op):
     broadcasts = True
 
 
-def _check_broadcast(ctx, a, b):
+def _check_broadcast(ctx, *arrays):
     try:
-        ctx.xp.broadcast_shapes(a.shape, b.shape)
+        ctx.xp.broadcast_shapes(*(a.shape for a in arrays))
     except ValueError:
-        raise ShapeError(f"{ctx.op.name()}: shapes {a.shape} and {b.shape} do not broadcast: equal, or 1, from the last axis on.") from None
+        shapes = " and ".join(str(a.shape) for a in arrays)
+        raise ShapeError(f"{ctx.op.name()}: shapes {shapes} do not broadcast: equal, or 1, from the last axis on.") from None
 
 
 class Add(_Binary):
@@ -209,6 +210,7 @@ class Where(_Binary):
 
     @staticmethod
     def forward(ctx, condition, a, b):
+        _check_broadcast(ctx, condition, a, b)
         ctx.save(condition=condition)
         return ctx.xp.where(condition, a, b)
 
@@ -221,6 +223,7 @@ class Cast(Op):
     """To another float dtype and, for adjoints, back. Saves dtype."""
 
     formula = "y = x as dtype"
+    keeps_dtype = False
     contiguous = False
 
     @staticmethod
@@ -286,7 +289,9 @@ def maximum(a, b):
 def power(x, exponent):
     """x to the power of a Python number."""
     if not isinstance(exponent, (int, float)):
-        raise TypeError(f"power: the exponent must be a Python number, got {type(exponent).__name__}; for a tensor use exp(b * log(a)).")
+        raise TypeError(
+            f"power: the exponent must be a Python number, got {type(exponent).__name__}; for a tensor use exp(b * log(a))."
+        )
     return Power.apply(x, exponent=exponent)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import builtins
 import math
+import operator
 
 from cnnlib.errors import ShapeError
 from cnnlib.op import Op
@@ -14,10 +15,13 @@ from cnnlib.op import Op
 
 def _axes(op, axis, ndim):
     """axis as a tuple of non-negative axes."""
-    axes = tuple(range(ndim)) if axis is None else (axis,) if isinstance(axis, int) else tuple(axis)
-    if builtins.any(not -ndim <= a < ndim for a in axes):
+    axes = tuple(range(ndim)) if axis is None else tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
+    if builtins.any(not hasattr(a, "__index__") or not -ndim <= a < ndim for a in axes):
         raise ShapeError(f"{op}: axis {axis} does not exist in an array of {ndim} axes.")
-    return tuple(sorted(a % ndim for a in axes))
+    axes = tuple(sorted(operator.index(a) % ndim for a in axes))
+    if len(set(axes)) < len(axes):
+        raise ShapeError(f"{op}: axis {axis} names an axis twice.")
+    return axes
 
 
 def _expanded(y, axes, shape):

@@ -40,7 +40,9 @@ class Transpose(_View):
 
     @staticmethod
     def forward(ctx, x, *, axes=None):
-        axes = tuple(reversed(range(x.ndim))) if axes is None else tuple(a % x.ndim if -x.ndim <= a < x.ndim else a for a in axes)
+        axes = (
+            tuple(reversed(range(x.ndim))) if axes is None else tuple(a % x.ndim if -x.ndim <= a < x.ndim else a for a in axes)
+        )
         if sorted(axes) != list(range(x.ndim)):
             raise ShapeError(f"transpose: axes must be a permutation of 0 … {x.ndim - 1}, got {axes} for shape {x.shape}.")
         ctx.save(inverse=tuple(axes.index(i) for i in range(x.ndim)))

@@ -42,7 +42,7 @@ class Case:
     function: Callable[..., Any]
     inputs: Callable[[Draw], tuple[np.ndarray | None, ...]]
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
-    differentiable: tuple[int, ...] | None = None  # which arguments get a gradient; None: every float array
+    differentiable: tuple[int, ...] | None = None  # positions of the arguments to differentiate; None: every float array
 
     def __str__(self) -> str:
         return self.name

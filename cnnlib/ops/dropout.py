@@ -1,0 +1,153 @@
+"""Noise for training: dropout, masking and Gaussian noise.
+
+Formulas, with a fresh mask m_i ∈ {0, 1}, P(m_i = 0) = p, for each element and each call::
+
+    dropout          y = m ⊙ x / (1 − p)      "inverted": E[y] = x, so that evaluation, y = x, needs no scaling
+    masking noise    y = m ⊙ x                the corrupted input of a denoising autoencoder
+    Gaussian noise   y = x + σ ε              ε ~ N(0, 1)
+
+DropConnect is dropout applied to the weights: ``linear(x, dropout(w, p, training), b)``.
+
+Adjoints: the mask is a constant, so dx = m ⊙ dy / (1 − p): dropout's backward is dropout itself, with the same mask,
+applied to dy. Element i is kept when the 32 random bits of its place in the sequence ``key`` are at least p · 2³². The
+bits are a function of key and i (cnnlib/random.py), so only the key is saved and the mask is drawn again.
+
+Source: lecture: regularisation; Srivastava, Hinton, Krizhevsky, Sutskever & Salakhutdinov, "Dropout", 2014; Wan, Zeiler,
+Zhang, LeCun & Fergus, "Regularization of neural networks using DropConnect", 2013; Vincent et al., "Stacked denoising
+autoencoders", 2010 (masking and Gaussian noise).
+"""
+
+from __future__ import annotations
+
+import math
+
+from cnnlib.backends import kernel, xp_of
+from cnnlib.errors import ValueRangeError
+from cnnlib.op import Op
+from cnnlib.ops.arguments import check_float
+from cnnlib.random import next_key, normal, philox_words
+from cnnlib.tensor import Tensor
+
+# ---- the textbook
+
+
+@kernel
+def random_bits(key, n):
+    return philox_words(key, n)
+
+
+@kernel
+def dropout_forward(x, p, key):
+    xp = xp_of(x)
+    keep = philox_words(key, x.size, xp).reshape(x.shape) >= threshold(p)
+    return xp.where(keep, x / (1.0 - p), 0.0)
+
+
+def threshold(p):
+    """The smallest whole number of at least p · 2³²: for words, ``word >= p · 2³²`` is ``word >= threshold(p)``."""
+    return math.ceil(p * 2.0**32)
+
+
+# ---- the operations
+
+
+class Dropout(Op):
+    """Saves p and key, which names the mask."""
+
+    formula = "y = m ⊙ x / (1 − p)"
+
+    @staticmethod
+    def forward(ctx, x, *, p=0.5):
+        check_float("dropout", "x", x)
+        key = next_key("dropout")
+        ctx.save(p=p, key=key)
+        return ctx.kernels.dropout_forward(x, p, key)
+
+    @staticmethod
+    def backward(ctx, dy):
+        return ctx.kernels.dropout_forward(dy, ctx.p, ctx.key)
+
+
+class MaskingNoise(Op):
+    """Saves p and key, which names the mask."""
+
+    formula = "y = m ⊙ x"
+
+    @staticmethod
+    def forward(ctx, x, *, p=0.5):
+        check_float("masking_noise", "x", x)
+        ctx.save(p=p, key=next_key("dropout"))
+        return _masked(ctx, x)
+
+    @staticmethod
+    def backward(ctx, dy):
+        return _masked(ctx, dy)
+
+
+def _masked(ctx, x):
+    bits = ctx.xp.asarray(ctx.kernels.random_bits(ctx.key, x.size)).reshape(x.shape)
+    return ctx.xp.where(bits >= threshold(ctx.p), x, 0.0)
+
+
+class GaussianNoise(Op):
+    """Adding a constant has the derivative 1. Saves key, which names the noise."""
+
+    formula = "y = x + σ ε"
+
+    @staticmethod
+    def forward(ctx, x, *, std=0.1):
+        check_float("gaussian_noise", "x", x)
+        key = next_key("dropout")
+        ctx.save(key=key)
+        return x + (std * normal(key, x.shape, ctx.xp)).astype(x.dtype)
+
+    @staticmethod
+    def backward(ctx, dy):
+        return dy
+
+
+# ---- the public functions
+
+
+def dropout(x, p=0.5, training=True):
+    """Each element is 0 with probability p, else x / (1 − p); in evaluation (``training=False``) x itself. Any shape.
+
+    >>> import cnnlib as cl
+    >>> cl.manual_seed(0)
+    >>> sorted(set(cl.ops.dropout(cl.Tensor([1.0] * 100), p=0.5).numpy().tolist()))
+    [0.0, 2.0]
+
+    Raises ValueRangeError unless 0 <= p < 1: at p = 1 nothing is left to divide by (PyTorch gives zeros there).
+    """
+    _check_probability("dropout", p)
+    return Dropout.apply(x, p=float(p)) if training and p > 0 else _unchanged(x)
+
+
+def masking_noise(x, p=0.5, training=True):
+    """Each element is 0 with probability p, else x, not rescaled; in evaluation x itself.
+
+    >>> import cnnlib as cl
+    >>> cl.manual_seed(0)
+    >>> sorted(set(cl.ops.masking_noise(cl.Tensor([1.0] * 100), p=0.5).numpy().tolist()))
+    [0.0, 1.0]
+
+    Raises ValueRangeError unless 0 <= p < 1.
+    """
+    _check_probability("masking_noise", p)
+    return MaskingNoise.apply(x, p=float(p)) if training and p > 0 else _unchanged(x)
+
+
+def gaussian_noise(x, std=0.1, training=True):
+    """x + std · ε, ε ~ N(0, 1), from the stream "dropout"; in evaluation x itself. Raises ValueRangeError for std < 0."""
+    if not 0 <= std < math.inf:
+        raise ValueRangeError(f"gaussian_noise: std must be a finite number >= 0, got {std}.")
+    return GaussianNoise.apply(x, std=float(std)) if training and std > 0 else _unchanged(x)
+
+
+def _unchanged(x):
+    return x if isinstance(x, Tensor) else Tensor(x)
+
+
+def _check_probability(op, p):
+    if not 0 <= p < 1:
+        raise ValueRangeError(f"{op}: p is the probability of a zero and must be in 0 <= p < 1, got {p}.")
