@@ -289,8 +289,10 @@ class Parameter(Tensor):
         self.version = 0
 
     def set(self, data: Any) -> None:
-        """Copy new values into the parameter and raise its version."""
-        self.data[...] = data
+        """Give the parameter a copy of ``data``, of its shape, dtype and device, and raise its version."""
+        new = xp_of(self.data).empty_like(self.data)
+        new[...] = data
+        self.data = new  # a new array: views of the old one, which a graph may hold, stay as they are
         self.version += 1
 
 

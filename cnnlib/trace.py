@@ -163,7 +163,8 @@ def _kept(value: Any, leaf: bool = False) -> Any:
     if isinstance(value, (list, tuple)):
         parts = [_kept(v, leaf=True) for v in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
-    return value.copy() if hasattr(value, "base") and (leaf or value.base is not None) else value
+    is_array = not isinstance(value, type) and any(hasattr(value, f"__{kind}_interface__") for kind in ("array", "cuda_array"))
+    return value.copy() if is_array and (leaf or value.base is not None) else value
 
 
 def _rms(a: Any) -> float:

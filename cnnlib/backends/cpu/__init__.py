@@ -1,0 +1,55 @@
+"""The compiled CPU kernels, where the extension was built; csrc/README.md says how they are made."""
+
+from collections.abc import Callable
+from typing import Any
+
+from cnnlib.backends import interface
+
+_why_not: str | None = None
+try:
+    from cnnlib.backends.cpu import _kernels  # type: ignore[attr-defined]
+except ImportError as error:
+    _kernels = None
+    _why_not = f"{type(error).__name__}: {error}"
+
+
+def available() -> bool:
+    """Whether the extension was built and could be imported."""
+    return _kernels is not None
+
+
+def why_not() -> str | None:
+    """The text of the import error, or None."""
+    return _why_not
+
+
+def kernels() -> dict[str, Callable[..., Any]]:
+    """Every kernel of the contract that the extension has, by name."""
+    contract = [name for name, f in vars(interface).items() if callable(f) and f.__module__ == interface.__name__]
+    return {name: getattr(_kernels, name) for name in contract if hasattr(_kernels, name)}
+
+
+def isa() -> str:
+    """The instruction set in use: baseline, avx2 or avx512 (or "none"); CNNLIB_ISA forces one."""
+    return _kernels.isa() if _kernels else "none"
+
+
+def available_isas() -> list[str]:
+    """The instruction sets that this machine can run, best first."""
+    return _kernels.available_isas() if _kernels else []
+
+
+def set_isa(name: str | None) -> None:
+    """Use this instruction set; None takes the best."""
+    if _kernels:
+        _kernels.set_isa(name)
+
+
+def set_num_threads(n: int) -> None:
+    """How many threads a kernel may use. Results do not depend on it."""
+    if _kernels:
+        _kernels.set_num_threads(n)
+
+
+def get_num_threads() -> int:
+    return _kernels.get_num_threads() if _kernels else 1

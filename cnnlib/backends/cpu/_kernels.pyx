@@ -1,0 +1,105 @@
+# cython: language_level=3, binding=True, embedsignature=False, boundscheck=False, wraparound=False
+"""Thin wrappers of csrc/: each allocates the outputs, picks the table by dtype, releases the GIL and calls C. No loops here.
+
+The pattern (linear.pxi, linear_backward_bias): sizes from .shape; `empty` for outputs; `table(x).<family>` for the functions;
+`ptr` for data, or `ptr_or_null` where the contract allows None; the call inside `with nogil`; `check` its status.
+"""
+cimport numpy as cnp
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from numpy cimport ndarray
+
+import os
+
+cnp.import_array()
+
+ctypedef Py_ssize_t idx
+
+cdef extern from "kernels.h":
+    struct kernel_table:
+        const linear_kernels *linear
+        const conv_kernels *conv
+        const pool_kernels *pool
+        const norm_kernels *norm
+    const kernel_table *cnn_f32
+    const kernel_table *cnn_f64
+    int cnn_set_isa(const char *name)
+    const char *cnn_isa()
+    const char *cnn_available_isa(int i)
+    void cnn_set_num_threads(int n)
+    int cnn_get_num_threads()
+
+
+# ---- helpers of every family ------------------------------------------------------------------------------------------
+cdef inline const kernel_table *table(ndarray a) noexcept:
+    """The kernels for the dtype of a."""
+    return cnn_f32 if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT32 else cnn_f64
+
+cdef inline void *ptr(ndarray a) noexcept:
+    """The data, whether a is read-only or not: declare it `const void *` for inputs."""
+    return cnp.PyArray_DATA(a)
+
+cdef inline void *ptr_or_null(object a) noexcept:
+    return NULL if a is None else cnp.PyArray_DATA(<ndarray>a)
+
+cdef inline ndarray empty(tuple shape, ndarray like):
+    """A new array of like's dtype."""
+    return empty_of(shape, cnp.PyArray_TYPE(like))
+
+cdef inline ndarray empty_of(tuple shape, int typenum):
+    """A new array of another type: cnp.NPY_UINT8, NPY_INT32, NPY_UINT32 ..."""
+    cdef cnp.npy_intp dims[8]
+    cdef int i = 0
+    for n in shape:
+        dims[i] = n
+        i += 1
+    return cnp.PyArray_EMPTY(i, dims, typenum, 0)
+
+cdef inline tuple shape_of(ndarray a):
+    """a.shape as a Python tuple."""
+    return (<object>a).shape
+
+cdef inline int check(int status) except -1:
+    if status != 0:
+        raise MemoryError("a compiled kernel found no memory for its scratch buffers")
+    return 0
+
+
+# ---- settings ---------------------------------------------------------------------------------------------------------
+def available_isas():
+    """Instruction sets that this build and this machine have, best first."""
+    names, i = [], 0
+    while cnn_available_isa(i) != NULL:
+        names.append(cnn_available_isa(i).decode())
+        i += 1
+    return names
+
+def isa():
+    """The instruction set in use."""
+    return cnn_isa().decode()
+
+def set_isa(name):
+    """Switch to one of available_isas(); None takes the best. Not while another thread runs a kernel."""
+    cdef bytes encoded = b"" if name is None else name.encode()
+    if cnn_set_isa(NULL if name is None else <const char *>encoded) != 0:
+        raise ValueError(f"instruction set {name!r} is unknown or not supported here: this machine has {', '.join(available_isas())}")
+
+def set_num_threads(int n):
+    if n < 1:
+        raise ValueError(f"set_num_threads: n must be at least 1, got {n}")
+    cnn_set_num_threads(n)
+
+def get_num_threads():
+    return cnn_get_num_threads()
+
+
+include "linear.pxi"
+include "conv.pxi"
+include "pool.pxi"
+include "norm.pxi"
+
+
+_asked = os.environ.get("CNNLIB_ISA")
+try:
+    set_isa(_asked or None)
+except ValueError as error:
+    raise ValueError(f"CNNLIB_ISA={_asked}: {error}") from None

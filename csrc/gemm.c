@@ -1,0 +1,387 @@
+/* Matrix products: C = A B, after Goto and van de Geijn. A block of B is packed into strips NR columns wide, a block of A into
+   panels of at most MR rows, and a micro-kernel keeps an MR x NR tile of C in registers for KC steps.
+
+   Every element of C is one chain of multiply-adds over k, cut at the same multiples of KC whatever the tile or thread that it
+   falls into: so results do not depend on how the work is split. */
+
+#if VECTOR_BYTES == 64
+#define MR 14   /* 28 of 32 registers accumulate */
+#elif defined(__aarch64__)
+#define MR 12
+#else
+#define MR 6    /* 12 of 16 */
+#endif
+#define NV 2
+#define NR (NV * VL)
+#define KC ((idx)(1024 / sizeof(REAL)))   /* a strip of B fits into L1 */
+#define MC 336                            /* a block of A into half of L2 */
+#define NC 2048                           /* a block of B into L3 */
+
+/* ---- micro-kernel ---- */
+
+/* C (m x NR, row stride ldc) = or += panel a (m values per k) times strip b (NR values per k: ldb apart, or at offset[k] when
+   there are offsets). m is a constant where this is inlined, so x lives in registers. */
+INLINE void micro_kernel(const int m, idx K, const REAL *restrict a, const REAL *restrict b, idx ldb, const idx *restrict offset,
+                         REAL *restrict c, idx ldc, int accumulate) {
+    vr x[MR][NV];
+#pragma GCC unroll 16
+    for (int i = 0; i < m; i++) {
+        __builtin_prefetch(c + i * ldc, 1);
+        x[i][0] = x[i][1] = (vr){0};
+    }
+    for (idx k = 0; k < K; k++, a += m) {
+        const REAL *bk = offset ? b + offset[k] : b + k * ldb;
+        vr b0 = load(bk), b1 = load(bk + VL);
+#pragma GCC unroll 16
+        for (int i = 0; i < m; i++) {
+            x[i][0] += a[i] * b0;
+            x[i][1] += a[i] * b1;
+        }
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < m; i++, c += ldc) {
+        store(c, accumulate ? load(c) + x[i][0] : x[i][0]);
+        store(c + VL, accumulate ? load(c + VL) + x[i][1] : x[i][1]);
+    }
+}
+
+#define ROWS(m) \
+    static void micro_kernel_##m(idx K, const REAL *a, const REAL *b, idx ldb, const idx *offset, REAL *c, idx ldc, int accumulate) { \
+        if (offset) micro_kernel(m, K, a, b, 0, offset, c, ldc, accumulate); \
+        else micro_kernel(m, K, a, b, ldb, NULL, c, ldc, accumulate); \
+    }
+ROWS(1) ROWS(2) ROWS(3) ROWS(4) ROWS(5) ROWS(6)
+#if MR > 6
+ROWS(7) ROWS(8) ROWS(9) ROWS(10) ROWS(11) ROWS(12)
+#endif
+#if MR > 12
+ROWS(13) ROWS(14)
+#endif
+
+typedef void (*micro_kernel_function)(idx, const REAL *, const REAL *, idx, const idx *, REAL *, idx, int);
+static const micro_kernel_function micro_kernels[] = {
+    NULL, micro_kernel_1, micro_kernel_2, micro_kernel_3, micro_kernel_4, micro_kernel_5, micro_kernel_6,
+#if MR > 6
+    micro_kernel_7, micro_kernel_8, micro_kernel_9, micro_kernel_10, micro_kernel_11, micro_kernel_12,
+#endif
+#if MR > 12
+    micro_kernel_13, micro_kernel_14,
+#endif
+};
+
+/* The micro-kernel for any n <= NR and any strides of C: what does not fit takes the way over a small tile. */
+static void tile(idx m, idx n, idx K, const REAL *a, const REAL *b, idx ldb, const idx *offset, REAL *c, idx crs, idx ccs,
+                 int accumulate) {
+    if (n == NR && ccs == 1) {
+        micro_kernels[m](K, a, b, ldb, offset, c, crs, accumulate);
+        return;
+    }
+    REAL t[MR * NR] __attribute__((aligned(64)));
+    micro_kernels[m](K, a, b, ldb, offset, t, NR, 0);
+    for (idx i = 0; i < m; i++)
+        if (ccs == 1)
+            for (idx j = 0; j < n; j += VL) {
+                idx w = MIN(VL, n - j);
+                REAL *p = c + i * crs + j;
+                vr v = load(t + i * NR + j);
+                store_n(p, accumulate ? load_n(p, w) + v : v, w);
+            }
+        else
+            for (idx j = 0; j < n; j++) {
+                REAL *p = c + i * crs + j * ccs;
+                *p = accumulate ? *p + t[i * NR + j] : t[i * NR + j];
+            }
+}
+
+/* ---- packing ---- */
+
+INLINE void copy_reals(REAL *d, const REAL *s, idx n) {
+    idx i = 0;
+    for (; i + VL <= n; i += VL) store(d + i, load(s + i));
+    if (i < n) store_n(d + i, load_n(s + i, n - i), n - i);
+}
+
+typedef REAL v4 __attribute__((vector_size(4 * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
+
+INLINE void transpose_4x4(const REAL *s, idx lds, REAL *d, idx ldd) {
+    v4 a = *(const v4 *)s, b = *(const v4 *)(s + lds), c = *(const v4 *)(s + 2 * lds), e = *(const v4 *)(s + 3 * lds);
+    v4 ab0 = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab1 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    v4 ce0 = __builtin_shufflevector(c, e, 0, 4, 1, 5), ce1 = __builtin_shufflevector(c, e, 2, 6, 3, 7);
+    *(v4 *)d = __builtin_shufflevector(ab0, ce0, 0, 1, 4, 5);
+    *(v4 *)(d + ldd) = __builtin_shufflevector(ab0, ce0, 2, 3, 6, 7);
+    *(v4 *)(d + 2 * ldd) = __builtin_shufflevector(ab1, ce1, 0, 1, 4, 5);
+    *(v4 *)(d + 3 * ldd) = __builtin_shufflevector(ab1, ce1, 2, 3, 6, 7);
+}
+
+/* d[k * ldd + i] = s[i * is + k * ks] for i < w, k < K */
+static void pack(idx w, idx K, const REAL *s, idx is, idx ks, REAL *d, idx ldd) {
+    if (is == 1) {
+        for (idx k = 0; k < K; k++) copy_reals(d + k * ldd, s + k * ks, w);
+        return;
+    }
+    idx i = 0;
+    if (ks == 1)
+        for (; i + 4 <= w; i += 4) {
+            idx k = 0;
+            for (; k + 4 <= K; k += 4) transpose_4x4(s + i * is + k, is, d + k * ldd + i, ldd);
+            for (; k < K; k++)
+                for (idx j = i; j < i + 4; j++) d[k * ldd + j] = s[j * is + k];
+        }
+    for (; i < w; i++)
+        for (idx k = 0; k < K; k++) d[k * ldd + i] = s[i * is + k * ks];
+}
+
+/* The last panel must not be a sliver: ceil(M / MR) panels of almost equal height. */
+static idx panel_height(idx M) { return MAX(1, (M + (M + MR - 1) / MR - 1) / MAX(1, (M + MR - 1) / MR)); }
+
+static void pack_panels(idx M, idx K, const REAL *a, idx rs, idx cs, idx height, REAL *d) {
+    for (idx i = 0; i < M; i += height) {
+        idx m = MIN(height, M - i);
+        pack(m, K, a + i * rs, rs, cs, d + i * K, m);
+    }
+}
+
+static void pack_strips(idx K, idx N, const REAL *b, idx rs, idx cs, REAL *d) {
+    for (idx j = 0; j < N; j += NR) {
+        idx n = MIN(NR, N - j);
+        if (n < NR) memset(d + j * K, 0, sizeof(REAL) * NR * K);
+        pack(n, K, b + j * cs, cs, rs, d + j * K, NR);
+    }
+}
+
+/* ---- the product ---- */
+
+struct product {
+    idx M, N, K;
+    const REAL *a; idx ars, acs;   /* A(i, k) = a[i * ars + k * acs], and so on */
+    const REAL *b; idx brs, bcs;
+    REAL *c;       idx crs, ccs;
+    const REAL *bias; idx bias_rs, bias_cs;   /* C starts from it, or NULL */
+    REAL *scratch;
+};
+
+static struct product transposed(const struct product *p) {
+    return (struct product){p->N, p->M, p->K, p->b, p->bcs, p->brs, p->a, p->acs, p->ars, p->c, p->ccs, p->crs,
+                            p->bias, p->bias_cs, p->bias_rs, p->scratch};
+}
+
+static idx block_of(idx n, idx limit) {   /* the size of equal blocks of at most limit */
+    idx blocks = (n + limit - 1) / limit;
+    return blocks ? (n + blocks - 1) / blocks : 1;
+}
+static idx round_up(idx n, idx unit) { return (n + unit - 1) / unit * unit; }
+
+/* With one panel of rows, each strip of B is read once: packing it would only cost. */
+static int reads_b_in_place(const struct product *p) { return p->M <= MR && p->bcs == 1; }
+
+static idx panel_reals(const struct product *p) { return round_up(MIN(p->M, MC) * block_of(p->K, KC), 16); }
+static idx product_reals(const struct product *p) {   /* scratch of one worker */
+    idx strips = reads_b_in_place(p) ? NR : round_up(MIN(p->N, NC), NR);
+    return panel_reals(p) + strips * block_of(p->K, KC);
+}
+
+static void start_from_bias(const struct product *p, idx m0, idx m1, idx n0, idx n1) {
+    for (idx i = m0; i < m1; i++)
+        for (idx j = n0; j < n1; j++)
+            p->c[i * p->crs + j * p->ccs] = p->bias ? p->bias[i * p->bias_rs + j * p->bias_cs] : 0;
+}
+
+static void multiply_blocks(const struct product *p, idx mc, idx nc, idx kc, const REAL *panels, const REAL *strips,
+                            const REAL *b, REAL *c, int accumulate) {
+    idx height = panel_height(p->M);
+    for (idx j = 0; j < nc; j += NR) {
+        idx n = MIN(NR, nc - j);
+        int in_place = !strips || (reads_b_in_place(p) && n == NR);
+        for (idx i = 0; i < mc; i += height)
+            tile(MIN(height, mc - i), n, kc, panels + i * kc, in_place ? b + j : strips + j * kc, in_place ? p->brs : NR,
+                 NULL, c + i * p->crs + j * p->ccs, p->crs, p->ccs, accumulate);
+    }
+}
+
+/* C[m0:m1, n0:n1] on one thread. */
+static void multiply_range(const struct product *p, idx m0, idx m1, idx n0, idx n1, REAL *scratch) {
+    if (p->bias || !p->K) start_from_bias(p, m0, m1, n0, n1);
+    idx height = panel_height(p->M), mc0 = MAX(1, MC / height) * height, kc0 = block_of(p->K, KC);
+    REAL *panels = scratch, *strips = scratch + panel_reals(p);
+    for (idx jc = n0; jc < n1; jc += NC)
+        for (idx pc = 0; pc < p->K; pc += kc0) {
+            idx nc = MIN(NC, n1 - jc), kc = MIN(kc0, p->K - pc);
+            const REAL *b = p->b + pc * p->brs + jc * p->bcs;
+            const REAL *shifted = strips;
+            if (reads_b_in_place(p)) {   /* only the ragged last strip is packed */
+                idx whole = nc / NR * NR;
+                shifted = strips - whole * kc;
+                if (whole < nc) pack_strips(kc, nc - whole, b + whole, p->brs, 1, strips);
+            } else {
+                pack_strips(kc, nc, b, p->brs, p->bcs, strips);
+            }
+            for (idx ic = m0; ic < m1; ic += mc0) {
+                idx mc = MIN(mc0, m1 - ic);
+                pack_panels(mc, kc, p->a + ic * p->ars + pc * p->acs, p->ars, p->acs, height, panels);
+                multiply_blocks(p, mc, nc, kc, panels, shifted, b, p->c + ic * p->crs + jc * p->ccs, p->bias || pc > 0);
+            }
+        }
+}
+
+/* ---- few rows, B stored by columns: dot products, nothing packed ---- */
+
+enum { DOT_ROWS = 4, DOT_COLUMNS = 4 };
+
+INLINE void dots(const int m, const int n, const struct product *p, idx j) {
+    vr sum[DOT_ROWS][DOT_COLUMNS] = {{{0}}};
+    const REAL *a = p->a, *b = p->b + j * p->bcs;
+    for (idx k = 0; k < p->K; k += VL) {
+        idx w = MIN(VL, p->K - k);
+        vr av[DOT_ROWS];
+#pragma GCC unroll 4
+        for (int i = 0; i < m; i++) av[i] = w == VL ? load(a + i * p->ars + k) : load_n(a + i * p->ars + k, w);
+#pragma GCC unroll 4
+        for (int l = 0; l < n; l++) {
+            vr bv = w == VL ? load(b + l * p->bcs + k) : load_n(b + l * p->bcs + k, w);
+#pragma GCC unroll 4
+            for (int i = 0; i < m; i++) sum[i][l] += av[i] * bv;
+        }
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < m; i++)
+#pragma GCC unroll 4
+        for (int l = 0; l < n; l++)
+            p->c[i * p->crs + (j + l) * p->ccs] =
+                horizontal_sum(sum[i][l]) + (p->bias ? p->bias[i * p->bias_rs + (j + l) * p->bias_cs] : 0);
+}
+
+INLINE void dots_of_rows(const int m, const struct product *p, idx begin, idx end) {
+    idx j = begin;
+    for (; j + DOT_COLUMNS <= end; j += DOT_COLUMNS) dots(m, DOT_COLUMNS, p, j);
+    for (; j < end; j++) dots(m, 1, p, j);
+}
+
+static int is_dots(const struct product *p) {   /* a short K would spend its time in the horizontal sums */
+    return p->M <= DOT_ROWS && p->acs == 1 && p->brs == 1 && p->K >= 4 * VL;
+}
+
+static void dots_range(const struct product *p, idx begin, idx end) {
+    switch (p->M) {
+        case 1: dots_of_rows(1, p, begin, end); break;
+        case 2: dots_of_rows(2, p, begin, end); break;
+        case 3: dots_of_rows(3, p, begin, end); break;
+        default: dots_of_rows(4, p, begin, end);
+    }
+}
+
+/* ---- threads ---- */
+
+static int splits_rows(const struct product *p) { return p->M > p->N; }   /* the smaller operand is the one packed twice */
+
+static void multiply_part(void *arg, idx begin, idx end, int worker) {
+    const struct product *p = arg;
+    if (is_dots(p)) {
+        dots_range(p, begin * NR, MIN(p->N, end * NR));
+        return;
+    }
+    REAL *scratch = p->scratch + worker * product_reals(p);
+    idx unit = splits_rows(p) ? panel_height(p->M) : NR;
+    if (splits_rows(p)) multiply_range(p, begin * unit, MIN(p->M, end * unit), 0, p->N, scratch);
+    else multiply_range(p, 0, p->M, begin * unit, MIN(p->N, end * unit), scratch);
+}
+
+/* A narrow C would leave most of each vector empty: then its rows become the vector axis. */
+static struct product well_oriented(const struct product *p) {
+    return p->N < NR && p->N < p->M ? transposed(p) : *p;
+}
+
+static int multiply(struct product given) {
+    struct product p = well_oriented(&given);
+    if (!p.M || !p.N) return CNN_OK;
+    idx unit = splits_rows(&p) ? panel_height(p.M) : NR, items = ((splits_rows(&p) ? p.M : p.N) + unit - 1) / unit;
+    idx grain = grain_of(0.1 * (double)p.M * (double)p.N * (double)p.K / (double)items);
+    if (!is_dots(&p)) {
+        p.scratch = scratch_take(sizeof(REAL) * (size_t)product_reals(&p) * (size_t)parallel_workers(items, grain));
+        if (!p.scratch) return CNN_NO_MEMORY;
+    }
+    parallel_for(items, grain, multiply_part, &p);
+    scratch_give(p.scratch);
+    return CNN_OK;
+}
+
+/* Many small products: whole products per thread. */
+struct batch { struct product first; idx stride_a, stride_b, stride_c; };
+
+static void multiply_some(void *arg, idx begin, idx end, int worker) {
+    const struct batch *batch = arg;
+    REAL *scratch = batch->first.scratch + worker * product_reals(&batch->first);
+    for (idx n = begin; n < end; n++) {
+        struct product p = batch->first;
+        p.a += n * batch->stride_a, p.b += n * batch->stride_b, p.c += n * batch->stride_c;
+        if (is_dots(&p)) dots_range(&p, 0, p.N);
+        else multiply_range(&p, 0, p.M, 0, p.N, scratch);
+    }
+}
+
+static int multiply_batch(struct batch batch, idx n) {
+    struct product *p = &batch.first;
+    if (!p->M || !p->N) return CNN_OK;
+    idx grain = grain_of(0.1 * (double)p->M * (double)p->N * (double)p->K);
+    p->scratch = scratch_take(sizeof(REAL) * (size_t)product_reals(p) * (size_t)parallel_workers(n, grain));
+    if (!p->scratch) return CNN_NO_MEMORY;
+    parallel_for(n, grain, multiply_some, &batch);
+    scratch_give(p->scratch);
+    return CNN_OK;
+}
+
+/* ---- kernels ---- */
+
+static int gemm(idx batch, idx M, idx N, idx K, const void *a, int transpose_a, const void *b, int transpose_b, void *c) {
+    struct product p = {.M = M, .N = N, .K = K, .a = a, .b = b, .c = c, .crs = N, .ccs = 1};
+    p.ars = transpose_a ? 1 : K, p.acs = transpose_a ? M : 1;
+    p.brs = transpose_b ? 1 : N, p.bcs = transpose_b ? K : 1;
+    if (batch > 1) {
+        struct product oriented = well_oriented(&p);
+        int swapped = oriented.M != M;
+        return multiply_batch((struct batch){oriented, swapped ? K * N : M * K, swapped ? M * K : K * N, M * N}, batch);
+    }
+    return batch ? multiply(p) : CNN_OK;
+}
+
+static int linear_forward(idx R, idx I, idx O, const void *x, const void *w, const void *b, void *y) {
+    return multiply((struct product){.M = R, .N = O, .K = I, .a = x, .ars = I, .acs = 1, .b = w, .brs = 1, .bcs = I,
+                                     .c = y, .crs = O, .ccs = 1, .bias = b, .bias_rs = 0, .bias_cs = 1});
+}
+
+static int linear_backward_input(idx R, idx I, idx O, const void *dy, const void *w, void *dx) {
+    return multiply((struct product){.M = R, .N = I, .K = O, .a = dy, .ars = O, .acs = 1, .b = w, .brs = I, .bcs = 1,
+                                     .c = dx, .crs = I, .ccs = 1});
+}
+
+static int linear_backward_weight(idx R, idx I, idx O, const void *dy, const void *x, void *dw) {
+    return multiply((struct product){.M = O, .N = I, .K = R, .a = dy, .ars = 1, .acs = O, .b = x, .brs = I, .bcs = 1,
+                                     .c = dw, .crs = I, .ccs = 1});
+}
+
+/* db[o] = sum over rows of dy: each column is one output, so threads split columns. */
+struct column_sum { idx R, O; const REAL *dy; REAL *db; };
+
+static void column_sum(void *arg, idx begin, idx end, int worker) {
+    (void)worker;
+    const struct column_sum *p = arg;
+    for (idx o = begin * VL; o < MIN(p->O, end * VL); o += VL) {
+        idx n = MIN(VL, p->O - o);
+        vr sum = {0};
+        for (idx r = 0; r < p->R; r++) sum += n == VL ? load(p->dy + r * p->O + o) : load_n(p->dy + r * p->O + o, n);
+        store_n(p->db + o, sum, n);
+    }
+}
+
+static int linear_backward_bias(idx R, idx O, const void *dy, void *db) {
+    struct column_sum p = {R, O, dy, db};
+    parallel_for((O + VL - 1) / VL, grain_of((double)R), column_sum, &p);
+    return CNN_OK;
+}
+
+static const struct linear_kernels linear_kernels = {
+    .gemm = gemm,
+    .linear_forward = linear_forward,
+    .linear_backward_input = linear_backward_input,
+    .linear_backward_weight = linear_backward_weight,
+    .linear_backward_bias = linear_backward_bias,
+};

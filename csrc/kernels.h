@@ -1,0 +1,101 @@
+/* The kernels as one table of function pointers per (instruction set, dtype). float32 and float64 share the types of this
+   page: arrays are void pointers to contiguous REALs, and the meaning of each argument is in cnnlib/backends/interface.py.
+   Kernels return CNN_OK or CNN_NO_MEMORY. A family adds its struct here and fills it at the end of its own file. */
+#ifndef CNN_KERNELS_H
+#define CNN_KERNELS_H
+
+#include <stdint.h>
+
+#include "threads.h"
+
+/* ---- linear (gemm.c) ---- */
+struct linear_kernels {
+    int (*gemm)(idx batch, idx M, idx N, idx K, const void *a, int transpose_a, const void *b, int transpose_b, void *c);
+    int (*linear_forward)(idx R, idx n_in, idx n_out, const void *x, const void *w, const void *b, void *y);
+    int (*linear_backward_input)(idx R, idx n_in, idx n_out, const void *dy, const void *w, void *dx);
+    int (*linear_backward_weight)(idx R, idx n_in, idx n_out, const void *dy, const void *x, void *dw);
+    int (*linear_backward_bias)(idx R, idx n_out, const void *dy, void *db);
+};
+
+/* ---- conv (conv.c) ---- */
+struct conv_shape {
+    idx N, C, H, W, F, KH, KW, OH, OW;
+    idx SH, SW, DH, DW;   /* stride, dilation */
+    idx top, left;        /* padding; bottom and right follow from OH and OW */
+    idx groups;
+};
+struct conv_kernels {
+    int (*conv2d_forward)(const struct conv_shape *s, const void *x, const void *w, const void *b, void *y);
+    int (*conv2d_backward_input)(const struct conv_shape *s, const void *dy, const void *w, void *dx);
+    int (*conv2d_backward_weight)(const struct conv_shape *s, const void *dy, const void *x, void *dw);
+    int (*conv2d_backward_bias)(idx N, idx F, idx S, const void *dy, void *db);
+};
+
+/* ---- pool (pool.c) ---- */
+struct pool_shape {
+    idx planes;           /* N * C */
+    idx H, W, KH, KW, OH, OW, SH, SW;
+    idx top, left;        /* padding; bottom and right follow from OH and OW */
+};
+struct pool_kernels {   /* argmax: uint8_t for KH * KW <= 256, else int32_t */
+    int (*max_pool2d)(const struct pool_shape *s, const void *x, void *y, void *argmax);
+    int (*max_pool2d_backward)(const struct pool_shape *s, const void *dy, const void *argmax, void *dx);
+    int (*avg_pool2d)(const struct pool_shape *s, int count_include_pad, const void *x, void *y);
+    int (*avg_pool2d_backward)(const struct pool_shape *s, int count_include_pad, const void *dy, void *dx);
+    int (*lp_pool2d)(const struct pool_shape *s, double p, const void *x, void *y);
+    int (*lp_pool2d_backward)(const struct pool_shape *s, double p, const void *dy, const void *x, const void *y, void *dx);
+};
+
+/* ---- norm (norm.c); gamma and beta may be NULL ---- */
+struct norm_kernels {
+    int (*batch_norm)(idx N, idx C, idx S, double eps, const void *x, const void *gamma, const void *beta,
+                      void *y, void *mean, void *var);
+    int (*batch_norm_backward)(idx N, idx C, idx S, double eps, const void *dy, const void *x, const void *gamma,
+                               const void *mean, const void *var, void *dx, void *dgamma, void *dbeta);
+    int (*batch_norm_inference)(idx N, idx C, idx S, double eps, const void *x, const void *gamma, const void *beta,
+                                const void *mean, const void *var, void *y);
+    int (*batch_norm_inference_backward)(idx N, idx C, idx S, double eps, const void *dy, const void *x, const void *gamma,
+                                         const void *mean, const void *var, void *dx, void *dgamma, void *dbeta);
+    int (*layer_norm)(idx R, idx D, double eps, const void *x, const void *gamma, const void *beta,
+                      void *y, void *mean, void *rstd);
+    int (*layer_norm_backward)(idx R, idx D, const void *dy, const void *x, const void *gamma, const void *mean,
+                               const void *rstd, void *dx, void *dgamma, void *dbeta);
+    int (*local_response_norm)(idx N, idx C, idx S, idx size, double alpha, double beta, double k, const void *x,
+                               void *y, void *s);
+    int (*local_response_norm_backward)(idx N, idx C, idx S, idx size, double alpha, double beta, const void *dy, const void *x,
+                                        const void *s, void *dx);
+    int (*local_contrast_norm)(idx N, idx C, idx H, idx W, idx size, double sigma, double eps, const void *x,
+                               void *y, void *v, void *deviation);
+    int (*local_contrast_norm_backward)(idx N, idx C, idx H, idx W, idx size, double sigma, double eps, const void *dy,
+                                        const void *v, const void *deviation, void *dx);
+};
+
+/* ---- activation (activation.c) ---- */
+
+/* ---- dropout (random.c) ---- */
+
+/* ---- loss (loss.c) ---- */
+
+/* ---- embedding (embedding.c) ---- */
+
+/* ---- optim (optim.c) ---- */
+
+struct kernel_table {
+    const struct linear_kernels *linear;
+    const struct conv_kernels *conv;
+    const struct pool_kernels *pool;
+    const struct norm_kernels *norm;
+    const struct activation_kernels *activation;
+    const struct dropout_kernels *dropout;
+    const struct loss_kernels *loss;
+    const struct embedding_kernels *embedding;
+    const struct optim_kernels *optim;
+};
+
+/* dispatch.c: the tables in use, and the choice of the instruction set. */
+extern const struct kernel_table *cnn_f32, *cnn_f64;
+int cnn_set_isa(const char *name);      /* NULL: the best that this machine has; -1: unknown or unsupported */
+const char *cnn_isa(void);
+const char *cnn_available_isa(int i);   /* best first; NULL past the end */
+
+#endif
