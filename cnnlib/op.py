@@ -98,8 +98,10 @@ class Context:
         return f"{self.scope}.{self.op.name()}" if self.scope else self.op.name()
 
     def __getattr__(self, name: str) -> Any:  # only called for what is not in __slots__
-        if name.startswith("__") or self.saved is None:
+        if name in Context.__slots__ or name.startswith("__"):
             raise AttributeError(name)
+        if self.saved is None:
+            raise AttributeError(f"{self.op.name()}: ctx.{name} was freed by backward.")
         try:
             return self.saved[name]
         except KeyError:
@@ -151,7 +153,7 @@ class Op:
 
     @classmethod
     def run(cls, *arrays: Any, **settings: Any) -> tuple[Any, Context]:
-        """Forward without a tape: returns ``(outputs, ctx)``, so that ``Op.backward(ctx, dy)`` can be called by hand.
+        """Forward without tape and trace: returns ``(outputs, ctx)``, so that ``Op.backward(ctx, dy)`` can be called by hand.
 
         >>> import numpy as np
         >>> from cnnlib import ops
@@ -293,7 +295,8 @@ def _checked_output(op: type[Op], ctx: Context, y: Any, dtype: Any) -> Any:
     if y.dtype is not dtype and y.dtype.kind == "f" and dtype is not None and y.dtype != dtype:
         raise DtypeError(
             f"{op.name()}: forward returned {y.dtype} for {dtype} inputs; outputs must have the inputs' dtype. "
-            "A NumPy float64 scalar in the formula does this: use Python floats."
+            f"A NumPy float64 scalar in the formula, or an integer array beside a float one, does this: use Python floats, "
+            f"cast integers with .astype('{dtype}')."
         )
     if type(y) is np.ndarray or not isinstance(y, np.generic):
         return y

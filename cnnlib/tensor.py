@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cnnlib.backends import xp_of
-from cnnlib.errors import DeviceError, DtypeError, GraphError
+from cnnlib.errors import DeviceError, DtypeError, GraphError, ShapeError
 
 if TYPE_CHECKING:
     from cnnlib.op import Context
@@ -290,6 +290,8 @@ class Parameter(Tensor):
 
     def set(self, data: Any) -> None:
         """Give the parameter a copy of ``data``, of its shape, dtype and device, and raise its version."""
+        if np.shape(data) not in (self.shape, ()):
+            raise ShapeError(f"Parameter.set: {self.name or 'the parameter'} has shape {self.shape}, got {np.shape(data)}.")
         new = xp_of(self.data).empty_like(self.data)
         new[...] = data
         self.data = new  # a new array: views of the old one, which a graph may hold, stay as they are

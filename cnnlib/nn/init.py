@@ -20,6 +20,8 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     """(fan_in, fan_out) of a weight (out, in, ...)."""
     if len(shape) < 2:
         raise ShapeError(f"fans: a weight needs at least 2 axes (out, in, ...), got shape {shape}.")
+    if 0 in shape:
+        raise ShapeError(f"fans: a layer needs at least one input and one output, got a weight of shape {shape}.")
     receptive = math.prod(shape[2:])
     return shape[1] * receptive, shape[0] * receptive
 

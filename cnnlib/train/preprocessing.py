@@ -1,0 +1,47 @@
+"""The part of a transform that is not chance: what samples must also go through in evaluation, and once a model is in use.
+
+A transform for training often mixes both, ``Compose([RandomCrop(32, 4), RandomFlip(), Normalize.fit(train)])``. Evaluation
+needs the normalisation and not the crops; a checkpoint keeps it, so that a picture met later is treated the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from cnnlib.data.transforms import Compose, Normalize, Pad
+from cnnlib.errors import CheckpointError
+
+
+def without_chance(transform: Any) -> Any:
+    """``transform`` reduced to its Normalize and Pad, or None when nothing is left.
+
+    >>> without_chance(Compose([RandomFlip(), Normalize(0.5, 0.2)]))
+    Normalize(mean=[0.5], std=[0.2])
+    """
+    if isinstance(transform, Compose):
+        kept = [part for t in transform.transforms if (part := without_chance(t)) is not None]
+        return Compose(kept) if len(kept) > 1 else kept[0] if kept else None
+    return transform if isinstance(transform, (Normalize, Pad)) else None
+
+
+def describe(transform: Any) -> list[dict[str, Any]]:
+    """The Normalize and Pad of a transform as JSON, for a checkpoint."""
+    if isinstance(transform, Compose):
+        return [step for t in transform.transforms for step in describe(t)]
+    if isinstance(transform, Normalize):
+        return [{"name": "Normalize", "mean": transform.mean.tolist(), "std": transform.std.tolist()}]
+    return [{"name": "Pad", "pad": transform.pad}] if isinstance(transform, Pad) else []
+
+
+def build(steps: Iterable[Mapping[str, Any]]) -> Callable | None:
+    """The transform that :func:`describe` described, or None."""
+    made: list[Callable] = []
+    for step in steps:
+        if step["name"] == "Normalize":
+            made.append(Normalize(step["mean"], step["std"]))
+        elif step["name"] == "Pad":
+            made.append(Pad(step["pad"]))
+        else:
+            raise CheckpointError(f"preprocessing step {step['name']!r} is not known to this version of cnnlib.")
+    return Compose(made) if len(made) > 1 else made[0] if made else None

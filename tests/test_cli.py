@@ -1,0 +1,352 @@
+"""The command line: what it prints, where, and with which exit code, also for those who misuse it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cnnlib as cl
+from cnnlib.cli import COMMANDS, main
+
+Image = pytest.importorskip("PIL.Image")
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    """run("train", ...) -> (exit code, stdout, stderr), in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def call(*args):
+        with pytest.raises(SystemExit) as leaving:
+            main([str(a) for a in args])
+        out, err = capsys.readouterr()
+        return leaving.value.code, out, err
+
+    return call
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Two classes that differ in colour, 10 pictures each."""
+    rng = np.random.default_rng(0)
+    for channel, name in enumerate(("red", "green")):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for i in range(10):
+            pixels = rng.integers(0, 60, (20, 30, 3), dtype=np.uint8)
+            pixels[..., channel] += 150
+            Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{i}.png")
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def table(tmp_path):
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    rows = [f"{a:.3f},{b:.3f},{'up' if b > a else 'down'}" for a, b in x]
+    path = tmp_path / "table.csv"
+    path.write_text("\n".join(["a,b,direction", *rows]))
+    return path
+
+
+SEEN = {**os.environ, "PYTHONPATH": str(Path(cl.__file__).parent.parent)}  # child processes import this cnnlib
+
+
+def one_line(err):
+    return err.startswith("cnnlib: ") and err.endswith("\n") and err.count("\n") == 1
+
+
+# ---- help and start
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_each_command_has_help_with_examples(run, command):
+    code, out, _ = run(command, "--help")
+    assert code == 0 and f"Usage: cnnlib {command}" in out and f"cnnlib {command}" in out.split("Examples:")[1]
+
+
+def test_help_lists_the_commands():
+    text = subprocess.run(
+        [sys.executable, "-m", "cnnlib", "--help"], capture_output=True, text=True, check=True, env=SEEN
+    ).stdout
+    assert all(f"\n  {command} " in text for command in COMMANDS) and "Examples:" in text
+
+
+def test_importing_the_library_or_asking_for_help_stays_light():
+    script = """if True:
+        import sys, cnnlib
+        heavy = {"click", "rich", "PIL", "matplotlib", "safetensors"}
+        assert not heavy & set(sys.modules), heavy & set(sys.modules)
+        from cnnlib.cli import main
+        try: main(["--help"])
+        except SystemExit: pass
+        assert not {"cnnlib.nn", "cnnlib.data", "cnnlib.train", "rich", "PIL", "matplotlib"} & set(sys.modules)"""
+    subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL, env=SEEN)
+
+
+def test_version(run):
+    assert run("--version")[1] == f"cnnlib, version {cl.__version__}\n"
+
+
+# ---- train, evaluate, predict
+
+
+def test_train_evaluate_predict_on_a_folder_of_pictures(run, pictures):
+    code, out, err = run(
+        "train", "lenet5", "--data", pictures, "--epochs", 8, "--lr", "0.003", "--out", "run", "--batch-size", 4
+    )
+    assert code == 0 and err == "" and "16 samples to learn from, 4 to test on, 2 classes" in out
+    assert "test accuracy 100.00% after epoch 8; saved in run" in out
+    code, out, _ = run("evaluate", "run", "--data", pictures, "--part", "all")
+    assert code == 0 and "100.00% of 20 right" in out and "green" in out
+    code, out, err = run("predict", "run", pictures / "red" / "0.png", pictures / "green" / "3.png", "--top", 1)
+    lines = out.splitlines()
+    assert (
+        code == 0 and lines[0].startswith(f"{pictures / 'red' / '0.png'}: red ") and ": green " in lines[1] and "%" in lines[1]
+    )
+
+
+def test_predict_names_the_good_pictures_and_reports_the_bad(run, pictures, tmp_path):
+    run("train", "lenet5", "--data", pictures, "--epochs", 1, "--out", "run")
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    code, out, err = run("predict", "run", "missing.png", "broken.jpg", pictures / "red" / "0.png")
+    assert code == 1 and len(out.splitlines()) == 1 and "0.png: " in out
+    assert err.splitlines()[0] == "cnnlib: missing.png: there is no such picture file."
+    assert err.splitlines()[1].startswith("cnnlib: broken.jpg: not a picture")
+
+
+def test_folders_train_and_test_are_used_as_such(run, pictures, tmp_path):
+    for part, some in (("train", range(6)), ("test", range(6, 8))):
+        for name in ("red", "green"):
+            (tmp_path / "parts" / part / name).mkdir(parents=True)
+            for i in some:
+                (pictures / name / f"{i}.png").rename(tmp_path / "parts" / part / name / f"{i}.png")
+    code, out, _ = run("train", "mlp", "--data", "parts", "--epochs", 1)
+    assert code == 0 and "12 samples to learn from, 4 to test on" in out and "saved in runs/mlp-parts" in out
+
+
+def test_csv(run, table):
+    code, out, _ = run("train", "mlp", "--data", table, "--epochs", 30, "--lr", "0.01", "--out", "run")
+    assert code == 0 and "2 classes" in out
+    code, out, _ = run("evaluate", "run", "--data", table, "--label", "direction", "--json")
+    result = json.loads(out)
+    assert code == 0 and result["accuracy"] >= 0.8 and set(result["classes"]) == {"up", "down"} and result["samples"] == 12
+    code, _, err = run("predict", "run", "x.png")
+    assert code == 1 and one_line(err) and "rows of 2 numbers, not on pictures" in err
+    code, _, err = run("train", "lenet5", "--data", table)
+    assert code == 1 and one_line(err) and "square pictures" in err
+
+
+def test_same_seed_same_run_and_resume_changes_nothing(run):
+    for out in ("a", "b"):
+        run("train", "mlp", "--data", "digits", "--epochs", 2, "--seed", 3, "--out", out)
+    run("train", "mlp", "--data", "digits", "--epochs", 1, "--seed", 3, "--out", "c")
+    code, text, _ = run("train", "mlp", "--data", "digits", "--epochs", 2, "--seed", 3, "--out", "c", "--resume")
+    assert code == 0 and "resumed from" in text
+    a, b, c = (cl.train.load(folder).model for folder in "abc")
+    for name, value in a.items():
+        np.testing.assert_array_equal(value, b[name])
+        np.testing.assert_array_equal(value, c[name])
+    saved = cl.train.load("a")
+    assert saved.name == "mlp" and saved.classes == tuple("0123456789")
+
+
+def test_every_optimizer_trains(run):
+    from cnnlib.cli.train import OPTIMIZERS
+
+    for name in OPTIMIZERS:
+        code, out, err = run("train", "linear_svm", "--data", "digits", "--epochs", 1, "--optimizer", name, "--out", name)
+        assert code == 0 and "test accuracy" in out, err
+
+
+def test_a_run_is_not_overwritten(run):
+    for folder in ("mlp-digits", "mlp-digits-2"):
+        assert f"saved in runs/{folder}\n" in run("train", "mlp", "--data", "digits", "--epochs", 1)[1]
+    code, _, err = run("train", "mlp", "--data", "digits", "--out", "runs/mlp-digits")
+    assert code == 1 and one_line(err) and "holds a run already" in err
+
+
+def test_save_every(run):
+    run("train", "mlp", "--data", "digits", "--epochs", 1, "--save-every", 5, "--out", "run")
+    assert {"last.safetensors", "best.safetensors", "history.csv"} <= set(os.listdir("run"))
+
+
+# ---- misuse: one line on stderr and the right exit code
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (["trian"], 2, "unknown command 'trian': did you mean 'train'"),
+        (["train"], 2, "Missing argument 'MODEL'"),
+        (["train", "lenet5"], 2, "Missing option '--data'"),
+        (["train", "lenet", "--data", "digits"], 1, "unknown model 'lenet': did you mean 'lenet5'"),
+        (["train", "perceptron", "--data", "digits"], 1, "perceptron learns by a rule of its own"),
+        (["train", "lenet5", "--data", "digit"], 1, "unknown data set 'digit': did you mean 'digits'"),
+        (["train", "lenet5", "--data", "./missing"], 1, "./missing: there is no such folder or file"),
+        (["train", "lenet5", "--data", "missing.csv"], 1, "missing.csv: there is no such folder or file"),
+        (["train", "lenet5", "--data", "sonnets"], 1, "its targets are not classes"),
+        (["train", "mlp", "--data", "digits", "--epochs", "0"], 2, "Invalid value for '--epochs'"),
+        (["train", "mlp", "--data", "digits", "--threads", "0"], 2, "Invalid value for '--threads'"),
+        (["train", "mlp", "--data", "digits", "--lr", "nan"], 2, "'nan' is not a finite number above 0"),
+        (["train", "mlp", "--data", "digits", "--lr", "inf"], 2, "'inf' is not a finite number above 0"),
+        (["train", "mlp", "--data", "digits", "--lr", "-1"], 2, "'-1' is not a finite number above 0"),
+        (["train", "mlp", "--data", "digits", "--seed", "-1"], 2, "Invalid value for '--seed'"),
+        (["train", "mlp", "--data", "digits", "--optimizer", "adm"], 2, "Invalid value for '--optimizer'"),
+        (["train", "mlp", "--data", "digits", "--backend", "gpu"], 2, "Invalid value for '--backend'"),
+        (["train", "mlp", "--data", "digits", "--channels", "2"], 2, "Invalid value for '--channels'"),
+        (["train", "mlp", "--data", "digits", "--resume"], 2, "--resume needs --out"),
+        (["train", "mlp", "--data", "digits", "--resume", "--out", "new"], 1, "new: no checkpoint to resume from"),
+        (["train", "mlp", "--data", "digits", "--resume", "--out", "new", "--lr", "1"], 2, "leave --lr away"),
+        (["train", "mlp", "--data", "digits", "--lr", "1e30"], 1, "What helps: a smaller learning rate"),
+        (["evaluate", "missing", "--data", "digits"], 1, "there is no such checkpoint"),
+        (["predict", "missing"], 2, "Missing argument 'IMAGE...'"),
+        (["summary", "resnet"], 1, "unknown model 'resnet'"),
+        (["summary", "lenet5", "--input", "1,a"], 2, "'1,a' is not a shape such as 1,32,32"),
+        (["summary", "lenet5", "--input", "1,8,8"], 1, "at least 12×12"),
+        (["data", "prefetch", "mnits"], 1, "unknown data set 'mnits': did you mean 'mnist'"),
+        (["compare", "perceptron"], 1, "learns by a rule of its own"),
+    ],
+)
+def test_misuse(run, args, code, message):
+    got, _, err = run(*args)
+    assert message in err and one_line(err) and got == code
+
+
+@pytest.mark.skipif(cl.backends.available()["cuda"] is None, reason="this machine has a GPU")
+def test_cuda_without_a_gpu(run):
+    code, _, err = run("train", "mlp", "--data", "digits", "--device", "cuda")
+    assert code == 1 and one_line(err) and "device 'cuda' is not available" in err and "cnnlib doctor" in err
+
+
+def test_corrupt_checkpoint(run, tmp_path):
+    (tmp_path / "bad.safetensors").write_bytes(b"garbage" * 50)
+    code, _, err = run("evaluate", "bad.safetensors", "--data", "digits")
+    assert code == 1 and one_line(err) and "bad.safetensors: cannot be read" in err
+
+
+def test_bad_folders(run, pictures):
+    (pictures / "red" / "broken.png").write_bytes(b"no picture")
+    code, _, err = run("train", "lenet5", "--data", pictures)
+    assert code == 1 and one_line(err) and "red/broken.png: not a picture" in err and "--skip-unreadable" in err
+    code, out, err = run("train", "lenet5", "--data", pictures, "--skip-unreadable", "--epochs", 1)
+    assert code == 0 and "16 samples" in out and "warning: ImageFolder: skipped 1 of 21 files" in err
+    for picture in (pictures / "green").iterdir():
+        picture.unlink()
+    (pictures / "green").rmdir()
+    code, _, err = run("train", "lenet5", "--data", pictures, "--skip-unreadable")
+    assert code == 1 and "only one class (red): a classifier needs at least two" in err
+
+
+def test_data_of_another_shape_or_with_other_classes(run, pictures):
+    run("train", "lenet5", "--data", pictures, "--epochs", 1, "--out", "run")
+    code, _, err = run("evaluate", "run", "--data", "digits")
+    assert code == 1 and one_line(err) and "samples have shape (1, 32, 32)" in err
+    (pictures / "red").rename(pictures / "blue")
+    code, _, err = run("evaluate", "run", "--data", pictures)
+    assert code == 1 and "folders for blue, which are not among the classes (green, red)" in err
+
+
+def test_a_file_where_the_run_should_go(run, table):
+    code, _, err = run("train", "mlp", "--data", table, "--out", table)
+    assert code == 2 and one_line(err) and "is a file" in err
+
+
+def test_debug_shows_the_traceback(run):
+    code, _, err = run("train", "lenet", "--data", "digits", "--debug")
+    assert code == 1 and err.startswith("Traceback") and err.splitlines()[-1].startswith("cnnlib: unknown model 'lenet'")
+
+
+def test_an_unexpected_error_is_one_line_too(run, monkeypatch):
+    monkeypatch.setattr("cnnlib.models.list", lambda: 1 / 0)
+    code, _, err = run("models")
+    assert code == 1 and err == "cnnlib: unexpected ZeroDivisionError: division by zero (--debug shows where)\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGINT to a child process on Windows")
+def test_ctrl_c_leaves_a_line_and_130_and_the_run_goes_on_later(tmp_path, run):
+    command = [sys.executable, "-m", "cnnlib", "train", "mlp", "--data", "digits", "--epochs", "100000", "--out", "run"]
+    restore = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731  (a shell's background jobs ignore it)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=restore, env=SEEN
+    ) as process:
+        while "epoch 2/" not in process.stdout.readline():  # the first checkpoint has been written
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate()
+    assert process.returncode == 130 and "Traceback" not in err
+    assert err.strip() == "cnnlib: stopped; the same command with --out run --resume goes on"
+    assert run("train", "mlp", "--data", "digits", "--epochs", 1, "--out", "run", "--resume")[0] == 0
+
+
+# ---- the others
+
+
+def test_summary(run):
+    code, out, _ = run("summary", "lenet5")
+    assert code == 0 and "61,706 parameters" in out and "6×28×28" in out
+    plain = json.loads(run("summary", "lenet5", "--input", "3,64,64", "--classes", 2, "--json")[1])
+    assert plain["parameters"] == 337_806 and plain["layers"][-1]["output_shape"] == [2]
+    for model in cl.models.list():
+        assert run("summary", model)[0] == 0
+
+
+def test_models_and_data(run):
+    code, out, _ = run("models")
+    assert code == 0 and all(f"{name} " in out for name in cl.models.list()) and "* lenet5" in out
+    code, out, _ = run("data", "list")
+    assert code == 0 and all(name in out for name in cl.data.names())
+    assert run("data", "prefetch", "digits")[0] == 0
+
+
+def test_compare(run):
+    code, out, _ = run("compare", "lenet5", "--batch-size", 8)
+    assert code == 0 and "c1.conv2d" in out and "ms a step" in out
+    plain = json.loads(run("compare", "mlp", "--batch-size", 8, "--json")[1])
+    assert plain["agree"] and plain["backends"][0]["name"] == "reference"
+
+
+def test_doctor_names_each_problem_with_what_mends_it(run, monkeypatch):
+    from cnnlib import doctor
+
+    monkeypatch.setattr("cnnlib.compare.usable", lambda: {"reference": None, "cpu": "ImportError: no _kernels.", "cuda": "x"})
+    monkeypatch.setattr(doctor, "_rebuild", lambda: doctor.REINSTALL)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    code, out, _ = run("doctor")
+    assert code == 1 and "ImportError: no _kernels." in out
+    assert "pip install --force-reinstall --no-cache-dir --no-binary cnnlib cnnlib" in out
+    assert 'pip install "cnnlib[viz]"' in out and "NumPy" in out and np.__version__ in out
+    monkeypatch.undo()
+    checks = {c.name: c for c in doctor.examine()}
+    assert {"Python", "NumPy", "compiled kernels", "C compiler", "instruction set", "threads", "CUDA", "data cache"} <= set(
+        checks
+    )
+    assert all(c.fix for c in checks.values() if c.state == "problem")
+
+
+def test_doctor_shows_the_original_error_of_a_broken_cupy(monkeypatch):
+    from cnnlib import doctor
+    from cnnlib.backends import cuda
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    for error, fix in (
+        ("RuntimeError: CuPy failed to load libnvrtc.so.12.", "[ctk]"),
+        ("CUDARuntimeError: cudaErrorNoDevice: no CUDA-capable device is detected.", "nvidia-smi"),
+        ("CUDARuntimeError: cudaErrorInsufficientDriver.", "driver"),
+    ):
+        monkeypatch.setattr(cuda, "why_not", lambda error=error: error)
+        check = doctor._cuda()
+        assert check.state == "problem" and error in check.found and fix in check.fix
+
+
+def test_doctor_on_a_cache_that_cannot_be_written(monkeypatch, tmp_path):
+    from cnnlib import doctor
+
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CNNLIB_CACHE", str(tmp_path / "file" / "cache"))
+    check = doctor._cache()
+    assert check.state == "problem" and "CNNLIB_CACHE" in check.fix

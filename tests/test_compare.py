@@ -1,0 +1,67 @@
+"""compare(): equal backends agree, and a planted error is found where it is."""
+
+import json
+
+import numpy as np
+
+import cnnlib as cl
+from cnnlib import models
+from cnnlib.compare import compare, usable
+
+X = np.random.default_rng(0).normal(size=(4, 1, 32, 32)).astype(np.float32)
+Y = np.array([0, 3, 9, 3])
+
+
+RUNNING = [name for name, reason in usable().items() if reason is None]
+
+
+def test_all_backends_run_the_same_step_and_agree():
+    result = compare(models.LeNet5, X, Y, repeats=1)
+    assert [b.name for b in result.backends] == list(usable())
+    assert [b.name for b in result.backends if not b.skipped] == RUNNING
+    assert result.agree and all(b.ms > 0 and b.memory_mb > 0 for b in result.backends if not b.skipped)
+    names = [row.name for row in result.layers]
+    assert names[0] == "c1.conv2d" and "output.linear" in names
+    assert all(set(row.forward) == set(RUNNING) for row in result.layers)
+
+
+def test_missing_backends_are_listed_with_the_reason():
+    result = compare(models.LeNet5, X, Y, repeats=1)
+    for b in result.backends:
+        assert b.skipped == (usable()[b.name] or "")
+        assert any(line.startswith(b.name) for line in result.lines())
+
+
+def test_a_wrong_kernel_is_found_where_it_is(monkeypatch):
+    import cnnlib.backends as backends
+
+    reference = backends.REFERENCE
+    broken = backends.KernelSet(**{**vars(reference), "name": "cpu"})
+    broken.conv2d_backward_bias = lambda dy: reference.conv2d_backward_bias(dy) * np.float32(1.01)
+    monkeypatch.setitem(backends._loaded, "cpu", broken)
+    monkeypatch.setattr("cnnlib.compare.usable", lambda: {"reference": None, "cpu": None, "cuda": "no CuPy."})
+    result = compare(models.LeNet5, X, Y, repeats=1)
+    assert not result.agree and 0.009 < result.worst < 0.011
+    wrong = [row.name for row in result.layers if row.backward["cpu"] > 1e-3]
+    assert wrong == ["c1.conv2d", "c3.conv2d"]
+    assert all(row.forward["cpu"] == 0 for row in result.layers)
+    assert any("DISAGREE" in line for line in result.lines())
+
+
+def test_a_nan_is_a_disagreement(monkeypatch):
+    import cnnlib.backends as backends
+
+    reference = backends.REFERENCE
+    broken = backends.KernelSet(**{**vars(reference), "name": "cpu"})
+    broken.linear_forward = lambda x, w, b: reference.linear_forward(x, w, b) * np.float32("nan")
+    monkeypatch.setitem(backends._loaded, "cpu", broken)
+    monkeypatch.setattr("cnnlib.compare.usable", lambda: {"reference": None, "cpu": None})
+    assert not compare(models.LeNet5, X, Y, repeats=1).agree
+
+
+def test_streams_and_backend_are_as_before_and_the_result_is_json():
+    cl.manual_seed(5)
+    before, backend = cl.random.get_state(), cl.backend()
+    result = compare(models.LeNet5, X, Y, repeats=1)
+    assert cl.random.get_state() == before and cl.backend() == backend
+    assert json.loads(json.dumps(result.as_dict()))["agree"] is True

@@ -1,0 +1,124 @@
+"""What the documents say is true: their Python blocks run, their links lead somewhere, the doctests of all modules hold.
+
+The blocks of one file share a namespace, in order. A text block right after a Python block is what that block prints;
+``...`` stands for anything.
+"""
+
+import contextlib
+import doctest
+import importlib
+import io
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cnnlib as cl
+from cnnlib import backends, random
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+ALL_PAGES = [*PAGES, *(p for name in ("CONTRIBUTING.md", "CHANGELOG.md") if (p := ROOT / name).exists())]
+FOUND = [module.name for module in pkgutil.walk_packages(cl.__path__, "cnnlib.")]
+MODULES = ["cnnlib", *sorted(name for name in FOUND if not name.endswith(("._kernels", ".__main__")))]
+
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)#\s]+)[^)\s]*\)")
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+def page_id(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.fixture(autouse=True)
+def as_before(tmp_path, monkeypatch):
+    """Each page and module starts from seed 0 in an empty folder, and leaves the process as it was."""
+    state, process = random.get_state(), backends._process
+    monkeypatch.chdir(tmp_path)
+    cl.manual_seed(0)
+    yield
+    random.set_state(state)
+    backends._process = process
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_python_blocks_run(page):
+    namespace: dict = {"__name__": "docs"}
+    text, printed = page.read_text("utf-8"), None
+    for block in BLOCK.finditer(text):
+        language, body = block.groups()
+        line = text.count("\n", 0, block.start()) + 1
+        if language == "python":
+            code = compile("\n" * line + body, str(page), "exec")  # so that a traceback names the line on the page
+            with contextlib.redirect_stdout(io.StringIO()) as out:
+                exec(code, namespace)
+            printed = out.getvalue()
+        elif language == "text" and printed is not None:
+            same = doctest.OutputChecker().check_output(body, printed, FLAGS)
+            assert same, f"{page.name}:{line} says\n{body}\nbut the code prints\n{printed}"
+            printed = None
+        else:
+            printed = None
+
+
+@pytest.mark.parametrize("page", ALL_PAGES, ids=page_id)
+def test_links_lead_to_files(page):
+    installed = Path(cl.__file__).parent.parent
+    checkout = (ROOT / "csrc").is_dir()  # tests of a wheel run without the sources
+    for target in LINK.findall(page.read_text("utf-8")):
+        if "://" in target:
+            continue
+        path = (page.parent / target).resolve()
+        inside = path.relative_to(ROOT.resolve())
+        if inside.parts[:1] == ("cnnlib",):
+            path = installed / inside
+        elif not checkout and inside.parts[0] not in ("tests", "examples", "benchmarks", "docs"):
+            continue
+        assert path.exists(), f"{page.name} links to {target}, which is not there"
+
+
+class Checker(doctest.OutputChecker):
+    """An example without output shows a call: it must run, and may print what it likes."""
+
+    def check_output(self, want, got, optionflags):
+        return not want or super().check_output(want, got, optionflags)
+
+
+def scene() -> dict:
+    """What docstrings that show how parts work together take for granted."""
+    train, test = cl.data.digits()
+    net, loss = cl.nn.Sequential(cl.nn.Flatten(), cl.nn.Linear(64, 10)), cl.nn.CrossEntropyLoss()
+    optimizer = cl.optim.Adam(net.parameters(), lr=1e-2)
+    trainer = cl.Trainer(net, loss, optimizer, progress=False)
+    made = {"train": train, "test": test, "net": net, "loss": loss, "optimizer": optimizer, "trainer": trainer}
+    names = {n: getattr(cl.data, n) for n in cl.data.__all__}
+    return names | {"cl": cl, "np": np, "nn": cl.nn, "optim": cl.optim, "Trainer": cl.Trainer} | made
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_doctests(name):
+    module = importlib.import_module(name)
+    known = scene() if name.startswith(("cnnlib.data", "cnnlib.train")) else {}
+    runner = doctest.DocTestRunner(Checker(), verbose=False, optionflags=FLAGS)
+    out = io.StringIO()
+    for case in doctest.DocTestFinder().find(module, name, globs={**known, **vars(module)}):
+        cl.manual_seed(0)
+        runner.run(case, out=out.write)
+    assert not runner.failures, out.getvalue()
+
+
+def test_public_names_mean_the_same_whatever_was_imported_first():
+    """A submodule that is imported becomes an attribute of the package, also where a function has its name."""
+    code = "import importlib, sys, cnnlib as cl\nfor name in sys.argv[1:]: importlib.import_module(name)\n"
+    code += "print(*(n for n in cl.__all__ if isinstance(getattr(cl, n), type(sys)) and n not in cl._MODULES + ('ops',)))"
+    paths = [str(Path(cl.__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    done = subprocess.run([sys.executable, "-c", code, *MODULES], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not done.stdout.split(), f"these are modules now: {done.stdout}"

@@ -1,0 +1,67 @@
+"""The examples run as a reader would run them, and reach what they promise."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cnnlib as cl
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+SEEN = {**os.environ, "PYTHONPATH": str(Path(cl.__file__).parent.parent)}
+
+
+def run(name, *args, cwd):
+    done = subprocess.run([sys.executable, EXAMPLES / name, *args], cwd=cwd, env=SEEN, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_history_tells_what_each_neuron_can_and_cannot(tmp_path):
+    pytest.importorskip("matplotlib")
+    text = run("history.py", "--out", "pictures", "--seeds", "6", cwd=tmp_path)
+    assert re.search(r"AND +solved after 18 updates in 9 epochs", text)
+    assert "NOT " in text and "[[0], [1]] -> [1, 0]" in text
+    assert re.search(r"perceptron after 1,000 epochs and [\d,]+ updates: still [1-4] mistakes", text)
+    assert re.search(r"XOR: [1-6] of 6 networks with 2 hidden units solve it", text)
+    assert "support vectors" in text
+    assert (tmp_path / "pictures" / "history.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_own_backward_trains_the_network(tmp_path):
+    text = run("own_backward.py", "--epochs", "1", cwd=tmp_path)
+    assert "your backward ran 90 times" in text  # 45 batches, two convolutions
+    assert float(re.search(r"epoch 1: ([\d.]+)%", text)[1]) > 60
+
+
+def test_own_backward_is_the_same_as_ours():
+    import importlib.util
+
+    import numpy as np
+
+    spec = importlib.util.spec_from_file_location("own_backward", EXAMPLES / "own_backward.py")
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    rng = np.random.default_rng(0)
+    x, w, b = (rng.normal(size=s) for s in ((2, 3, 7, 8), (4, 3, 3, 2), (4,)))
+    y, ctx = cl.ops.Conv2d.run(x, w, b, stride=2, padding=1)
+    dy = rng.normal(size=y.shape)
+    for mine, ours in zip(example.my_conv2d_backward(ctx, dy), cl.ops.Conv2d.backward(ctx, dy), strict=True):
+        np.testing.assert_allclose(mine, ours, atol=1e-12)
+
+
+def test_train_lenet_goes_on_where_it_ended(tmp_path):
+    assert "epoch 1/1" in run("train_lenet.py", "--epochs", "1", "--out", "run", cwd=tmp_path)
+    text = run("train_lenet.py", "--epochs", "2", "--out", "run", cwd=tmp_path)
+    assert "resumed from" in text and "epoch 2/2" in text and "test pictures are right" in text
+
+
+@pytest.mark.slow
+def test_demo_reads_at_least_98_percent(tmp_path):
+    text = run("demo.py", "--out", "demo", cwd=tmp_path)
+    assert float(re.search(r"([\d.]+)% of 360 digits", text)[1]) >= 98
+    assert "61,706 parameters" in text and "ms a step" in text
+    assert (tmp_path / "demo" / "lenet5.png").read_bytes().startswith(b"\x89PNG")
