@@ -50,15 +50,17 @@ class BuildKernels(build_ext):
     """build_ext with flags per file, in parallel, only what changed, and optional."""
 
     def build_extension(self, ext):
-        ext.optional = not REQUIRED   # setuptools then turns CompileError and LinkError into a warning
+        ext.optional = not REQUIRED  # setuptools then turns CompileError and LinkError into a warning
         try:
             self.build_kernels(ext)
         except Exception as error:
-            self.distribution.ext_modules = []   # a wheel without it is pure
+            self.distribution.ext_modules = []  # a wheel without it is pure
             self.announce(
                 f"\ncnnlib: the compiled kernels could not be built ({error}).\n"
                 "cnnlib works without them, on the slower NumPy reference backend. Install a C compiler (GCC 12, clang 16 or "
-                "newer), then: pip install --force-reinstall --no-cache-dir --no-deps cnnlib\n", level=4)
+                "newer), then: pip install --force-reinstall --no-cache-dir --no-deps cnnlib\n",
+                level=4,
+            )
             raise error if isinstance(error, (CompileError, LinkError)) else CompileError(str(error)) from error
 
     def build_kernels(self, ext):
@@ -76,7 +78,9 @@ class BuildKernels(build_ext):
         cython_flags = [flag for flag in [*FLAGS, *SANITIZER_FLAGS] if flag not in ("-Wall", "-Wextra", "-fvisibility=hidden")]
         cython_macros = [("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")]
         headers = [*CSRC.glob("*.[ch]"), Path(__file__)]
-        jobs = [(build / "cython", Path(module.sources[0]), cython_macros, ["-O1", *cython_flags[1:], "-w"], [CSRC / "kernels.h"])]
+        jobs = [
+            (build / "cython", Path(module.sources[0]), cython_macros, ["-O1", *cython_flags[1:], "-w"], [CSRC / "kernels.h"])
+        ]
         jobs += [(build / name, source, macros, common + flags, headers) for name, source, macros, flags in variants()]
         includes = [numpy.get_include(), str(CSRC)]
 
@@ -96,8 +100,14 @@ class BuildKernels(build_ext):
         link = SANITIZER_FLAGS + ([] if sys.platform == "win32" else ["-pthread", "-lm"])
         path = Path(self.get_ext_fullpath(ext.name))
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.compiler.link_shared_object(objects, str(path), extra_postargs=link, build_temp=self.build_temp,
-                                         export_symbols=self.get_export_symbols(ext), target_lang="c")
+        self.compiler.link_shared_object(
+            objects,
+            str(path),
+            extra_postargs=link,
+            build_temp=self.build_temp,
+            export_symbols=self.get_export_symbols(ext),
+            target_lang="c",
+        )
 
 
 class BuildPython(build_py):

@@ -113,7 +113,7 @@ def _mend_cupy(error: str) -> str:
     if "libnvrtc" in error or "nvrtc" in error.lower() or "headers" in error:
         return 'pip install "cupy-cuda13x[ctk]"   (or cuda12x: the [ctk] brings the compiler that CuPy misses)'
     if "cudaErrorNoDevice" in error or "no CUDA-capable device" in error:
-        return "no GPU is visible: look at nvidia-smi and CUDA_VISIBLE_DEVICES; where there is none: pip uninstall the cupy package"
+        return "no GPU is visible: look at nvidia-smi and CUDA_VISIBLE_DEVICES; without a GPU, pip uninstall CuPy"
     if "cudaErrorInsufficientDriver" in error or "driver version is insufficient" in error:
         return 'the NVIDIA driver is older than CuPy wants: update it, or pip install "cnnlib[cuda12]"'
     return 'pip install --force-reinstall "cnnlib[cuda13]"   (or cuda12, as nvidia-smi shows)'

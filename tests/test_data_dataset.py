@@ -51,23 +51,26 @@ def test_arrays_converts_floats_and_keeps_tokens():
     assert data.y.dtype == np.int64 and data.classes == ("0", "1", "2")
 
 
-@pytest.mark.parametrize("x, y, options, error, words", [
-    (np.zeros((3, 2)), [0, 1], {}, ShapeError, r"x has 3 samples .* but y has 2 targets"),
-    (np.zeros((0, 2)), np.zeros(0, int), {}, DataError, r"no samples \(x.shape = \(0, 2\)\)"),
-    (np.zeros((2, 2)), [0, -1], {}, ValueRangeError, r"label -1 \(entry 1\) is negative"),
-    (np.zeros((2, 2)), [0, 2], {"classes": ["a", "b"]}, ValueRangeError, r"label 2 \(entry 1\) needs at least 3 classes"),
-    (np.zeros((2, 2)), [[0], [1]], {}, ShapeError, r"pass y\[:, 0\]"),
-    (np.zeros((2, 2), np.uint8), [0, 1], {}, DtypeError, r"astype\(np.float32\) / 255"),
-    (np.zeros((2, 2), complex), [0, 1], {}, DtypeError, "x must hold floats"),
-    (np.array(["a", "b"]), [0, 1], {}, DtypeError, "text must be encoded"),
-    (np.zeros((2, 2)), ["cat", "dog"], {}, DtypeError, "np.unique"),
-    (np.zeros((2, 2)), [0.0, 1.0], {"classes": ["a", "b"]}, DtypeError, r"y.astype\(np.int64\)"),
-    (np.array([[0.0], [np.nan]]), [0, 1], {}, DataError, r"x has 1 values that are not finite .* first at \(1, 0\)"),
-    (np.array([[0.0], [1e300]]), [0, 1], {}, DataError, "1e\\+300"),
-    (np.zeros((2, 1)), [0.0, np.inf], {}, DataError, "y has 1 values that are not finite"),
-    (np.float32(1), [0], {}, ShapeError, "one entry per sample"),
-    (np.zeros((2, 2)), [0, 1], {"dtype": np.int32}, DtypeError, "float32 or float64"),
-])
+@pytest.mark.parametrize(
+    "x, y, options, error, words",
+    [
+        (np.zeros((3, 2)), [0, 1], {}, ShapeError, r"x has 3 samples .* but y has 2 targets"),
+        (np.zeros((0, 2)), np.zeros(0, int), {}, DataError, r"no samples \(x.shape = \(0, 2\)\)"),
+        (np.zeros((2, 2)), [0, -1], {}, ValueRangeError, r"label -1 \(entry 1\) is negative"),
+        (np.zeros((2, 2)), [0, 2], {"classes": ["a", "b"]}, ValueRangeError, r"label 2 \(entry 1\) needs at least 3 classes"),
+        (np.zeros((2, 2)), [[0], [1]], {}, ShapeError, r"pass y\[:, 0\]"),
+        (np.zeros((2, 2), np.uint8), [0, 1], {}, DtypeError, r"astype\(np.float32\) / 255"),
+        (np.zeros((2, 2), complex), [0, 1], {}, DtypeError, "x must hold floats"),
+        (np.array(["a", "b"]), [0, 1], {}, DtypeError, "text must be encoded"),
+        (np.zeros((2, 2)), ["cat", "dog"], {}, DtypeError, "np.unique"),
+        (np.zeros((2, 2)), [0.0, 1.0], {"classes": ["a", "b"]}, DtypeError, r"y.astype\(np.int64\)"),
+        (np.array([[0.0], [np.nan]]), [0, 1], {}, DataError, r"x has 1 values that are not finite .* first at \(1, 0\)"),
+        (np.array([[0.0], [1e300]]), [0, 1], {}, DataError, "1e\\+300"),
+        (np.zeros((2, 1)), [0.0, np.inf], {}, DataError, "y has 1 values that are not finite"),
+        (np.float32(1), [0], {}, ShapeError, "one entry per sample"),
+        (np.zeros((2, 2)), [0, 1], {"dtype": np.int32}, DtypeError, "float32 or float64"),
+    ],
+)
 def test_arrays_refuses_what_would_train_the_wrong_thing(x, y, options, error, words):
     with pytest.raises(error, match=words):
         arrays(x, y, **options)

@@ -62,8 +62,15 @@ def test_hidden_and_system_files_are_ignored_and_subfolders_searched(root):
     save(root / "cat" / ".thumbnails" / "0.png")
     save(root / "cat" / "more" / "9.png")
     (root / "README.md").write_text("about the pictures")
-    assert ImageFolder(root, 4).paths == ["cat/0.png", "cat/1.png", "cat/2.png", "cat/more/9.png",
-                                          "dog/0.png", "dog/1.png", "dog/2.png"]
+    assert ImageFolder(root, 4).paths == [
+        "cat/0.png",
+        "cat/1.png",
+        "cat/2.png",
+        "cat/more/9.png",
+        "dog/0.png",
+        "dog/1.png",
+        "dog/2.png",
+    ]
 
 
 def spoil(root):
@@ -172,16 +179,19 @@ def test_the_middle_is_cut_out_and_proportions_kept(tmp_path):
     assert (image(tmp_path / "wide.png", 10, channels=1) == 1).all()
 
 
-@pytest.mark.parametrize("mode, color, options, red", [
-    ("RGB", (200, 0, 0), {}, 200),
-    ("RGBA", (200, 0, 0, 255), {}, 200),
-    ("RGBA", (0, 0, 0, 0), {}, 255),  # transparent becomes white
-    ("LA", (0, 0), {}, 255),
-    ("L", 200, {}, 200),
-    ("1", 1, {}, 255),
-    ("I;16", 200 * 257, {}, 200),
-    ("P", 0, {"transparency": 0}, 255),
-])
+@pytest.mark.parametrize(
+    "mode, color, options, red",
+    [
+        ("RGB", (200, 0, 0), {}, 200),
+        ("RGBA", (200, 0, 0, 255), {}, 200),
+        ("RGBA", (0, 0, 0, 0), {}, 255),  # transparent becomes white
+        ("LA", (0, 0), {}, 255),
+        ("L", 200, {}, 200),
+        ("1", 1, {}, 255),
+        ("I;16", 200 * 257, {}, 200),
+        ("P", 0, {"transparency": 0}, 255),
+    ],
+)
 def test_modes(tmp_path, mode, color, options, red):
     path = save(tmp_path / "a.png", color, mode=mode, **options)
     x = image(path)
@@ -273,28 +283,31 @@ def test_csv_without_header_and_other_shapes(tmp_path):
     assert len(csv(table(tmp_path, '"a, b","c"\n1,"x\ny"\n'), "c")) == 1
 
 
-@pytest.mark.parametrize("text, label, options, error, words", [
-    ("a,b\n1,x\n2\n", "b", {}, DataError, r"t.csv, line 3: 1 cells, but the first row \(line 1\) has 2"),
-    ("a,b\n\n1,x\n2,y,3\n", "b", {}, DataError, "line 4: 3 cells"),
-    ("a,b\n1,x\ntwo,y\n", "b", {}, DataError, "line 3, column 'a': 'two' is not a finite number"),
-    ("a,b\n1,x\n,y\n", "b", {}, DataError, "line 3, column 'a': the cell is empty"),
-    ("a,b\n1,x\nnan,y\n", "b", {}, DataError, "line 3, column 'a': 'nan' is not a finite number"),
-    ("a,b\n1,x\n1e39,y\n", "b", {}, DataError, "line 3, column 'a': '1e39'"),
-    ("a,b\n1,x\n1_0,y\n", "b", {}, DataError, "'1_0' is not"),
-    ("1,5.x,0\n1,2,1\n", -1, {}, DataError, "line 1, column '1': '5.x' is not"),  # not taken for a header
-    ("a,b\n1,x\n2,\n", "b", {}, DataError, "line 3, column 'b': the label is empty"),
-    ("a,b\n1,x\n", "c", {}, DataError, "no column is called 'c'; the columns are a, b"),
-    ("a,a\n1,x\n", "a", {}, DataError, "2 columns are called 'a'"),
-    ("a,b\n1,x\n", 2, {}, ValueRangeError, "place from 0 to 1"),
-    ("a,b\n1,x\n", "b", {"header": False}, ValueRangeError, "header=False says"),
-    ("a,b\n", "b", {}, DataError, "no rows of data"),
-    ("", 0, {}, DataError, "the file is empty"),
-    ("a\n1\n", "a", {}, DataError, "only one column"),
-    ("a,b\n1,x\n2,y\n", "b", {"classes": ["x"]}, DataError, "line 3: the label 'y' is not among the classes"),
-    ("a,b\n1,x\n", "b", {"regression": True}, DataError, "line 2, column 'b': 'x' is not a finite number"),
-    (b"a,b\n1,\xff\n", "b", {}, DataError, "t.csv, after line 0: not UTF-8"),
-    ('a,b\n1,"x\n', "b", {}, DataError, "line 2: unexpected end of data"),
-])
+@pytest.mark.parametrize(
+    "text, label, options, error, words",
+    [
+        ("a,b\n1,x\n2\n", "b", {}, DataError, r"t.csv, line 3: 1 cells, but the first row \(line 1\) has 2"),
+        ("a,b\n\n1,x\n2,y,3\n", "b", {}, DataError, "line 4: 3 cells"),
+        ("a,b\n1,x\ntwo,y\n", "b", {}, DataError, "line 3, column 'a': 'two' is not a finite number"),
+        ("a,b\n1,x\n,y\n", "b", {}, DataError, "line 3, column 'a': the cell is empty"),
+        ("a,b\n1,x\nnan,y\n", "b", {}, DataError, "line 3, column 'a': 'nan' is not a finite number"),
+        ("a,b\n1,x\n1e39,y\n", "b", {}, DataError, "line 3, column 'a': '1e39'"),
+        ("a,b\n1,x\n1_0,y\n", "b", {}, DataError, "'1_0' is not"),
+        ("1,5.x,0\n1,2,1\n", -1, {}, DataError, "line 1, column '1': '5.x' is not"),  # not taken for a header
+        ("a,b\n1,x\n2,\n", "b", {}, DataError, "line 3, column 'b': the label is empty"),
+        ("a,b\n1,x\n", "c", {}, DataError, "no column is called 'c'; the columns are a, b"),
+        ("a,a\n1,x\n", "a", {}, DataError, "2 columns are called 'a'"),
+        ("a,b\n1,x\n", 2, {}, ValueRangeError, "place from 0 to 1"),
+        ("a,b\n1,x\n", "b", {"header": False}, ValueRangeError, "header=False says"),
+        ("a,b\n", "b", {}, DataError, "no rows of data"),
+        ("", 0, {}, DataError, "the file is empty"),
+        ("a\n1\n", "a", {}, DataError, "only one column"),
+        ("a,b\n1,x\n2,y\n", "b", {"classes": ["x"]}, DataError, "line 3: the label 'y' is not among the classes"),
+        ("a,b\n1,x\n", "b", {"regression": True}, DataError, "line 2, column 'b': 'x' is not a finite number"),
+        (b"a,b\n1,\xff\n", "b", {}, DataError, "t.csv, after line 0: not UTF-8"),
+        ('a,b\n1,"x\n', "b", {}, DataError, "line 2: unexpected end of data"),
+    ],
+)
 def test_csv_errors_say_where(tmp_path, text, label, options, error, words):
     with pytest.raises(error, match=words):
         csv(table(tmp_path, text), label, **options)

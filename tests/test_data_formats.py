@@ -105,13 +105,16 @@ def test_images_and_labels(tmp_path):
     assert np.array_equal(x, PIXELS) and y.tolist() == [9, 0] and y.dtype == np.int64
 
 
-@pytest.mark.parametrize("images, labels, words", [
-    (IMAGES, idx(np.array([1, 2, 3], np.uint8)), "images holds 2 images but .*labels holds 3 labels"),
-    (IMAGES, idx(np.array([3, 10], np.uint8)), "labels: label 10 at byte 9 is out of range: there are 10 classes"),
-    (IMAGES, IMAGES, r"labels: expected labels \(N,\) of unsigned bytes, magic number 00 00 08 01"),
-    (idx(np.array([3, 1], np.uint8)), idx(np.array([3, 1], np.uint8)), r"images: expected images \(N, H, W\)"),
-    (IMAGES, idx(np.array([3, 1], ">i4"), 12), r"labels: expected labels .* type int32"),
-])
+@pytest.mark.parametrize(
+    "images, labels, words",
+    [
+        (IMAGES, idx(np.array([1, 2, 3], np.uint8)), "images holds 2 images but .*labels holds 3 labels"),
+        (IMAGES, idx(np.array([3, 10], np.uint8)), "labels: label 10 at byte 9 is out of range: there are 10 classes"),
+        (IMAGES, IMAGES, r"labels: expected labels \(N,\) of unsigned bytes, magic number 00 00 08 01"),
+        (idx(np.array([3, 1], np.uint8)), idx(np.array([3, 1], np.uint8)), r"images: expected images \(N, H, W\)"),
+        (IMAGES, idx(np.array([3, 1], ">i4"), 12), r"labels: expected labels .* type int32"),
+    ],
+)
 def test_images_and_labels_must_fit(tmp_path, images, labels, words):
     with pytest.raises(DataError, match=words):
         read_images_and_labels(*pair(tmp_path, images, labels))
@@ -128,12 +131,15 @@ def test_cifar_records(tmp_path):
     assert x[1, 2, 31, 31] == data[-1] and x[0, 1, 0, 0] == data[1 + 1024]  # planes of 32 × 32
 
 
-@pytest.mark.parametrize("length, words", [
-    (0, "0 bytes are not a whole number .* record 0 begins at byte 0 and has only 0"),
-    (1, "record 0 begins at byte 0 and has only 1"),
-    (CIFAR_RECORD - 1, "has only 3072"),
-    (CIFAR_RECORD + 5, "record 1 begins at byte 3,073 and has only 5"),
-])
+@pytest.mark.parametrize(
+    "length, words",
+    [
+        (0, "0 bytes are not a whole number .* record 0 begins at byte 0 and has only 0"),
+        (1, "record 0 begins at byte 0 and has only 1"),
+        (CIFAR_RECORD - 1, "has only 3072"),
+        (CIFAR_RECORD + 5, "record 1 begins at byte 3,073 and has only 5"),
+    ],
+)
 def test_cifar_truncation(length, words):
     with pytest.raises(DataError, match="batch.bin: .*" + words):
         parse_cifar((record(0, 0) * 2)[:length], "batch.bin")

@@ -105,14 +105,17 @@ def test_transforms_must_return_the_batch():
         next(iter(DataLoader(numbered(5), 2, transform=lambda x, *_: x.astype(float))))
 
 
-@pytest.mark.parametrize("options, error, words", [
-    ({"batch_size": 0}, ValueRangeError, "batch_size must be a whole number of at least 1, got 0"),
-    ({"batch_size": 2.0}, ValueRangeError, "batch_size"),
-    ({"batch_size": True}, ValueRangeError, "batch_size"),
-    ({"batch_size": 11, "drop_last": True}, ValueRangeError, "drop the only batch"),
-    ({"seed": -1}, ValueRangeError, "seed must be an integer"),
-    ({"transform": "flip"}, DtypeError, "transform must be callable"),
-])
+@pytest.mark.parametrize(
+    "options, error, words",
+    [
+        ({"batch_size": 0}, ValueRangeError, "batch_size must be a whole number of at least 1, got 0"),
+        ({"batch_size": 2.0}, ValueRangeError, "batch_size"),
+        ({"batch_size": True}, ValueRangeError, "batch_size"),
+        ({"batch_size": 11, "drop_last": True}, ValueRangeError, "drop the only batch"),
+        ({"seed": -1}, ValueRangeError, "seed must be an integer"),
+        ({"transform": "flip"}, DtypeError, "transform must be callable"),
+    ],
+)
 def test_settings_are_checked(options, error, words):
     with pytest.raises(error, match=words):
         DataLoader(numbered(10), **options)

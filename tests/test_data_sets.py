@@ -197,8 +197,16 @@ def test_cifar10_archives_must_be_whole(tmp_path, monkeypatch, cifar_files):
     whole = archive(cifar_files)
     changed = bytearray(whole)
     changed[len(whole) // 2] ^= 1
-    for content in (whole[: len(whole) // 2], whole[:-20], whole[:-1], bytes(changed), b"no archive", b"",
-                    archive(dict(list(cifar_files.items())[:5])), archive({**cifar_files, "data_batch_1.bin": b"short"})):
+    for content in (
+        whole[: len(whole) // 2],
+        whole[:-20],
+        whole[:-1],
+        bytes(changed),
+        b"no archive",
+        b"",
+        archive(dict(list(cifar_files.items())[:5])),
+        archive({**cifar_files, "data_batch_1.bin": b"short"}),
+    ):
         path.write_bytes(content)
         with pytest.raises(DataError, match=r"cifar-10-binary\.tar\.gz: not a complete CIFAR-10 archive"):
             data.cifar10()

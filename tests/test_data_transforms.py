@@ -10,8 +10,13 @@ from cnnlib.data.streams import CROP, FLIP, NOISE
 from cnnlib.data.transforms import sample_generators
 from cnnlib.errors import DataError, ShapeError, ValueRangeError
 
-RANDOM = [RandomCrop(5, padding=2), RandomCrop((3, 6)), RandomFlip(), GaussianNoise(0.5),
-          Compose([RandomCrop(6, padding=1), RandomFlip(0.3), GaussianNoise(0.1), GaussianNoise(0.1)])]
+RANDOM = [
+    RandomCrop(5, padding=2),
+    RandomCrop((3, 6)),
+    RandomFlip(),
+    GaussianNoise(0.5),
+    Compose([RandomCrop(6, padding=1), RandomFlip(0.3), GaussianNoise(0.1), GaussianNoise(0.1)]),
+]
 
 
 def pictures(n=12, channels=2, dtype=np.float32):
@@ -121,20 +126,23 @@ def test_pad():
     assert np.array_equal(Pad(2)(pictures()), np.pad(pictures(), ((0, 0), (0, 0), (2, 2), (2, 2))))
 
 
-@pytest.mark.parametrize("build, error, words", [
-    (lambda: Normalize(0.0, 0.0), ValueRangeError, "std above 0"),
-    (lambda: Normalize(np.nan, 1.0), ValueRangeError, "finite"),
-    (lambda: Normalize([[0.0]], 1.0), ShapeError, "one number per channel"),
-    (lambda: Normalize([0, 0, 0], 1)(pictures()), ShapeError, "mean has 3 values but x has 2 channels"),
-    (lambda: Normalize.fit(arrays(np.zeros((2, 2), int), [0, 1])), DataError, "float sample"),
-    (lambda: Pad(-1), ValueRangeError, "at least 0; got -1"),
-    (lambda: Pad(1)(np.zeros((2, 2))), ShapeError, "expected pictures"),
-    (lambda: RandomCrop(0), ValueRangeError, "at least 1"),
-    (lambda: RandomCrop(7)(pictures(), np.arange(12), 0, 0), ShapeError, r"window of \(7, 7\) does not fit"),
-    (lambda: RandomFlip(1.5), ValueRangeError, "probability"),
-    (lambda: RandomFlip()(np.zeros((2, 2)), np.arange(2), 0, 0), ShapeError, "expected pictures"),
-    (lambda: GaussianNoise(-1), ValueRangeError, "at least 0"),
-])
+@pytest.mark.parametrize(
+    "build, error, words",
+    [
+        (lambda: Normalize(0.0, 0.0), ValueRangeError, "std above 0"),
+        (lambda: Normalize(np.nan, 1.0), ValueRangeError, "finite"),
+        (lambda: Normalize([[0.0]], 1.0), ShapeError, "one number per channel"),
+        (lambda: Normalize([0, 0, 0], 1)(pictures()), ShapeError, "mean has 3 values but x has 2 channels"),
+        (lambda: Normalize.fit(arrays(np.zeros((2, 2), int), [0, 1])), DataError, "float sample"),
+        (lambda: Pad(-1), ValueRangeError, "at least 0; got -1"),
+        (lambda: Pad(1)(np.zeros((2, 2))), ShapeError, "expected pictures"),
+        (lambda: RandomCrop(0), ValueRangeError, "at least 1"),
+        (lambda: RandomCrop(7)(pictures(), np.arange(12), 0, 0), ShapeError, r"window of \(7, 7\) does not fit"),
+        (lambda: RandomFlip(1.5), ValueRangeError, "probability"),
+        (lambda: RandomFlip()(np.zeros((2, 2)), np.arange(2), 0, 0), ShapeError, "expected pictures"),
+        (lambda: GaussianNoise(-1), ValueRangeError, "at least 0"),
+    ],
+)
 def test_settings_are_checked(build, error, words):
     with pytest.raises(error, match=words):
         build()

@@ -29,8 +29,10 @@ class Dataset:
 
     def __init__(self, x: np.ndarray, y: np.ndarray, classes: Sequence[str] = (), name: str = "data"):
         if len(x) != len(y):
-            raise ShapeError(f"{name}: x has {len(x)} samples (x.shape = {x.shape}) but y has {len(y)} targets "
-                             f"(y.shape = {y.shape}): one target per sample is needed.")
+            raise ShapeError(
+                f"{name}: x has {len(x)} samples (x.shape = {x.shape}) but y has {len(y)} targets "
+                f"(y.shape = {y.shape}): one target per sample is needed."
+            )
         self.x, self.y = x, y
         self.classes = tuple(str(c) for c in classes)
         self.name = name
@@ -63,15 +65,19 @@ class Dataset:
         if indices.size == 0:
             indices = indices.astype(np.int64)
         if indices.ndim != 1 or indices.dtype.kind not in "iub":
-            raise DtypeError(f"{self.name}.subset: indices must be one row of integers (or of booleans), "
-                             f"got shape {indices.shape} of {indices.dtype}.")
+            raise DtypeError(
+                f"{self.name}.subset: indices must be one row of integers (or of booleans), "
+                f"got shape {indices.shape} of {indices.dtype}."
+            )
         if indices.dtype == bool:
             if len(indices) != len(self):
-                raise ShapeError(f"{self.name}.subset: a boolean mask needs one entry per sample ({len(self)}), "
-                                 f"got {len(indices)}.")
+                raise ShapeError(
+                    f"{self.name}.subset: a boolean mask needs one entry per sample ({len(self)}), got {len(indices)}."
+                )
         elif indices.size and not (-len(self) <= indices.min() and indices.max() < len(self)):
-            raise IndexError(f"{self.name}.subset: indices reach from {indices.min()} to {indices.max()}, "
-                             f"but there are {len(self)} samples.")
+            raise IndexError(
+                f"{self.name}.subset: indices reach from {indices.min()} to {indices.max()}, but there are {len(self)} samples."
+            )
         return Dataset(self.x[indices], self.y[indices], self.classes, self.name)
 
     def split(self, held_out: float | int, seed: int = 0) -> tuple[Dataset, Dataset]:
@@ -94,12 +100,16 @@ class Dataset:
     def _held_out_count(self, held_out: float | int) -> int:
         whole = isinstance(held_out, (int, np.integer)) and not isinstance(held_out, bool)
         if not whole and not (isinstance(held_out, (float, np.floating)) and 0 < held_out < 1):
-            raise ValueRangeError(f"{self.name}.split: held_out must be a fraction between 0 and 1 or a whole number "
-                                  f"of samples, got {held_out!r}.")
+            raise ValueRangeError(
+                f"{self.name}.split: held_out must be a fraction between 0 and 1 or a whole number "
+                f"of samples, got {held_out!r}."
+            )
         count = int(held_out) if whole else round(float(held_out) * len(self))
         if not 0 < count < len(self):
-            raise ValueRangeError(f"{self.name}.split: holding out {held_out} of {len(self)} samples leaves one part "
-                                  f"empty: choose between 1 and {len(self) - 1} samples.")
+            raise ValueRangeError(
+                f"{self.name}.split: holding out {held_out} of {len(self)} samples leaves one part "
+                f"empty: choose between 1 and {len(self) - 1} samples."
+            )
         return count
 
     def describe(self) -> str:
@@ -110,8 +120,10 @@ class Dataset:
         if self.y.dtype.kind in "iu" and self.y.ndim == 1:
             lines.append(f"  y  {self.y.shape} {self.y.dtype}, {len(self.classes)} classes:")
             counts = np.bincount(self.y, minlength=len(self.classes))
-            lines += [f"     {label:3d} {name:<20.20} {n:,}"
-                      for label, (name, n) in enumerate(zip(self.classes or range(len(counts)), counts, strict=True))]
+            lines += [
+                f"     {label:3d} {name:<20.20} {n:,}"
+                for label, (name, n) in enumerate(zip(self.classes or range(len(counts)), counts, strict=True))
+            ]
         else:
             lines.append(f"  y  {self.y.shape} {self.y.dtype}, {_spread(self.y)}")
         return "\n".join(lines)
@@ -134,36 +146,44 @@ def arrays(x, y, classes: Sequence[str] | None = None, *, dtype=np.float32, name
     if x.ndim == 0 or y.ndim == 0:
         raise ShapeError(f"{name}: x and y must be arrays with one entry per sample, got shapes {x.shape} and {y.shape}.")
     if len(x) != len(y):
-        raise ShapeError(f"{name}: x has {len(x)} samples (x.shape = {x.shape}) but y has {len(y)} targets "
-                         f"(y.shape = {y.shape}): one target per sample is needed.")
+        raise ShapeError(
+            f"{name}: x has {len(x)} samples (x.shape = {x.shape}) but y has {len(y)} targets "
+            f"(y.shape = {y.shape}): one target per sample is needed."
+        )
     if len(x) == 0:
         raise DataError(f"{name}: there are no samples (x.shape = {x.shape}).")
     x = _samples(x, dtype, name)
     if y.dtype.kind in "iu":
         if y.ndim == 2 and y.shape[1] == 1:
-            raise ShapeError(f"{name}: integer labels of shape {y.shape} would be read as sequences of length 1: "
-                             f"pass y[:, 0] for one class per sample.")
+            raise ShapeError(
+                f"{name}: integer labels of shape {y.shape} would be read as sequences of length 1: "
+                f"pass y[:, 0] for one class per sample."
+            )
         if classes is None:
             classes = [str(c) for c in range(int(y.max()) + 1)] if y.ndim == 1 else []
         return Dataset(x, y.astype(np.int64, copy=False), classes, name)
     if y.dtype.kind != "f":
-        raise DtypeError(f"{name}: y must hold integers (classes) or floats (regression targets), got {y.dtype}; class "
-                         f"names become numbers with names, y = np.unique(y, return_inverse=True).")
+        raise DtypeError(
+            f"{name}: y must hold integers (classes) or floats (regression targets), got {y.dtype}; class "
+            f"names become numbers with names, y = np.unique(y, return_inverse=True)."
+        )
     if classes is not None:
-        raise DtypeError(f"{name}: classes were given, but y is {y.dtype}: class labels must be integers, "
-                         f"y.astype(np.int64).")
+        raise DtypeError(f"{name}: classes were given, but y is {y.dtype}: class labels must be integers, y.astype(np.int64).")
     return Dataset(x, _finite(y, dtype, f"{name}: y"), (), name)
 
 
 def _samples(x: np.ndarray, dtype, name: str) -> np.ndarray:
     if x.dtype == np.uint8:
-        raise DtypeError(f"{name}: x is uint8, which looks like pixels from 0 to 255: scale them first, "
-                         f"x.astype(np.float32) / 255.")
+        raise DtypeError(
+            f"{name}: x is uint8, which looks like pixels from 0 to 255: scale them first, x.astype(np.float32) / 255."
+        )
     if x.dtype.kind in "iu":
         return x.astype(np.int64, copy=False)
     if x.dtype.kind != "f":
-        raise DtypeError(f"{name}: x must hold floats (or integer tokens), got {x.dtype}; x.astype(np.float32) converts "
-                         f"numbers, and text must be encoded first (cnnlib.data.Vocabulary).")
+        raise DtypeError(
+            f"{name}: x must hold floats (or integer tokens), got {x.dtype}; x.astype(np.float32) converts "
+            f"numbers, and text must be encoded first (cnnlib.data.Vocabulary)."
+        )
     return _finite(x, dtype, f"{name}: x")
 
 
@@ -173,9 +193,11 @@ def _finite(values: np.ndarray, dtype, what: str) -> np.ndarray:
     good = np.isfinite(converted)
     if not good.all():
         place = np.unravel_index(int(np.argmin(good)), good.shape)
-        raise DataError(f"{what} has {good.size - np.count_nonzero(good)} values that are not finite in "
-                        f"{np.dtype(dtype)}, the first at {tuple(int(i) for i in place)} ({values[place]}): "
-                        f"remove or replace them.")
+        raise DataError(
+            f"{what} has {good.size - np.count_nonzero(good)} values that are not finite in "
+            f"{np.dtype(dtype)}, the first at {tuple(int(i) for i in place)} ({values[place]}): "
+            f"remove or replace them."
+        )
     return converted
 
 
@@ -185,8 +207,10 @@ def _check_labels(y: np.ndarray, n_classes: int, name: str) -> None:
         raise ValueRangeError(f"{name}: label {y.min()} (entry {at}) is negative: classes are numbered from 0.")
     if n_classes and y.max() >= n_classes:
         at = int(np.argmax(y.reshape(-1)))
-        raise ValueRangeError(f"{name}: label {y.max()} (entry {at}) needs at least {int(y.max()) + 1} classes, but "
-                              f"{n_classes} class names were given: labels run from 0 to {n_classes - 1}.")
+        raise ValueRangeError(
+            f"{name}: label {y.max()} (entry {at}) needs at least {int(y.max()) + 1} classes, but "
+            f"{n_classes} class names were given: labels run from 0 to {n_classes - 1}."
+        )
 
 
 def _shares(sizes: Sequence[int], count: int) -> list[int]:
@@ -202,5 +226,7 @@ def _shares(sizes: Sequence[int], count: int) -> list[int]:
 def _spread(values: np.ndarray) -> str:
     if values.dtype.kind != "f":
         return f"from {values.min()} to {values.max()}"
-    return (f"from {values.min():.4g} to {values.max():.4g}, mean {values.mean(dtype=np.float64):.4g}, "
-            f"deviation {values.std(dtype=np.float64):.4g}")
+    return (
+        f"from {values.min():.4g} to {values.max():.4g}, mean {values.mean(dtype=np.float64):.4g}, "
+        f"deviation {values.std(dtype=np.float64):.4g}"
+    )

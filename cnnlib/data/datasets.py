@@ -24,8 +24,10 @@ from cnnlib.data.text import sonnets_sets
 from cnnlib.errors import DataError, unknown_name
 
 _MNIST = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
-_FASHION = ("https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
-            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/")
+_FASHION = (
+    "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+)
 
 REMOTES = {
     "mnist": (
@@ -41,8 +43,11 @@ REMOTES = {
         Remote("t10k-labels-idx1-ubyte.gz", "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5", _FASHION),
     ),
     "cifar10": (
-        Remote("cifar-10-binary.tar.gz", "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
-               ("https://www.cs.toronto.edu/~kriz/",)),
+        Remote(
+            "cifar-10-binary.tar.gz",
+            "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+            ("https://www.cs.toronto.edu/~kriz/",),
+        ),
     ),
 }
 
@@ -79,11 +84,20 @@ def cifar10() -> tuple[Dataset, Dataset]:
     batches = _cifar_batches()
     for file, (pixels, _) in zip(CIFAR_FILES, batches, strict=True):
         if len(pixels) != CIFAR_PER_FILE:
-            raise DataError(f"{file} (cifar10) holds {len(pixels):,} records instead of {CIFAR_PER_FILE:,}: it breaks off "
-                            f"at byte {len(pixels) * CIFAR_RECORD:,}. Fetch it again.")
+            raise DataError(
+                f"{file} (cifar10) holds {len(pixels):,} records instead of {CIFAR_PER_FILE:,}: it breaks off "
+                f"at byte {len(pixels) * CIFAR_RECORD:,}. Fetch it again."
+            )
     parts = (("train", batches[:-1]), ("test", batches[-1:]))
-    train, test = (Dataset(np.concatenate([p for p, _ in some]) / np.float32(255), np.concatenate([y for _, y in some]),
-                           CIFAR_CLASSES, f"cifar10 {part}") for part, some in parts)
+    train, test = (
+        Dataset(
+            np.concatenate([p for p, _ in some]) / np.float32(255),
+            np.concatenate([y for _, y in some]),
+            CIFAR_CLASSES,
+            f"cifar10 {part}",
+        )
+        for part, some in parts
+    )
     return train, test
 
 

@@ -50,8 +50,10 @@ def local_files(folder: str, names: Sequence[str]) -> list[Path] | None:
     if len(missing) == len(names):
         return None
     if missing:
-        raise DataError(f"{root_path / folder} lacks {', '.join(missing)}: put {'it' if len(missing) == 1 else 'them'} "
-                        f"there, or take the other files away to have the set downloaded.")
+        raise DataError(
+            f"{root_path / folder} lacks {', '.join(missing)}: put {'it' if len(missing) == 1 else 'them'} "
+            f"there, or take the other files away to have the set downloaded."
+        )
     return [f for f in found if f is not None]
 
 
@@ -81,17 +83,21 @@ def fetch(folder: str, remote: Remote) -> Path:
             problems.append(f"{mirror}: {error}")
     with contextlib.suppress(OSError):
         (target / remote.name).unlink()  # a damaged older download, or it would have been returned above
-    raise DataError(f"{remote.name} ({folder}) could not be downloaded:\n  " + "\n  ".join(problems) + "\n"
-                    f"Try again later, or put the files into a folder {folder!r} and let CNNLIB_DATA name the "
-                    f"folder above it.")
+    raise DataError(
+        f"{remote.name} ({folder}) could not be downloaded:\n  " + "\n  ".join(problems) + "\n"
+        f"Try again later, or put the files into a folder {folder!r} and let CNNLIB_DATA name the "
+        f"folder above it."
+    )
 
 
 def _pooch():
     try:
         import pooch
     except ImportError:
-        raise DataError('downloading data needs the package pooch: pip install "cnnlib[data]" '
-                        "(or put the files below a folder named by CNNLIB_DATA).") from None
+        raise DataError(
+            'downloading data needs the package pooch: pip install "cnnlib[data]" '
+            "(or put the files below a folder named by CNNLIB_DATA)."
+        ) from None
     return pooch
 
 

@@ -36,8 +36,14 @@ class ImageFolder(Dataset):
     to folders are not followed. ``paths`` holds the files in the order of the samples, relative to ``root``.
     """
 
-    def __init__(self, root: str | Path, size: int | tuple[int, int], channels: int = 3,
-                 classes: Sequence[str] | None = None, on_error: str = "raise"):
+    def __init__(
+        self,
+        root: str | Path,
+        size: int | tuple[int, int],
+        channels: int = 3,
+        classes: Sequence[str] | None = None,
+        on_error: str = "raise",
+    ):
         shape = check_settings("ImageFolder", size, channels)
         if shape is None:
             raise ValueRangeError("ImageFolder: size must be given: all pictures of a data set have one size.")
@@ -64,8 +70,11 @@ class ImageFolder(Dataset):
         counts = np.bincount(labels, minlength=len(names))
         empty = [name for name, n in zip(names, counts, strict=True) if n == 0]
         if not good or (empty and classes is None):
-            raise DataError(f"ImageFolder: {root} has no usable pictures" + (f" for {', '.join(empty)}" if good else "") +
-                            ": each class folder needs at least one; remove empty ones.")
+            raise DataError(
+                f"ImageFolder: {root} has no usable pictures"
+                + (f" for {', '.join(empty)}" if good else "")
+                + ": each class folder needs at least one; remove empty ones."
+            )
         super().__init__(x[: len(good)], labels, names, root.resolve().name)
         self.paths = [files[k][0] for k in good]
         self.skipped = problems
@@ -76,20 +85,25 @@ def _class_folders(root: Path, classes: Sequence[str] | None) -> tuple[list[str]
     entries = [e for e in sorted(os.scandir(root), key=lambda e: e.name) if not e.name.startswith(".")]
     folders = [e.name for e in entries if e.is_dir(follow_symlinks=False)]
     if linked := [e.name for e in entries if e.is_symlink() and e.is_dir()]:
-        raise DataError(f"ImageFolder: {', '.join(linked)} in {root}: links to folders are not followed; copy the "
-                        f"pictures into a folder.")
+        raise DataError(
+            f"ImageFolder: {', '.join(linked)} in {root}: links to folders are not followed; copy the pictures into a folder."
+        )
     if not folders:
-        raise DataError(f"ImageFolder: {root} has no class folders: the pictures are expected in {root}/CLASS/, "
-                        f"one folder per class.")
+        raise DataError(
+            f"ImageFolder: {root} has no class folders: the pictures are expected in {root}/CLASS/, one folder per class."
+        )
     if loose := [e.name for e in entries if e.name.lower().endswith(PICTURE_SUFFIXES) and not e.is_dir()]:
-        raise DataError(f"ImageFolder: {len(loose)} pictures in {root} are in no class folder ({', '.join(loose[:5])}"
-                        f"{', ...' if len(loose) > 5 else ''}): move them into one.")
+        raise DataError(
+            f"ImageFolder: {len(loose)} pictures in {root} are in no class folder ({', '.join(loose[:5])}"
+            f"{', ...' if len(loose) > 5 else ''}): move them into one."
+        )
     names = folders if classes is None else [str(c) for c in classes]
     if len(set(names)) < len(names):
         raise ValueRangeError(f"ImageFolder: the class names are not distinct: {', '.join(names)}.")
     if extra := sorted(set(folders) - set(names)):
-        raise DataError(f"ImageFolder: {root} has folders for {', '.join(extra)}, which are not among the classes "
-                        f"({', '.join(names)}).")
+        raise DataError(
+            f"ImageFolder: {root} has folders for {', '.join(extra)}, which are not among the classes ({', '.join(names)})."
+        )
     return names, {name: label for label, name in enumerate(names) if name in folders}
 
 
@@ -125,15 +139,25 @@ def _report(root: Path, problems: list[tuple[str, str]], total: int, on_error: s
         lines.append(f"  ... and {len(problems) - LISTED} more")
     listing = "\n".join(lines)
     if on_error == "skip":
-        warnings.warn(f"ImageFolder: skipped {len(problems)} of {total} files in {root} (all are in .skipped):\n{listing}",
-                      stacklevel=3)
+        warnings.warn(
+            f"ImageFolder: skipped {len(problems)} of {total} files in {root} (all are in .skipped):\n{listing}", stacklevel=3
+        )
         return
-    raise DataError(f"ImageFolder: {len(problems)} of {total} files in {root} cannot be used:\n{listing}\n"
-                    f'Repair or remove them, or leave them out with on_error="skip".')
+    raise DataError(
+        f"ImageFolder: {len(problems)} of {total} files in {root} cannot be used:\n{listing}\n"
+        f'Repair or remove them, or leave them out with on_error="skip".'
+    )
 
 
-def csv(path: str | Path, label: str | int, *, header: bool | None = None, delimiter: str = ",",
-        classes: Sequence[str] | None = None, regression: bool = False) -> Dataset:
+def csv(
+    path: str | Path,
+    label: str | int,
+    *,
+    header: bool | None = None,
+    delimiter: str = ",",
+    classes: Sequence[str] | None = None,
+    regression: bool = False,
+) -> Dataset:
     """A table of numbers: x (N, F) float32, all columns but ``label``; y (N,) the classes, or numbers to predict.
 
     label       the column of the targets: its name (then the first row holds the names), or its place from 0, −1 = last.
@@ -182,11 +206,14 @@ def _rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
                 if not width:
                     width, start = len(row), reader.line_num
                 if len(row) != width:
-                    raise DataError(f"{path}, line {reader.line_num}: {len(row)} cells, but the first row (line {start}) "
-                                    f"has {width}.")
+                    raise DataError(
+                        f"{path}, line {reader.line_num}: {len(row)} cells, but the first row (line {start}) has {width}."
+                    )
                 if width < 2:
-                    raise DataError(f"{path}: only one column; expected features and a label, separated by {delimiter!r} "
-                                    f"(other separators: delimiter=...).")
+                    raise DataError(
+                        f"{path}: only one column; expected features and a label, separated by {delimiter!r} "
+                        f"(other separators: delimiter=...)."
+                    )
                 yield reader.line_num, row
     except UnicodeDecodeError as error:
         raise DataError(f"{path}, after line {reader.line_num}: not UTF-8 text ({error.reason}): save it as UTF-8.") from None
@@ -204,8 +231,10 @@ def _label_column(path: Path, first: list[str], label: str | int) -> int:
             raise DataError(f"{path}: {found} called {label!r}; the columns are {', '.join(names)}.")
         return names.index(label)
     if isinstance(label, bool) or not isinstance(label, (int, np.integer)) or not -len(first) <= label < len(first):
-        raise ValueRangeError(f"{path}: label must be a column's name or its place from 0 to {len(first) - 1} "
-                              f"(or −1 for the last), got {label!r}.")
+        raise ValueRangeError(
+            f"{path}: label must be a column's name or its place from 0 to {len(first) - 1} "
+            f"(or −1 for the last), got {label!r}."
+        )
     return int(label) % len(first)
 
 
@@ -228,8 +257,9 @@ def _numbers(path: Path, line: int, cells: list[str], names: list[str]) -> np.nd
     return np.array(values, dtype=np.float32)
 
 
-def _class_numbers(path: Path, column: str, targets: list[tuple[int, str]],
-                   classes: Sequence[str] | None) -> tuple[np.ndarray, list[str]]:
+def _class_numbers(
+    path: Path, column: str, targets: list[tuple[int, str]], classes: Sequence[str] | None
+) -> tuple[np.ndarray, list[str]]:
     if missing := [line for line, name in targets if not name]:
         raise DataError(f"{path}, line {missing[0]}, column {column!r}: the label is empty.")
     found = {name for _, name in targets}
@@ -240,7 +270,8 @@ def _class_numbers(path: Path, column: str, targets: list[tuple[int, str]],
         names = [str(c) for c in classes]
         unknown = [(line, name) for line, name in targets if name not in names]
         if unknown:
-            raise DataError(f"{path}, line {unknown[0][0]}: the label {unknown[0][1]!r} is not among the classes "
-                            f"({', '.join(names)}).")
+            raise DataError(
+                f"{path}, line {unknown[0][0]}: the label {unknown[0][1]!r} is not among the classes ({', '.join(names)})."
+            )
     number = {name: i for i, name in enumerate(names)}
     return np.array([number[name] for _, name in targets], dtype=np.int64), names

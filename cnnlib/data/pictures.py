@@ -117,5 +117,5 @@ def pillow():
     try:
         from PIL import Image
     except ImportError:
-        raise DataError('reading pictures needs the package Pillow: pip install pillow.') from None
+        raise DataError("reading pictures needs the package Pillow: pip install pillow.") from None
     return Image

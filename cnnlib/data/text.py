@@ -25,8 +25,10 @@ class Vocabulary:
 
     def __init__(self, text: str):
         if not isinstance(text, str) or not text:
-            raise DataError(f"Vocabulary: expected a text with at least one character, got "
-                            f"{'an empty text' if text == '' else type(text).__name__}.")
+            raise DataError(
+                f"Vocabulary: expected a text with at least one character, got "
+                f"{'an empty text' if text == '' else type(text).__name__}."
+            )
         self.characters = "".join(sorted(set(text)))
         self._numbers = {c: i for i, c in enumerate(self.characters)}
 
@@ -43,19 +45,22 @@ class Vocabulary:
         except KeyError:
             unknown = sorted(set(text) - set(self.characters))
             first = min(text.index(c) for c in unknown)
-            raise DataError(f"Vocabulary.encode: {', '.join(map(repr, unknown))} "
-                            f"{'is' if len(unknown) == 1 else 'are'} not among the {len(self)} characters of the "
-                            f"vocabulary; the first is at position {first} of the text.") from None
+            raise DataError(
+                f"Vocabulary.encode: {', '.join(map(repr, unknown))} "
+                f"{'is' if len(unknown) == 1 else 'are'} not among the {len(self)} characters of the "
+                f"vocabulary; the first is at position {first} of the text."
+            ) from None
 
     def decode(self, numbers) -> str:
         """The text of a row of numbers, for instance the ones that a network has drawn."""
         numbers = np.asarray(numbers)
         if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
-            raise DtypeError(f"Vocabulary.decode: expected one row of integers, got shape {numbers.shape} "
-                             f"of {numbers.dtype}.")
+            raise DtypeError(f"Vocabulary.decode: expected one row of integers, got shape {numbers.shape} of {numbers.dtype}.")
         if numbers.size and not (0 <= numbers.min() and numbers.max() < len(self)):
-            raise ValueRangeError(f"Vocabulary.decode: numbers from {numbers.min()} to {numbers.max()}, but the "
-                                  f"vocabulary has 0 to {len(self) - 1}.")
+            raise ValueRangeError(
+                f"Vocabulary.decode: numbers from {numbers.min()} to {numbers.max()}, but the "
+                f"vocabulary has 0 to {len(self) - 1}."
+            )
         return "".join(self.characters[i] for i in numbers.tolist())
 
 
@@ -67,8 +72,10 @@ def sequences(numbers, length: int, step: int | None = None, classes=(), name: s
     """
     numbers = np.asarray(numbers)
     if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
-        raise DtypeError(f"{name}: expected one row of integers, got shape {numbers.shape} of {numbers.dtype}; "
-                         f"text is encoded with Vocabulary(text).encode(text).")
+        raise DtypeError(
+            f"{name}: expected one row of integers, got shape {numbers.shape} of {numbers.dtype}; "
+            f"text is encoded with Vocabulary(text).encode(text)."
+        )
     step = length if step is None else step
     for what, value in (("length", length), ("step", step)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:

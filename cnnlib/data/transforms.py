@@ -68,8 +68,10 @@ class Normalize:
         self.mean = np.atleast_1d(np.asarray(mean, dtype=np.float64))
         self.std = np.atleast_1d(np.asarray(std, dtype=np.float64))
         if self.mean.ndim != 1 or self.std.ndim != 1:
-            raise ShapeError(f"Normalize: mean and std must be numbers or one number per channel, "
-                             f"got shapes {self.mean.shape} and {self.std.shape}.")
+            raise ShapeError(
+                f"Normalize: mean and std must be numbers or one number per channel, "
+                f"got shapes {self.mean.shape} and {self.std.shape}."
+            )
         if not (np.isfinite(self.mean).all() and np.isfinite(self.std).all() and (self.std > 0).all()):
             raise ValueRangeError(f"Normalize: mean must be finite and std above 0, got mean={mean} and std={std}.")
 
@@ -90,8 +92,10 @@ class Normalize:
         shape = (1, -1) + (1,) * (x.ndim - 2)
         for what, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, x.shape[1]):
-                raise ShapeError(f"Normalize: {what} has {len(values)} values but x has {x.shape[1]} channels "
-                                 f"(x.shape = {x.shape}): one value per channel, or one for all.")
+                raise ShapeError(
+                    f"Normalize: {what} has {len(values)} values but x has {x.shape[1]} channels "
+                    f"(x.shape = {x.shape}): one value per channel, or one for all."
+                )
         return (x - self.mean.astype(x.dtype).reshape(shape)) / self.std.astype(x.dtype).reshape(shape)
 
     def __repr__(self) -> str:
@@ -127,8 +131,10 @@ class RandomCrop:
         x = Pad(self.padding)(x)
         room = np.array(x.shape[2:]) - self.size + 1  # number of places, downwards and across
         if room.min() < 1:
-            raise ShapeError(f"RandomCrop: a window of {self.size} does not fit into pictures of {x.shape[2:]} "
-                             f"(padding {self.padding} included): make size smaller or padding larger.")
+            raise ShapeError(
+                f"RandomCrop: a window of {self.size} does not fit into pictures of {x.shape[2:]} "
+                f"(padding {self.padding} included): make size smaller or padding larger."
+            )
         top, left = (_draws(indices, seed, epoch, CROP, 2) * room).astype(np.int64).T
         windows = np.lib.stride_tricks.sliding_window_view(x, self.size, axis=(2, 3))
         return windows[np.arange(len(x)), :, top, left]

@@ -81,7 +81,13 @@ class Summary:
         from rich.box import SIMPLE
         from rich.table import Table
 
-        table = Table(title=f"{self.model}, input {_shape(self.input_shape)}", show_footer=True, box=SIMPLE, pad_edge=False, collapse_padding=True)
+        table = Table(
+            title=f"{self.model}, input {_shape(self.input_shape)}",
+            show_footer=True,
+            box=SIMPLE,
+            pad_edge=False,
+            collapse_padding=True,
+        )
         totals = [f"{n:,}" for n in (self.weights, self.biases, self.neurons, self.multiply_adds)]
         names = ("layer", "kind", "output", "weights", "biases", "neurons", "mult–adds", "share")
         columns = zip(names, ("total", "", "", *totals, ""), strict=True)

@@ -1,0 +1,108 @@
+"""From the words on the command line to data sets and models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cnnlib import data, models
+from cnnlib.data import Dataset
+from cnnlib.errors import DataError, ValueRangeError, unknown_name
+
+HELD_OUT = 0.2  # of a folder or table that does not say which part is for testing
+
+
+def trainable(name: str) -> type[Any]:
+    """The class of a model that learns by gradient descent, or an error that says which do."""
+    model = models.get(name)
+    if not hasattr(model, "options_for"):
+        able = [n for n in models.list() if hasattr(models.get(n), "options_for")]
+        raise ValueRangeError(f"{name} learns by a rule of its own, not with `cnnlib train` (see examples/history.py); "
+                              f"these do: {', '.join(able)}.")  # fmt: skip
+    return model
+
+
+def build(name: str, shape: tuple[int, ...], classes: int) -> Any:
+    """A new model for samples of ``shape``."""
+    return models.create(name, **trainable(name).options_for(shape, classes))
+
+
+def default_shape(name: str) -> tuple[int, ...]:
+    """One sample of the model's usual input."""
+    model: Any = models.get(name)
+    if hasattr(model, "options_for"):
+        return 1, model.picture_size, model.picture_size
+    return (models.create(name).weight.shape[1],)
+
+
+def load(
+    spec: str,
+    side: int,
+    label: str | None = None,
+    channels: int = 3,
+    skip_unreadable: bool = False,
+    classes: Sequence[str] | None = None,
+) -> tuple[Dataset, Dataset | None]:
+    """(train, test) of a known name, a folder of pictures or a CSV file; (all, None) where no part is set aside for tests.
+
+    ``side``: pictures of a folder are scaled to side × side. ``classes``: as in a checkpoint, so that labels mean the same.
+    """
+    path = Path(spec)
+    parts: tuple[Dataset, Dataset | None]
+    if spec in data.names():
+        parts = data.load(spec, size=32) if spec == "digits" and side == 32 else data.load(spec)
+    elif path.is_dir():
+        parts = _folder(path, classes, size=side, channels=channels, on_error="skip" if skip_unreadable else "raise")
+    elif path.is_file():
+        parts = data.csv(path, _column(label), classes=classes), None
+    elif "/" in spec or "\\" in spec or path.suffix:
+        raise DataError(f"{spec}: there is no such folder or file.")
+    else:
+        raise DataError(f"{unknown_name('data set', spec, data.names())}; nor is there a folder or file of that name.")
+    for part in parts:
+        if part is not None:
+            _check_classes(spec, part)
+    return parts
+
+
+def load_split(spec: str, side: int, **options: Any) -> tuple[Dataset, Dataset]:
+    """(train, test); a part is held out, always the same, where the data have no test part of their own."""
+    train, test = load(spec, side, **options)
+    if test is not None:
+        return train, test
+    if len(train) < 2:
+        raise DataError(f"{spec}: one sample is too few to train on one part and test on another.")
+    return train.split(max(HELD_OUT, 1 / len(train)))
+
+
+def _folder(root: Path, classes: Sequence[str] | None, **settings: Any) -> tuple[Dataset, Dataset | None]:
+    """root/train/CLASS and root/test/CLASS where they are, else root/CLASS."""
+    if (root / "train").is_dir() and (root / "test").is_dir():
+        train = data.ImageFolder(root / "train", classes=classes, **settings)
+        return train, data.ImageFolder(root / "test", classes=train.classes, **settings)
+    return data.ImageFolder(root, classes=classes, **settings), None
+
+
+def _check_classes(spec: str, part: Dataset) -> None:
+    if not part.classes or part.y.ndim != 1:
+        raise DataError(f"{spec}: its targets are not classes: `cnnlib train` trains classifiers.")
+    if len(part.classes) < 2:
+        raise DataError(f"{spec}: only one class ({part.classes[0]}): a classifier needs at least two to tell apart.")
+
+
+def check_shape(spec: str, samples: Dataset, trained: Any) -> None:
+    """Refuse data that a trained model does not take, or whose classes mean something else."""
+    if samples.x.shape[1:] != trained.shape:
+        raise DataError(
+            f"{spec}: its samples have shape {samples.x.shape[1:]}, but {trained.path} was trained on {trained.shape}."
+        )
+    if samples.classes != trained.classes:
+        raise DataError(f"{spec}: its classes ({', '.join(samples.classes)}) are not those of {trained.path} "
+                        f"({', '.join(trained.classes)}).")  # fmt: skip
+
+
+def _column(label: str | None) -> str | int:
+    if label is None:
+        return -1
+    return int(label) if label.lstrip("-").isdecimal() else label

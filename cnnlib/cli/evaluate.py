@@ -1,0 +1,81 @@
+"""cnnlib evaluate"""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from cnnlib.cli.options import COUNT, examples, hardware_options
+
+
+@click.command(
+    epilog=examples(
+        "cnnlib evaluate runs/first --data digits", "cnnlib evaluate runs/first --data ./other_pictures --picture confusion.png"
+    )
+)
+@click.argument("checkpoint")
+@click.option("--data", "spec", required=True, metavar="NAME|FOLDER|FILE.csv")
+@click.option("--label", metavar="COLUMN", help="Of a CSV file: the column of classes.  [default: the last]")
+@click.option(
+    "--part",
+    type=click.Choice(["test", "train", "all"]),
+    default="test",
+    show_default=True,
+    help="Data without a test part: test is the fifth that training holds out; choose all for data it never saw.",
+)
+@click.option("--batch-size", type=COUNT, metavar="N", default=256, show_default=True)
+@click.option("--picture", type=click.Path(dir_okay=False), help="Write the confusion matrix to this file.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+@hardware_options
+def command(checkpoint, spec, label, part, batch_size, picture, as_json, backend, device, threads) -> None:
+    """Measure the model in CHECKPOINT (a file, or the folder of a run) on data: accuracy, and of each class."""
+    from cnnlib.cli.hardware import choose_hardware
+    from cnnlib.cli.saved import Trained
+
+    choose_hardware(backend, device, threads)
+    trained = Trained(checkpoint, device)
+    samples = _samples(spec, part, trained, label)
+    predictions = trained.scores(samples.x, batch_size).argmax(axis=1)
+    right = predictions == samples.y
+    result = {
+        "data": spec,
+        "part": part,
+        "samples": len(samples),
+        "accuracy": float(right.mean()),
+        "classes": {
+            name: float(right[samples.y == c].mean()) for c, name in enumerate(trained.classes) if (samples.y == c).any()
+        },
+    }
+    if as_json:
+        click.echo(json.dumps(result, indent=2))
+    else:
+        click.echo(f"{spec}, {part}: {right.mean():.2%} of {len(samples):,} right")
+        for name, share in result["classes"].items():
+            click.echo(f"  {name:20} {share:.1%}")
+    if picture:
+        from cnnlib import viz
+
+        viz.confusion_matrix(samples.y, predictions, trained.classes).savefig(picture)
+        click.echo(f"picture: {picture}", err=as_json)
+
+
+def _samples(spec, part, trained, label):
+    from cnnlib.cli.building import check_shape, load, load_split
+
+    options = {"label": label, "channels": trained.shape[0] if trained.takes_pictures else 3, "classes": trained.classes}
+    if part == "all":
+        train, test = load(spec, trained.shape[-1], **options)
+        samples = train if test is None else _joined(train, test)
+    else:
+        samples = load_split(spec, trained.shape[-1], **options)[part == "test"]
+    check_shape(spec, samples, trained)
+    return samples
+
+
+def _joined(a, b):
+    import numpy as np
+
+    from cnnlib.data import Dataset
+
+    return Dataset(np.concatenate([a.x, b.x]), np.concatenate([a.y, b.y]), a.classes, a.name)

@@ -1,0 +1,24 @@
+"""cnnlib models"""
+
+from __future__ import annotations
+
+import click
+
+from cnnlib.cli.options import examples
+
+
+@click.command(epilog=examples("cnnlib models", "cnnlib summary lenet5"))
+def command() -> None:
+    """List the models. Those marked * can be trained with `cnnlib train`; the others learn by rules of their own."""
+    import sys
+
+    from cnnlib import models
+
+    rows = []
+    for name in models.list():
+        model = models.get(name)
+        what = (sys.modules[model.__module__].__doc__ or "").splitlines()[0]
+        rows.append((f"{'*' if hasattr(model, 'options_for') else ' '} {name}", what))
+    formatter = click.HelpFormatter()
+    formatter.write_dl(rows)
+    click.echo(formatter.getvalue(), nl=False)

@@ -1,0 +1,61 @@
+"""Options that several commands share, and the values they take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+
+class PositiveNumber(click.ParamType):
+    """A finite number above 0: click's own FloatRange lets NaN and infinity pass."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not (math.isfinite(number) and number > 0):
+            self.fail(f"{value!r} is not a finite number above 0.", param, ctx)
+        return number
+
+
+COUNT = click.IntRange(min=1)
+SEED = click.IntRange(min=0, max=2**64 - 1)
+
+
+def hardware_options(command: Callable) -> Callable:
+    """--backend, --device and --threads: where the arithmetic happens."""
+    options = (
+        click.option(
+            "--backend", type=click.Choice(["cpu", "reference"]), help="CPU kernels: compiled, or the NumPy textbook."
+        ),
+        click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True),
+        click.option("--threads", type=COUNT, metavar="N", help="Threads of the compiled kernels."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def data_options(command: Callable) -> Callable:
+    """--label, --channels and --skip-unreadable: how a folder or a table becomes a data set."""
+    options = (
+        click.option("--label", metavar="COLUMN", help="Of a CSV file: the column of classes.  [default: the last]"),
+        click.option(
+            "--channels", type=click.Choice([1, 3]), default=3, show_default=True, help="Of a picture folder: 1 grey, 3 colour."
+        ),
+        click.option("--skip-unreadable", is_flag=True, help="Of a picture folder: leave out files that are no pictures."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def examples(*lines: str) -> str:
+    """The epilog of a command's help."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)

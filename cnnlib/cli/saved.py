@@ -1,0 +1,49 @@
+"""A model out of a checkpoint that ``cnnlib train`` wrote."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from cnnlib import models
+from cnnlib.errors import CheckpointError
+from cnnlib.train import checkpoint
+
+
+class Trained:
+    """The model, in evaluation mode, with what it takes to use it: class names, preprocessing, the shape of a sample."""
+
+    def __init__(self, path: str, device: str = "cpu"):
+        saved = checkpoint.load(path)
+        if saved.name is None:
+            raise CheckpointError(
+                f"{saved.path}: does not say which model it is of: give the Trainer model_name and model_options, "
+                "or load it in Python with cnnlib.train.checkpoint.load."
+            )
+        self.name, self.classes, self.path = saved.name, saved.classes, saved.path
+        self.model: Any = models.create(saved.name, **saved.options)
+        saved.load_into(self.model)
+        self.shape: tuple[int, ...] = self.model.input_shape
+        self.model.to(device).eval()
+        self.device = device
+        self._transform = saved.transform()
+
+    @property
+    def takes_pictures(self) -> bool:
+        return len(self.shape) == 3
+
+    def prepare(self, x: np.ndarray) -> np.ndarray:
+        """Samples as the model learnt to see them."""
+        return x if self._transform is None else self._transform(x, np.arange(len(x)), 0, 0)
+
+    def scores(self, x: np.ndarray, batch_size: int = 256) -> np.ndarray:
+        """(N, ...) -> the model's outputs (N, classes)."""
+        from cnnlib import no_grad
+        from cnnlib.tensor import Tensor
+
+        with no_grad():
+            parts = [
+                self.model(Tensor(self.prepare(x[i : i + batch_size])).to(self.device)) for i in range(0, len(x), batch_size)
+            ]
+        return np.concatenate([part.numpy() for part in parts])

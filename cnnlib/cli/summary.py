@@ -1,0 +1,42 @@
+"""cnnlib summary"""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from cnnlib.cli.options import COUNT, examples
+
+
+@click.command(
+    epilog=examples(
+        "cnnlib summary lenet5", "cnnlib summary lenet5 --input 3,64,64 --classes 5", "cnnlib summary mlp --input 784 --json"
+    )
+)
+@click.argument("model")
+@click.option("--input", "shape", metavar="C,H,W", help="Shape of one sample.  [default: the model's]")
+@click.option("--classes", type=COUNT, metavar="N", default=10, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+def command(model: str, shape: str | None, classes: int, as_json: bool) -> None:
+    """Show MODEL layer by layer: output shape, weights, biases, neurons, multiply-adds and their share."""
+    import cnnlib as cl
+    from cnnlib.cli.building import build, default_shape
+    from cnnlib.nn.summary import summary
+
+    sample = _parse(shape) if shape else default_shape(model)
+    net = build(model, sample, classes) if hasattr(cl.models.get(model), "options_for") else cl.models.create(model)
+    table = summary(net, sample)
+    if as_json:
+        click.echo(json.dumps(table.as_dict(), indent=2))
+        return
+    from rich.console import Console
+
+    Console().print(table)
+
+
+def _parse(text: str) -> tuple[int, ...]:
+    sizes = text.replace("x", ",").split(",")
+    if not all(s.strip().isdecimal() and int(s) > 0 for s in sizes):
+        raise click.BadParameter(f"{text!r} is not a shape such as 1,32,32.", param_hint="--input")
+    return tuple(int(s) for s in sizes)

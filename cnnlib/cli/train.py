@@ -1,0 +1,125 @@
+"""cnnlib train"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cnnlib.cli.options import COUNT, SEED, PositiveNumber, data_options, examples, hardware_options
+
+OPTIMIZERS: dict[str, tuple[str, dict[str, Any], float]] = {  # class in cnnlib.optim, settings, usual learning rate
+    "sgd": ("SGD", {}, 0.05),
+    "momentum": ("SGD", {"momentum": 0.9}, 0.01),
+    "nesterov": ("SGD", {"momentum": 0.9, "nesterov": True}, 0.01),
+    "adagrad": ("Adagrad", {}, 0.01),
+    "rmsprop": ("RMSprop", {}, 1e-3),
+    "adam": ("Adam", {}, 1e-3),
+    "adamw": ("AdamW", {}, 1e-3),
+}
+
+
+class Stopped(click.ClickException):
+    """Ctrl-C in the middle of a run."""
+
+    exit_code = 130
+
+
+@click.command(
+    epilog=examples(
+        "cnnlib train lenet5 --data digits --epochs 15",
+        "cnnlib train lenet5 --data ./my_pictures        (one folder per class)",
+        "cnnlib train mlp --data table.csv --label species --optimizer sgd --lr 0.1",
+        "cnnlib train lenet5 --data mnist --out runs/mnist --save-every 200",
+        "cnnlib train lenet5 --data mnist --out runs/mnist --epochs 10 --resume",
+    )
+)
+@click.argument("model")
+@click.option("--data", "spec", required=True, metavar="NAME|FOLDER|FILE.csv", help="`cnnlib data list` shows the names.")
+@data_options
+@click.option(
+    "--epochs", type=COUNT, metavar="N", default=5, show_default=True, help="In all, those before a --resume included."
+)
+@click.option("--batch-size", type=COUNT, metavar="N", default=64, show_default=True)
+@click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), default="adam", show_default=True)
+@click.option("--lr", type=PositiveNumber(), help="Learning rate.  [default: usual for the optimizer]")
+@click.option(
+    "--seed", type=SEED, metavar="N", default=0, show_default=True, help="The same seed gives the same run, bit for bit."
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Where checkpoints go.  [default: runs/MODEL-DATA]",
+)
+@click.option("--save-every", type=COUNT, metavar="N", help="Save after every N steps, too; always after each epoch.")
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out.")
+@hardware_options
+def command(
+    model, spec, label, channels, skip_unreadable, epochs, batch_size, optimizer, lr, seed, out, save_every, resume,
+    backend, device, threads,
+) -> None:  # fmt: skip
+    """Train MODEL on a data set, a folder of pictures (one folder per class) or a CSV file.
+
+    Pictures of a folder are scaled to the model's size. Folders `train` and `test` inside it are taken as such; otherwise
+    a fifth of each class is held out to test on. Inputs are normalised by the training set's mean and deviation; the
+    checkpoint keeps them, and the names of the classes.
+    """
+    import cnnlib as cl
+    from cnnlib.cli.building import load_split, trainable
+    from cnnlib.cli.hardware import choose_hardware
+    from cnnlib.train import Checkpoint, NaNStop
+
+    kind = trainable(model)
+    choose_hardware(backend, device, threads)
+    if resume and lr is not None:
+        raise click.UsageError(
+            "--resume goes on with the run's own learning rate: leave --lr away.", click.get_current_context()
+        )
+    out = _folder(out, resume, model, spec)
+    train, test = load_split(spec, kind.picture_size, label=label, channels=channels, skip_unreadable=skip_unreadable)
+    cl.manual_seed(seed)
+    options = kind.options_for(train.x.shape[1:], len(train.classes))
+    net = cl.models.create(model, **options)
+    trainer = cl.Trainer(
+        net, kind.criterion(), _optimizer(optimizer, net, lr), callbacks=[Checkpoint(out, save_every=save_every), NaNStop()],
+        batch_size=batch_size, transform=cl.data.Normalize.fit(train), seed=seed, device=device,
+        model_name=model, model_options=options,
+    )  # fmt: skip
+    click.echo(f"{model}, {sum(p.size for p in net.parameters()):,} parameters, on {spec}: {len(train):,} samples to learn "
+               f"from, {len(test):,} to test on, {len(train.classes)} classes")  # fmt: skip
+    out.mkdir(parents=True, exist_ok=True)  # now, rather than fail after the first epoch
+    try:
+        history = trainer.fit(train, test, epochs=epochs, resume=out if resume else None)
+    except KeyboardInterrupt:
+        saved = f"the same command with --out {out} --resume goes on" if trainer.last_saved else "nothing was saved"
+        raise Stopped(f"stopped; {saved}") from None
+    history.to_csv(out / "history.csv")
+    click.echo(f"test accuracy {history[-1]['validation_accuracy']:.2%} after epoch {len(history)}; saved in {out}")
+
+
+def _folder(out: Path | None, resume: bool, model: str, spec: str) -> Path:
+    """Where the run lives. A run that is there already is never overwritten."""
+    from cnnlib.errors import CheckpointError
+    from cnnlib.train.checkpoint import LAST
+
+    if resume:
+        if out is None:
+            raise click.UsageError("--resume needs --out: the folder of the run to go on with.", click.get_current_context())
+        if not (out / LAST).is_file():
+            raise CheckpointError(f"{out}: no checkpoint to resume from ({LAST}); leave --resume away to start there.")
+        return out
+    if out is None:
+        base = Path("runs") / f"{model}-{Path(spec).stem or 'data'}"
+        return next(p for p in (base, *(base.with_name(f"{base.name}-{n}") for n in range(2, 10_000))) if not p.exists())
+    if (out / LAST).exists():
+        raise CheckpointError(f"{out}: holds a run already: --resume goes on with it, another --out starts a new one.")
+    return out
+
+
+def _optimizer(name: str, net: Any, lr: float | None) -> Any:
+    from cnnlib import optim
+
+    kind, settings, usual = OPTIMIZERS[name]
+    return getattr(optim, kind)(net.parameters(), lr=lr or usual, **settings)

@@ -1,0 +1,86 @@
+"""LeNet-5, the convolutional network that read cheques, in the form used today.
+
+| layer  | what                          | output (32×32×1 input) | parameters |
+|--------|-------------------------------|------------------------|------------|
+| c1     | conv 6 @ 5×5, ReLU            | 28×28×6                | 156        |
+| s2     | max pool 2×2                  | 14×14×6                |            |
+| c3     | conv 16 @ 5×5, ReLU           | 10×10×16               | 2,416      |
+| s4     | max pool 2×2                  | 5×5×16                 |            |
+| c5     | fully connected, ReLU         | 120                    | 48,120     |
+| f6     | fully connected, ReLU         | 84                     | 10,164     |
+| output | fully connected               | num_classes = 10       | 850        |
+|        |                               |                        | 61,706     |
+
+The paper's are the layers with their sizes, and the weights shared over the picture. Of today are: ReLU for a scaled tanh
+(``activation="tanh"``), max pooling for an average with a weight and a bias per map (``pooling="avg"``, without those
+two), full connections in c3 where the paper left some out (1,516 parameters), and softmax with cross-entropy where the
+paper measured distances to drawn characters. c5 is a 5×5 convolution in the paper: on 5×5 maps that is a full connection.
+
+Source: lecture: convolutional networks, LeNet; LeCun, Bottou, Bengio & Haffner, "Gradient-based learning applied to
+document recognition", 1998.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cnnlib import nn
+from cnnlib.errors import ShapeError, unknown_name
+from cnnlib.models.mlp import ACTIVATIONS
+
+POOLING = {"avg": nn.AvgPool2d, "max": nn.MaxPool2d}
+
+
+class LeNet5(nn.Sequential):
+    """x (N, in_channels, input_size, input_size) -> logits (N, num_classes).
+
+    ``input_size``: the side of the picture. Below 32 the first convolution pads by 2, so that 28 gives the same maps as 32.
+
+    >>> import cnnlib as cl, numpy as np
+    >>> cl.models.LeNet5()(np.zeros((1, 1, 32, 32), np.float32)).shape
+    (1, 10)
+    """
+
+    criterion = nn.CrossEntropyLoss
+    picture_size = 32
+
+    def __init__(
+        self, num_classes: int = 10, in_channels: int = 1, input_size: int = 32, activation: str = "relu", pooling: str = "max"
+    ):
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise unknown_name("activation", activation, ACTIVATIONS)
+        if pooling not in POOLING:
+            raise unknown_name("pooling", pooling, POOLING)
+        nonlinear, pool = ACTIVATIONS[activation], POOLING[pooling]
+        self.input_shape = (in_channels, input_size, input_size)
+        padding = 2 if input_size < 32 else 0
+        side = ((input_size + 2 * padding - 4) // 2 - 4) // 2  # of the maps of s4
+        if side < 1:
+            raise ShapeError(f"LeNet5: pictures of {input_size}×{input_size} are too small for two 5×5 convolutions, each "
+                             "followed by 2×2 pooling: at least 12×12 is needed; 28×28 or 32×32 is usual.")  # fmt: skip
+        self.c1 = nn.Conv2d(in_channels, 6, 5, padding=padding)
+        self.act1 = nonlinear()
+        self.s2 = pool(2)
+        self.c3 = nn.Conv2d(6, 16, 5)
+        self.act3 = nonlinear()
+        self.s4 = pool(2)
+        self.flatten = nn.Flatten()
+        self.c5 = nn.Linear(16 * side * side, 120)
+        self.act5 = nonlinear()
+        self.f6 = nn.Linear(120, 84)
+        self.act6 = nonlinear()
+        self.output = nn.Linear(84, num_classes)
+
+    def forward(self, x):
+        if x.shape[1:] != self.input_shape:
+            raise ShapeError(f"LeNet5: x must be (N, {', '.join(map(str, self.input_shape))}), got {x.shape}: create it with "
+                             "in_channels and input_size of your pictures, or scale them.")  # fmt: skip
+        return super().forward(x)
+
+    @staticmethod
+    def options_for(shape: tuple[int, ...], num_classes: int) -> dict[str, Any]:
+        """The options that fit samples of ``shape``."""
+        if len(shape) != 3 or shape[1] != shape[2]:
+            raise ShapeError(f"LeNet5 needs square pictures, (channels, size, size), but the samples have shape {shape}.")
+        return {"num_classes": num_classes, "in_channels": shape[0], "input_size": shape[1]}

@@ -1,0 +1,41 @@
+"""What all pictures share: how a figure is made, colours, small helpers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from cnnlib.errors import CnnlibError
+
+MAPS = "viridis"  # perceptually uniform: equal steps in value look equal
+SIGNED = "coolwarm"  # its diverging counterpart: blue below 0, grey at 0, red above
+CLASSES = ("#3b6fb6", "#d1603d", "#4f9d69", "#8d6cab", "#c79a2b", "#5b8c99")
+
+
+class VizError(CnnlibError, ImportError):
+    """matplotlib is missing."""
+
+
+def new_figure(width: float, height: float) -> Any:
+    """An empty figure of that many inches, apart from pyplot: no window, nothing to close."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise VizError('pictures need matplotlib: pip install "cnnlib[viz]"') from None
+    return Figure(figsize=(width, height), dpi=120, layout="constrained")
+
+
+def tiles(parent: Any, rows: int, columns: int) -> np.ndarray:
+    """(rows, columns) axes without ticks and frames, in a figure or a sub-figure."""
+    axes = parent.subplots(rows, columns, squeeze=False)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    return axes
+
+
+def to_array(x: Any) -> np.ndarray:
+    """Tensors, Parameters, lists, NumPy and CuPy arrays as a NumPy array."""
+    if hasattr(x, "numpy"):
+        return x.numpy()
+    return x.get() if hasattr(x, "get") else np.asarray(x)
