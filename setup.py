@@ -30,9 +30,9 @@ AVX512 = [*AVX2, "-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mprefe
 INSTRUCTION_SETS = {"baseline": (16, [])} | ({"avx2": (32, AVX2), "avx512": (64, AVX512)} if X86 else {})
 
 # Not -ffast-math: NaN and infinities must come through. Errno and trapping maths only cost speed.
-FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wall", "-Wextra", "-Wno-psabi", "-std=gnu11"]
-FLAGS += [] if sys.platform == "win32" else ["-fPIC", "-pthread", "-fvisibility=hidden"]
-SANITIZER_FLAGS = ["-fsanitize=address,undefined", "-fno-omit-frame-pointer", "-g", "-O1"] if SANITIZE else []
+FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wall", "-Wextra", "-Wno-psabi"]
+FLAGS += [] if sys.platform == "win32" else ["-std=gnu11", "-fPIC", "-pthread", "-fvisibility=hidden"]
+FLAGS += ["-fsanitize=address,undefined", "-fno-omit-frame-pointer", "-g", "-O1"] if SANITIZE else ["-g0"]
 
 
 def variants():
@@ -55,12 +55,10 @@ class BuildKernels(build_ext):
             self.build_kernels(ext)
         except Exception as error:
             self.distribution.ext_modules = []  # a wheel without it is pure
-            self.announce(
-                f"\ncnnlib: the compiled kernels could not be built ({error}).\n"
-                "cnnlib works without them, on the slower NumPy reference backend. Install a C compiler (GCC 12, clang 16 or "
-                "newer), then: pip install --force-reinstall --no-cache-dir --no-deps cnnlib\n",
-                level=4,
-            )
+            print(f"\ncnnlib: the compiled kernels could not be built ({error}).\n"
+                  "cnnlib works without them, on the slower NumPy reference backend. Install a C compiler (GCC 12,\n"
+                  "clang 16 or newer), then: pip install --force-reinstall --no-cache-dir --no-deps cnnlib\n",
+                  file=sys.stderr, flush=True)
             raise error if isinstance(error, (CompileError, LinkError)) else CompileError(str(error)) from error
 
     def build_kernels(self, ext):
@@ -74,8 +72,8 @@ class BuildKernels(build_ext):
             self.compiler.cc = shutil.which("clang-cl")
         (module,) = cythonize(ext, force=self.force, quiet=True)
         build = Path(self.build_temp) / ("sanitize" if SANITIZE else "release")
-        common = [*FLAGS, *(["-Werror"] if WERROR else []), *SANITIZER_FLAGS]
-        cython_flags = [flag for flag in [*FLAGS, *SANITIZER_FLAGS] if flag not in ("-Wall", "-Wextra", "-fvisibility=hidden")]
+        common = [*FLAGS, *(["-Werror"] if WERROR else [])]
+        cython_flags = [flag for flag in FLAGS if flag != "-fvisibility=hidden"] + ["-O1", "-w"]
         cython_macros = [("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")]
         headers = [*CSRC.glob("*.[ch]"), Path(__file__)]
         jobs = [
@@ -97,7 +95,8 @@ class BuildKernels(build_ext):
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             objects = list(pool.map(compile_one, jobs))
-        link = SANITIZER_FLAGS + ([] if sys.platform == "win32" else ["-pthread", "-lm"])
+        link = ["-fsanitize=address,undefined"] if SANITIZE else []
+        link += [] if sys.platform == "win32" else ["-pthread", "-lm"]
         path = Path(self.get_ext_fullpath(ext.name))
         path.parent.mkdir(parents=True, exist_ok=True)
         self.compiler.link_shared_object(

@@ -131,7 +131,7 @@ class Op:
     @classmethod
     @cache
     def name(cls) -> str:
-        """``Conv2d`` -> ``conv2d``, ``BatchNorm`` -> ``batch_norm``, ``LeakyReLU`` -> ``leaky_relu``: its function, and its name in traces."""
+        """``Conv2d`` -> ``conv2d``, ``LeakyReLU`` -> ``leaky_relu``: the name of its function, also used in traces."""
         return re.sub(r"(?<=[A-Za-z0-9])(?=[A-Z][a-z])", "_", cls.__name__).lower()
 
     @classmethod

@@ -98,26 +98,26 @@ static void pad_block(const struct correlation *p, const struct block *b, idx c0
 
 /* ---- strips ---- */
 
-/* A run of pixels of one output row: where it starts in the padded image and in y. */
-struct segment { idx from, to, length; };
+/* A run of pixels of one output row: where it starts in the padded image, in y and in the tile. */
+struct segment { idx from, to, at, length; };
 
 static int segments_of(const struct correlation *p, const struct block *b, idx pixel, idx n, struct segment *s) {
     int count = 0;
-    for (; n > 0; count++) {
+    for (idx at = 0; n > 0; count++) {
         idx column = pixel % b->columns, row = pixel / b->columns % b->rows, image = pixel / (b->columns * b->rows);
         idx length = MIN(n, b->columns - column);
         s[count].from = (image * p->C * p->PH + row * p->SH) * p->SW * p->PW + column;
         s[count].to = (b->image + image) * p->groups * p->M * p->y_plane + (b->row + row) * p->y_row
                     + (b->column + column) * p->y_column;
-        s[count].length = length;
-        pixel += length, n -= length;
+        s[count].at = at, s[count].length = length;
+        pixel += length, at += length, n -= length;
     }
     return count;
 }
 
 static int is_contiguous(const struct correlation *p, const struct segment *s, int count) {
     for (int i = 1; i < count; i++)
-        if (s[i].to != s[i - 1].to + s[i - 1].length) return 0;
+        if (s[i].to - s[i - 1].to != s[i - 1].length || s[i].at - s[i - 1].at != s[i - 1].length) return 0;
     return p->y_column == 1;
 }
 
@@ -125,38 +125,36 @@ static int is_contiguous(const struct correlation *p, const struct segment *s, i
 static void pack_patches(const struct segment *s, int count, const idx *offset, idx kc, const REAL *padded, REAL *d) {
     for (idx k = 0; k < kc; k++, d += NR) {
         const REAL *source = padded + offset[k];
-        REAL *to = d;
-        for (int i = 0; i < count; to += s[i++].length)
-            for (idx j = 0; j < s[i].length; j += VL) store(to + j, load(source + s[i].from + j));
+        for (int i = 0; i < count; i++)
+            for (idx j = 0; j < s[i].length; j += VL) store(d + s[i].at + j, load(source + s[i].from + j));
     }
 }
 
 static void scatter_tile(const struct correlation *p, const struct segment *s, int count, idx m, const REAL *t, REAL *y,
                          int accumulate) {
-    for (idx i = 0; i < m; i++) {
-        const REAL *from = t + i * NR;
-        for (int l = 0; l < count; from += s[l++].length) {
+    for (idx i = 0; i < m; i++)
+        for (int l = 0; l < count; l++) {
+            const REAL *from = t + i * NR + s[l].at;
             REAL *to = y + i * p->y_plane + s[l].to;
             for (idx j = 0; j < s[l].length; j++) {
                 REAL *d = to + j * p->y_column;
                 *d = accumulate ? *d + from[j] : from[j];
             }
         }
-    }
 }
 
-/* All output channels of one strip: from a packed strip, or at p->offset in the padded image. */
+/* All output channels of one strip: from a packed strip, or at p->offset in the padded image with its two vectors gap apart. */
 static void multiply_strip(const struct correlation *p, idx kc, const REAL *weights, const REAL *strip, const idx *offset,
-                           const struct segment *s, int count, idx n, REAL *y, int accumulate) {
+                           idx gap, const struct segment *s, int count, idx n, REAL *y, int accumulate) {
     idx height = panel_height(p->M);
     int contiguous = is_contiguous(p, s, count);
     REAL t[MR * NR] __attribute__((aligned(64)));
     for (idx i = 0; i < p->M; i += height) {
         idx m = MIN(height, p->M - i);
         if (contiguous) {
-            tile(m, n, kc, weights + i * kc, strip, NR, offset, y + i * p->y_plane + s->to, p->y_plane, 1, accumulate);
+            tile(m, n, kc, weights + i * kc, strip, NR, offset, gap, y + i * p->y_plane + s->to, p->y_plane, 1, accumulate);
         } else {
-            micro_kernels[m](kc, weights + i * kc, strip, NR, offset, t, NR, 0);
+            micro_kernels[m](kc, weights + i * kc, strip, NR, offset, gap, t, NR, 0);
             scatter_tile(p, s, count, m, t, y + i * p->y_plane, accumulate);
         }
     }
@@ -173,21 +171,66 @@ static void fill_with_bias(const struct correlation *p, const struct block *b, R
             }
 }
 
+/* Rows that fill only one vector go two by two. */
+static void correlate_in_place(const struct correlation *p, const struct block *b, const REAL *weights, const REAL *padded,
+                               REAL *y) {
+    struct segment s[2];
+    idx pixels = b->images * b->rows * b->columns, narrow = b->columns <= VL ? b->columns : 0;
+    for (idx row = 0; row < pixels; row += MAX(b->columns, 2 * narrow))
+        for (idx j = 0; j < b->columns; j += NR) {
+            idx n = MIN(NR, b->columns - j), gap = VL;
+            int count = segments_of(p, b, row + j, n, s);
+            if (narrow && row + narrow < pixels) {
+                count += segments_of(p, b, row + narrow, n, s + 1);
+                s[1].at = VL, gap = s[1].from - s[0].from, n *= 2;
+            }
+            multiply_strip(p, p->K, weights, padded + s->from, p->offset, gap, s, count, n, y,
+                           p->bias != NULL);
+        }
+}
+
+/* One output channel (depthwise): many rows at once keep enough sums in flight. */
+INLINE void sum_rows(const int rows, const struct correlation *p, const REAL *weights, const REAL *from, REAL bias, REAL *to,
+                     idx n) {
+    vr sum[8];
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++) sum[r] = broadcast(bias);
+    for (idx k = 0; k < p->K; k++)
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++) sum[r] += weights[k] * load(from + p->offset[k] + r * p->SH * p->SW * p->PW);
+    for (int r = 0; r < rows; r++) store_n(to + r * p->y_row, sum[r], n);
+}
+
+static void correlate_one_channel(const struct correlation *p, const struct block *b, const REAL *weights, const REAL *padded,
+                                  REAL *y) {
+    idx step = b->rows >= 8 ? 8 : b->rows >= 4 ? 4 : 1;
+    REAL bias = p->bias ? p->bias[b->group] : 0;
+    struct segment s;
+    for (idx image = 0; image < b->images; image++)
+        for (idx r = 0; r < b->rows; r += step)
+            for (idx j = 0; j < b->columns; j += VL) {
+                idx row = MIN(r, b->rows - step), n = MIN(VL, b->columns - j);   /* the last rows once more rather than fewer */
+                segments_of(p, b, (image * b->rows + row) * b->columns + j, n, &s);
+                if (step == 8) sum_rows(8, p, weights, padded + s.from, bias, y + s.to, n);
+                else if (step == 4) sum_rows(4, p, weights, padded + s.from, bias, y + s.to, n);
+                else sum_rows(1, p, weights, padded + s.from, bias, y + s.to, n);
+            }
+}
+
 static void correlate_block(const struct correlation *p, const struct block *b, REAL *scratch) {
     struct segment s[NR];
     REAL *padded = scratch, *strips = scratch + p->padded_reals;
     REAL *y = p->y + b->group * p->M * p->y_plane;
     const REAL *weights = p->weights + b->group * p->M * p->K;
     idx pixels = b->images * b->rows * b->columns;
-    if (p->bias || !p->K) fill_with_bias(p, b, y);
     pad_block(p, b, 0, p->C, padded);
+    if (p->M == 1 && p->y_column == 1) {
+        correlate_one_channel(p, b, weights, padded, y);
+        return;
+    }
+    if (p->bias || !p->K) fill_with_bias(p, b, y);
     if (p->in_place) {
-        for (idx row = 0; row < pixels; row += b->columns)
-            for (idx j = 0; j < b->columns; j += NR) {
-                idx n = MIN(NR, b->columns - j);
-                int count = segments_of(p, b, row + j, n, s);
-                multiply_strip(p, p->K, weights, padded + s->from, p->offset, s, count, n, y, p->bias != NULL);
-            }
+        correlate_in_place(p, b, weights, padded, y);
         return;
     }
     for (idx pc = 0; pc < p->K; pc += p->kc) {
@@ -197,7 +240,7 @@ static void correlate_block(const struct correlation *p, const struct block *b, 
         for (idx j = 0; j < pixels; j += NR) {
             idx n = MIN(NR, pixels - j);
             int count = segments_of(p, b, j, n, s);
-            multiply_strip(p, kc, weights + pc * p->M, strips + j * kc, NULL, s, count, n, y, p->bias || pc > 0);
+            multiply_strip(p, kc, weights + pc * p->M, strips + j * kc, NULL, VL, s, count, n, y, p->bias || pc > 0);
         }
     }
 }
@@ -228,9 +271,11 @@ static void pack_weights(void *arg, idx begin, idx end, int worker) {
     }
 }
 
-/* With one panel of output channels a packed strip is read once: not worth it where rows fill the vectors anyway. */
+/* Few output channels read a packed strip only a few times: packing (about as much work as 7 channels) costs more than the lanes
+   that stay empty at the end of each row. */
 static int prefers_in_place(const struct correlation *p) {
-    return p->M <= MR && p->K <= KC && 5 * p->OW >= 3 * round_up(p->OW, NR);
+    idx lanes = p->OW <= VL ? VL : round_up(p->OW, NR);
+    return p->M == 1 || (p->M * p->K <= 8 * KC * MR && p->M * lanes < (p->M + 7) * p->OW);
 }
 
 static int correlate(struct correlation p) {
@@ -238,7 +283,7 @@ static int correlate(struct correlation p) {
     p.K = p.C * p.taps;
     p.in_place = prefers_in_place(&p);
     p.kc = p.in_place ? MAX(1, p.K) : block_of(p.K, KC);
-    idx pixels = BLOCK_PIXELS;
+    idx pixels = p.in_place ? MAX(BLOCK_PIXELS, 8192 / MAX(1, p.C)) : BLOCK_PIXELS;
     do choose_blocks(&p, pixels);   /* small enough for every thread to have some */
     while (blocks(&p) * p.groups < 4 * cnn_get_num_threads() && (pixels /= 2) >= 2 * NR);
 

@@ -19,10 +19,10 @@
 
 /* ---- micro-kernel ---- */
 
-/* C (m x NR, row stride ldc) = or += panel a (m values per k) times strip b (NR values per k: ldb apart, or at offset[k] when
-   there are offsets). m is a constant where this is inlined, so x lives in registers. */
+/* C (m x NR, row stride ldc) = or += panel a (m values per k) times strip b: per k two vectors, `gap` apart, ldb after those of
+   the last k or, when there are offsets, at offset[k]. m is a constant where this is inlined, so x lives in registers. */
 INLINE void micro_kernel(const int m, idx K, const REAL *restrict a, const REAL *restrict b, idx ldb, const idx *restrict offset,
-                         REAL *restrict c, idx ldc, int accumulate) {
+                         idx gap, REAL *restrict c, idx ldc, int accumulate) {
     vr x[MR][NV];
 #pragma GCC unroll 16
     for (int i = 0; i < m; i++) {
@@ -31,7 +31,7 @@ INLINE void micro_kernel(const int m, idx K, const REAL *restrict a, const REAL 
     }
     for (idx k = 0; k < K; k++, a += m) {
         const REAL *bk = offset ? b + offset[k] : b + k * ldb;
-        vr b0 = load(bk), b1 = load(bk + VL);
+        vr b0 = load(bk), b1 = load(bk + gap);
 #pragma GCC unroll 16
         for (int i = 0; i < m; i++) {
             x[i][0] += a[i] * b0;
@@ -46,9 +46,10 @@ INLINE void micro_kernel(const int m, idx K, const REAL *restrict a, const REAL 
 }
 
 #define ROWS(m) \
-    static void micro_kernel_##m(idx K, const REAL *a, const REAL *b, idx ldb, const idx *offset, REAL *c, idx ldc, int accumulate) { \
-        if (offset) micro_kernel(m, K, a, b, 0, offset, c, ldc, accumulate); \
-        else micro_kernel(m, K, a, b, ldb, NULL, c, ldc, accumulate); \
+    static void micro_kernel_##m(idx K, const REAL *a, const REAL *b, idx ldb, const idx *offset, idx gap, REAL *c, idx ldc, \
+                                 int accumulate) { \
+        if (offset) micro_kernel(m, K, a, b, 0, offset, gap, c, ldc, accumulate); \
+        else micro_kernel(m, K, a, b, ldb, NULL, VL, c, ldc, accumulate); \
     }
 ROWS(1) ROWS(2) ROWS(3) ROWS(4) ROWS(5) ROWS(6)
 #if MR > 6
@@ -58,7 +59,7 @@ ROWS(7) ROWS(8) ROWS(9) ROWS(10) ROWS(11) ROWS(12)
 ROWS(13) ROWS(14)
 #endif
 
-typedef void (*micro_kernel_function)(idx, const REAL *, const REAL *, idx, const idx *, REAL *, idx, int);
+typedef void (*micro_kernel_function)(idx, const REAL *, const REAL *, idx, const idx *, idx, REAL *, idx, int);
 static const micro_kernel_function micro_kernels[] = {
     NULL, micro_kernel_1, micro_kernel_2, micro_kernel_3, micro_kernel_4, micro_kernel_5, micro_kernel_6,
 #if MR > 6
@@ -70,14 +71,14 @@ static const micro_kernel_function micro_kernels[] = {
 };
 
 /* The micro-kernel for any n <= NR and any strides of C: what does not fit takes the way over a small tile. */
-static void tile(idx m, idx n, idx K, const REAL *a, const REAL *b, idx ldb, const idx *offset, REAL *c, idx crs, idx ccs,
-                 int accumulate) {
+static void tile(idx m, idx n, idx K, const REAL *a, const REAL *b, idx ldb, const idx *offset, idx gap, REAL *c, idx crs,
+                 idx ccs, int accumulate) {
     if (n == NR && ccs == 1) {
-        micro_kernels[m](K, a, b, ldb, offset, c, crs, accumulate);
+        micro_kernels[m](K, a, b, ldb, offset, gap, c, crs, accumulate);
         return;
     }
     REAL t[MR * NR] __attribute__((aligned(64)));
-    micro_kernels[m](K, a, b, ldb, offset, t, NR, 0);
+    micro_kernels[m](K, a, b, ldb, offset, gap, t, NR, 0);
     for (idx i = 0; i < m; i++)
         if (ccs == 1)
             for (idx j = 0; j < n; j += VL) {
@@ -194,7 +195,7 @@ static void multiply_blocks(const struct product *p, idx mc, idx nc, idx kc, con
         int in_place = !strips || (reads_b_in_place(p) && n == NR);
         for (idx i = 0; i < mc; i += height)
             tile(MIN(height, mc - i), n, kc, panels + i * kc, in_place ? b + j : strips + j * kc, in_place ? p->brs : NR,
-                 NULL, c + i * p->crs + j * p->ccs, p->crs, p->ccs, accumulate);
+                 NULL, VL, c + i * p->crs + j * p->ccs, p->crs, p->ccs, accumulate);
     }
 }
 

@@ -7,10 +7,20 @@
 #include "conv.c"
 #include "pool.c"
 #include "norm.c"
+#include "activation.c"
+#include "random.c"
+#include "loss.c"
+#include "embedding.c"
+#include "optim.c"
 
 const struct kernel_table TABLE = {
     .linear = &linear_kernels,
     .conv = &conv_kernels,
     .pool = &pool_kernels,
     .norm = &norm_kernels,
+    .activation = &activation_kernels,
+    .dropout = &dropout_kernels,
+    .loss = &loss_kernels,
+    .embedding = &embedding_kernels,
+    .optim = &optim_kernels,
 };

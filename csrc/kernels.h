@@ -70,15 +70,50 @@ struct norm_kernels {
                                         const void *v, const void *deviation, void *dx);
 };
 
-/* ---- activation (activation.c) ---- */
+/* ---- activation (activation.c); s: slope or alpha; a: x or dy; b: what backward needs beside dy, or NULL ---- */
+typedef int (*elementwise_kernel)(idx n, double s, const void *a, const void *b, void *y);
+struct activation_kernels {
+    elementwise_kernel relu, relu_backward, leaky_relu, leaky_relu_backward, elu, elu_backward, softplus, softplus_backward;
+    elementwise_kernel sigmoid, sigmoid_backward, tanh_, tanh_backward;
+    int (*softmax)(idx R, idx C, const void *x, void *y);
+    int (*softmax_backward)(idx R, idx C, const void *dy, const void *y, void *dx);
+    int (*log_softmax)(idx R, idx C, const void *x, void *y);
+    int (*log_softmax_backward)(idx R, idx C, const void *dy, const void *y, void *dx);
+    int (*maxout)(idx R, idx P, idx S, const void *x, void *y, void *argmax);
+    int (*maxout_backward)(idx R, idx P, idx S, const void *dy, const void *argmax, void *dx);
+};
 
 /* ---- dropout (random.c) ---- */
+struct random_key { uint64_t seed; uint32_t stream, call; };
+struct dropout_kernels {
+    int (*random_bits)(const struct random_key *key, idx n, uint32_t *words);
+    int (*dropout)(const struct random_key *key, uint32_t threshold, double keep, idx n, const void *x, void *y);
+};
 
-/* ---- loss (loss.c) ---- */
+/* ---- loss (loss.c); weight may be NULL ---- */
+struct loss_kernels {
+    int (*cross_entropy)(idx R, idx C, double label_smoothing, int64_t ignore_index, const void *x, const int64_t *labels,
+                         const void *weight, void *loss, void *lse);
+    int (*cross_entropy_backward)(idx R, idx C, double label_smoothing, int64_t ignore_index, const void *dloss, const void *x,
+                                  const int64_t *labels, const void *lse, const void *weight, void *dx);
+};
 
 /* ---- embedding (embedding.c) ---- */
+struct embedding_kernels {
+    int (*embedding)(idx R, idx D, const int64_t *indices, const void *w, void *y);
+    int (*embedding_backward)(idx R, idx V, idx D, const void *dy, const int64_t *indices, void *dw);
+};
 
-/* ---- optim (optim.c) ---- */
+/* ---- optim (optim.c); w and the state arrays behind dw are written; velocity, grad_avg may be NULL ---- */
+struct optim_kernels {
+    int (*sgd_step)(idx n, double lr, double momentum, double dampening, double weight_decay, int nesterov, void *w,
+                    const void *dw, void *velocity);
+    int (*adagrad_step)(idx n, double lr, double eps, double weight_decay, void *w, const void *dw, void *square_sum);
+    int (*rmsprop_step)(idx n, double lr, double alpha, double eps, double weight_decay, double momentum, void *w,
+                        const void *dw, void *square_avg, void *grad_avg, void *velocity);
+    int (*adam_step)(idx n, int64_t step, double lr, double beta1, double beta2, double eps, double weight_decay,
+                     int decoupled, void *w, const void *dw, void *m, void *v);
+};
 
 struct kernel_table {
     const struct linear_kernels *linear;

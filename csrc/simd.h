@@ -193,7 +193,7 @@ INLINE vr vtanh(vr x) {
     vr near = x + x * z * (polynomial(z, p, 3) / polynomial(z, q, 4));
 #endif
     vr far = 1 - 2 / (vexp(a + a) + 1);
-    return choose(a < FOR_REAL(0.625f, 0.625), near, copy_sign(far, x));
+    return copy_sign(choose(a < FOR_REAL(0.625f, 0.625), near, far), x);
 }
 
 #endif

@@ -65,7 +65,7 @@ def cross_entropy_backward(dloss, x, labels, lse, weight, label_smoothing, ignor
     of_all = label_smoothing / C * w
     dx = xp.exp(x - lse[:, None]) * (of_label + of_all.sum())[:, None] - of_all
     dx[xp.arange(len(t)), t] -= of_label
-    return dx * xp.where(counts, dloss, 0.0)[:, None]
+    return xp.where(counts[:, None], dx * dloss[:, None], 0.0)
 
 
 # ---- reductions

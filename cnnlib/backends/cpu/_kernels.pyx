@@ -20,6 +20,11 @@ cdef extern from "kernels.h":
         const conv_kernels *conv
         const pool_kernels *pool
         const norm_kernels *norm
+        const activation_kernels *activation
+        const dropout_kernels *dropout
+        const loss_kernels *loss
+        const embedding_kernels *embedding
+        const optim_kernels *optim
     const kernel_table *cnn_f32
     const kernel_table *cnn_f64
     int cnn_set_isa(const char *name)
@@ -96,6 +101,11 @@ include "linear.pxi"
 include "conv.pxi"
 include "pool.pxi"
 include "norm.pxi"
+include "activation.pxi"
+include "dropout.pxi"
+include "loss.pxi"
+include "embedding.pxi"
+include "optim.pxi"
 
 
 _asked = os.environ.get("CNNLIB_ISA")

@@ -1,0 +1,204 @@
+/* Activations: loops over vectors. Ranges are whole blocks of BLOCK elements, so that a partial vector occurs only at the
+   end of the array and no result depends on where the threads' ranges are cut. */
+
+enum { BLOCK = 1024 };
+struct elements { idx n; REAL s; const REAL *a, *b; REAL *y; };
+
+/* name(n, s, a, b, y): y[i] = expression of the vectors a, b, s and zero. `work` is its cost in simple operations. */
+#define ELEMENTWISE(name, work, expression)                                                          \
+    static void name##_blocks(void *arg, idx begin, idx end, int worker) {                          \
+        const struct elements *e = arg;                                                             \
+        const vr s = broadcast(e->s), zero = {0};                                                   \
+        idx i = begin * BLOCK, stop = MIN(end * BLOCK, e->n);                                       \
+        (void)worker, (void)s, (void)zero;                                                          \
+        for (; i + VL <= stop; i += VL) {                                                           \
+            vr a = load(e->a + i), b = load(e->b + i);                                              \
+            (void)a, (void)b;                                                                       \
+            store(e->y + i, expression);                                                            \
+        }                                                                                           \
+        if (i < stop) {                                                                             \
+            vr a = load_n(e->a + i, stop - i), b = load_n(e->b + i, stop - i);                      \
+            (void)a, (void)b;                                                                       \
+            store_n(e->y + i, expression, stop - i);                                                \
+        }                                                                                           \
+    }                                                                                               \
+    static int name(idx n, double s, const void *a, const void *b, void *y) {                       \
+        struct elements e = {n, (REAL)s, a, b ? b : a, y};                                          \
+        parallel_for((n + BLOCK - 1) / BLOCK, grain_of((double)BLOCK * (work)), name##_blocks, &e); \
+        return CNN_OK;                                                                              \
+    }
+
+/* e^x - 1 for x <= 0, through tanh, which does not cancel near 0. */
+INLINE vr expm1_of_negative(vr x) {
+    vr t = vtanh(x / 2);
+    return 2 * t / (1 - t);
+}
+
+ELEMENTWISE(relu, 1, vmax(zero, a))
+ELEMENTWISE(relu_backward, 1, choose(b > zero, a, zero))
+ELEMENTWISE(leaky_relu, 1, choose(a > zero, a, s * a))
+ELEMENTWISE(leaky_relu_backward, 1, choose(b > zero, a, s * a))
+ELEMENTWISE(elu, 4, choose(a > zero, a, s * expm1_of_negative(vmin(zero, a))))
+ELEMENTWISE(elu_backward, 3, choose(b > zero, a, a * (s * vexp(vmin(zero, b)))))
+ELEMENTWISE(softplus, 5, vmax(zero, a) + vlog1p(vexp(-vabs(a))))
+ELEMENTWISE(softplus_backward, 3, a * vsigmoid(b))
+ELEMENTWISE(sigmoid, 3, vsigmoid(a))
+ELEMENTWISE(sigmoid_backward, 1, a * (b * (1 - b)))
+ELEMENTWISE(tanh_activation, 4, vtanh(a))
+ELEMENTWISE(tanh_activation_backward, 1, a * (1 - b * b))
+
+/* ---- rows (R, C): softmax, and what the losses share with it ---- */
+
+INLINE vi ramp(void) {
+    static const integer lane[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    vi v;
+    memcpy(&v, lane, sizeof v);
+    return v;
+}
+/* The first n elements, and `fill` in the other lanes. */
+INLINE vr load_or(const REAL *p, idx n, REAL fill) {
+    if (n >= VL) return load(p);
+    return choose(ramp() < ((integer)n - (vi){0}), load_n(p, n), broadcast(fill));
+}
+INLINE void store_some(REAL *p, vr v, idx n) {
+    if (n >= VL) store(p, v);
+    else store_n(p, v, n);
+}
+
+/* A NaN may get lost in the maximum, not in the sums that follow. */
+static REAL row_max(const REAL *x, idx C) {
+    vr m = broadcast(-INFINITY);
+    for (idx i = 0; i < C; i += VL) m = vmax(m, load_or(x + i, C - i, -INFINITY));
+    return horizontal_max(m);
+}
+/* Sum of e^(x - m); the terms go to e, unless that is NULL. */
+static REAL row_exp(const REAL *x, idx C, REAL m, REAL *e) {
+    vr sum = {0};
+    for (idx i = 0; i < C; i += VL) {
+        vr v = vexp(load_or(x + i, C - i, -INFINITY) - m);
+        if (C - i < VL) v = choose(ramp() < ((integer)(C - i) - (vi){0}), v, (vr){0});   /* -inf - m may be NaN */
+        sum += v;
+        if (e) store_some(e + i, v, C - i);
+    }
+    return horizontal_sum(sum);
+}
+
+struct rows { idx C; const REAL *a, *b; REAL *y; };
+
+static void softmax_rows(void *arg, idx begin, idx end, int worker) {
+    const struct rows *r = arg;
+    (void)worker;
+    for (idx row = begin; row < end; row++) {
+        REAL *y = r->y + row * r->C;
+        const REAL *x = r->a + row * r->C;
+        REAL scale = 1 / row_exp(x, r->C, row_max(x, r->C), y);
+        for (idx i = 0; i < r->C; i += VL) store_some(y + i, load_or(y + i, r->C - i, 0) * scale, r->C - i);
+    }
+}
+static void softmax_backward_rows(void *arg, idx begin, idx end, int worker) {
+    const struct rows *r = arg;
+    (void)worker;
+    for (idx row = begin; row < end; row++) {
+        const REAL *dy = r->a + row * r->C, *y = r->b + row * r->C;
+        REAL *dx = r->y + row * r->C;
+        vr sum = {0};
+        for (idx i = 0; i < r->C; i += VL) sum += load_or(dy + i, r->C - i, 0) * load_or(y + i, r->C - i, 0);
+        REAL s = horizontal_sum(sum);
+        for (idx i = 0; i < r->C; i += VL) {
+            idx n = r->C - i;
+            store_some(dx + i, load_or(y + i, n, 0) * (load_or(dy + i, n, 0) - s), n);
+        }
+    }
+}
+static void log_softmax_rows(void *arg, idx begin, idx end, int worker) {
+    const struct rows *r = arg;
+    (void)worker;
+    for (idx row = begin; row < end; row++) {
+        const REAL *x = r->a + row * r->C;
+        REAL *y = r->y + row * r->C, m = row_max(x, r->C), log_sum = FOR_REAL(logf, log)(row_exp(x, r->C, m, NULL));
+        for (idx i = 0; i < r->C; i += VL) store_some(y + i, (load_or(x + i, r->C - i, 0) - m) - log_sum, r->C - i);
+    }
+}
+static void log_softmax_backward_rows(void *arg, idx begin, idx end, int worker) {
+    const struct rows *r = arg;
+    (void)worker;
+    for (idx row = begin; row < end; row++) {
+        const REAL *dy = r->a + row * r->C, *y = r->b + row * r->C;
+        REAL *dx = r->y + row * r->C;
+        vr sum = {0};
+        for (idx i = 0; i < r->C; i += VL) sum += load_or(dy + i, r->C - i, 0);
+        REAL s = horizontal_sum(sum);
+        for (idx i = 0; i < r->C; i += VL) {
+            idx n = r->C - i;
+            store_some(dx + i, load_or(dy + i, n, 0) - vexp(load_or(y + i, n, 0)) * s, n);
+        }
+    }
+}
+
+static int by_rows(range_body body, idx R, idx C, const void *a, const void *b, void *y) {
+    struct rows r = {C, a, b, y};
+    parallel_for(R, grain_of(4.0 * (double)(C + VL)), body, &r);
+    return CNN_OK;
+}
+static int softmax(idx R, idx C, const void *x, void *y) { return by_rows(softmax_rows, R, C, x, NULL, y); }
+static int softmax_backward(idx R, idx C, const void *dy, const void *y, void *dx) {
+    return by_rows(softmax_backward_rows, R, C, dy, y, dx);
+}
+static int log_softmax(idx R, idx C, const void *x, void *y) { return by_rows(log_softmax_rows, R, C, x, NULL, y); }
+static int log_softmax_backward(idx R, idx C, const void *dy, const void *y, void *dx) {
+    return by_rows(log_softmax_backward_rows, R, C, dy, y, dx);
+}
+
+/* ---- maxout: (R, P, S) -> (R, S) ---- */
+
+struct pieces { idx P, S; const REAL *x; REAL *y; uint8_t *argmax; };
+
+static void maxout_rows(void *arg, idx begin, idx end, int worker) {
+    const struct pieces *q = arg;
+    (void)worker;
+    for (idx r = begin; r < end; r++) {
+        const REAL *x = q->x + r * q->P * q->S;
+        REAL *restrict y = q->y + r * q->S;
+        uint8_t *restrict argmax = q->argmax + r * q->S;
+        memcpy(y, x, (size_t)q->S * sizeof *y);
+        memset(argmax, 0, (size_t)q->S);
+        for (idx p = 1; p < q->P; p++)
+            for (idx i = 0; i < q->S; i++) {
+                REAL v = x[p * q->S + i];
+                int wins = (v > y[i]) | ((v != v) & (y[i] == y[i]));   /* the first NaN wins */
+                y[i] = wins ? v : y[i];
+                argmax[i] = wins ? (uint8_t)p : argmax[i];
+            }
+    }
+}
+static int maxout(idx R, idx P, idx S, const void *x, void *y, void *argmax) {
+    struct pieces q = {P, S, x, y, argmax};
+    parallel_for(R, grain_of((double)(P * S)), maxout_rows, &q);
+    return CNN_OK;
+}
+
+static void maxout_backward_rows(void *arg, idx begin, idx end, int worker) {
+    const struct pieces *q = arg;
+    (void)worker;
+    for (idx r = begin; r < end; r++)
+        for (idx p = 0; p < q->P; p++)
+            for (idx i = 0; i < q->S; i++)
+                q->y[(r * q->P + p) * q->S + i] = q->argmax[r * q->S + i] == p ? q->x[r * q->S + i] : 0;
+}
+static int maxout_backward(idx R, idx P, idx S, const void *dy, const void *argmax, void *dx) {
+    struct pieces q = {P, S, dy, dx, (uint8_t *)argmax};
+    parallel_for(R, grain_of((double)(P * S)), maxout_backward_rows, &q);
+    return CNN_OK;
+}
+
+static const struct activation_kernels activation_kernels = {
+    .relu = relu, .relu_backward = relu_backward,
+    .leaky_relu = leaky_relu, .leaky_relu_backward = leaky_relu_backward,
+    .elu = elu, .elu_backward = elu_backward,
+    .softplus = softplus, .softplus_backward = softplus_backward,
+    .sigmoid = sigmoid, .sigmoid_backward = sigmoid_backward,
+    .tanh_ = tanh_activation, .tanh_backward = tanh_activation_backward,
+    .softmax = softmax, .softmax_backward = softmax_backward,
+    .log_softmax = log_softmax, .log_softmax_backward = log_softmax_backward,
+    .maxout = maxout, .maxout_backward = maxout_backward,
+};
