@@ -91,7 +91,7 @@ class _Pairing(Op):
 
 
 def _check(function, names, arrays, settings, tolerance, step, elements, directions, seed, only) -> GradcheckReport:
-    inputs = [a.data if isinstance(a, Tensor) else None if a is None else np.asarray(a) for a in arrays]
+    inputs: list[Any] = [a.data if isinstance(a, Tensor) else None if a is None else np.asarray(a) for a in arrays]
     inputs = [a.astype(np.float64) if a is not None and a.dtype.kind == "f" else a for a in inputs]
     learnt = {i for i, a in enumerate(inputs) if a is not None and a.dtype.kind == "f" and (only is None or i in only)}
     if not learnt:
@@ -123,7 +123,10 @@ def _check(function, names, arrays, settings, tolerance, step, elements, directi
         for i in sorted(learnt):
             x, grad = inputs[i], tensors[i].grad
             grad = np.zeros_like(x) if grad is None else grad
-            along = lambda d, h, i=i, loss=loss: loss([np.asarray(v + h * d) if j == i else v for j, v in enumerate(inputs)])  # noqa: E731
+
+            def along(d: Any, h: float, i: int = i, loss: Callable = loss) -> float:
+                return loss([np.asarray(v + h * d) if j == i else v for j, v in enumerate(inputs)])
+
             h = step * (float(abs(x).max(initial=0.0)) or 1.0)
             noise = 100 * float(np.finfo(np.float64).eps) * size / h
             _check_argument(names[i], x, grad, along, report, tolerance, h, noise, elements, directions, rng)

@@ -1,6 +1,7 @@
 /* Our own small pool, because two pools that spin beside each other ruin both, and because libgomp hangs in a forked child.
    Every worker has a mailbox. It spins on it for some microseconds (the time between two kernels of a training step), then
-   parks on a condition variable. */
+   parks on a condition variable. A job that its worker has not begun when the caller is done, the caller takes back: a late
+   worker (parked, or its core busy with something else) costs no waiting. */
 #define _GNU_SOURCE
 #include "threads.h"
 
@@ -29,7 +30,8 @@ int cnn_get_num_threads(void) { return 1; }
 enum { MAX_THREADS = 256, SPINS = 2000 };
 
 struct mailbox {
-    _Alignas(64) atomic_uint posted;   /* jobs posted so far; the worker follows with its own count */
+    _Alignas(64) atomic_uint posted;   /* jobs posted so far: what the worker waits for */
+    atomic_int open;                   /* whoever turns it from 1 to 0 does the job */
     atomic_int asleep;
     pthread_mutex_t lock;
     pthread_cond_t wake;
@@ -67,6 +69,7 @@ static void wait_for_job(struct mailbox *box, unsigned seen) {
 
 static void post_job(struct mailbox *box, range_body body, void *arg, idx begin, idx end, int worker) {
     box->body = body, box->arg = arg, box->begin = begin, box->end = end, box->worker = worker;
+    atomic_store(&box->open, 1);
     atomic_fetch_add(&box->posted, 1);
     if (!atomic_load(&box->asleep)) return;
     pthread_mutex_lock(&box->lock);
@@ -91,12 +94,18 @@ static void wait_until_finished(void) {
     pthread_mutex_unlock(&finish_lock);
 }
 
+static int do_job(struct mailbox *box) {
+    if (!atomic_exchange(&box->open, 0)) return 0;
+    box->body(box->arg, box->begin, box->end, box->worker);
+    return 1;
+}
+
 static void *work(void *mailbox) {
     struct mailbox *box = mailbox;
-    for (unsigned seen = 0;; seen++) {
+    for (unsigned seen = 0;;) {
         wait_for_job(box, seen);
-        box->body(box->arg, box->begin, box->end, box->worker);
-        report_finished();
+        seen = atomic_load(&box->posted);
+        if (do_job(box)) report_finished();
     }
     return NULL;
 }
@@ -142,6 +151,8 @@ void parallel_for(idx n, idx grain, range_body body, void *arg) {
     atomic_store(&unfinished, threads - 1);
     for (int t = 1; t < threads; t++) post_job(&mailboxes[t], body, arg, n * t / threads, n * (t + 1) / threads, t);
     body(arg, 0, n / threads, 0);
+    for (int t = threads - 1; t >= 1; t--)
+        if (do_job(&mailboxes[t])) atomic_fetch_sub(&unfinished, 1);
     wait_until_finished();
     atomic_flag_clear(&busy);
 }
