@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -136,7 +137,7 @@ def _check(function, names, arrays, settings, tolerance, step, elements, directi
 def _check_argument(name, x, grad, along, report, tolerance, h, noise, elements, directions, rng) -> None:
     found, skipped = [], 0
     for where, d in _directions(x, elements, directions, rng):
-        numeric, kink = _derivative(lambda step, d=d: along(d, step), h, noise)
+        numeric, kink = _derivative(partial(along, d), h, noise)
         if kink:
             skipped += 1
         else:
