@@ -68,8 +68,9 @@ def test_names_of_cases_are_unique():
 
 
 @each_case
-def test_backward_is_the_derivative(case):
-    with cl.use("reference"):
+@each_backend
+def test_backward_is_the_derivative(case, backend):
+    with cl.use(backend):
         report = gradcheck(
             case.function, *arrays_of(case), only=case.differentiable, elements=60, directions=6, seed=9, **case.settings
         )
