@@ -173,38 +173,42 @@ class Optimizer:
 
         Raises CheckpointError when a key or a shape does not fit this optimiser and its parameters.
         """
-        name = type(self).__name__
-        numbers = ("lr", "weight_decay", *self.settings)
-        problems = [f"{key} is missing" for key in numbers if key not in state]
+        names = ("lr", "weight_decay", *self.settings)
+        before = {name: getattr(self, name) for name in names}
+        problems = [f"{name} is missing" for name in names if name not in state]
+        for name in names:  # first: momentum and the like decide which arrays there are
+            if name in state:
+                setattr(self, name, type(before[name])(state[name]))
         loaded: list[dict[str, Any]] = [{} for _ in self.params]
-        for key, value in state.items():
-            if key in numbers:
-                continue
+        for key in state.keys() - set(names):
             index, _, slot = key.partition(".")
-            if not (index.isdigit() and int(index) < len(self.params)):
+            if index.isdigit() and int(index) < len(self.params):
+                loaded[int(index)][slot] = state[key]
+            else:
                 problems.append(f"{key} belongs to no parameter: there are {len(self.params)}")
-                continue
-            loaded[int(index)][slot] = value
-        for i, (p, slots) in enumerate(zip(self.params, loaded, strict=True)):
-            if not slots:
-                continue
-            expected = {"step": 0, **self.new_state(p)}
-            if slots.keys() != expected.keys():
-                problems.append(f"parameter {i} has {', '.join(sorted(slots))}, expected {', '.join(sorted(expected))}")
-                continue
-            for slot, start in expected.items():
-                if slot == "step":
-                    slots[slot] = int(slots[slot])
-                elif tuple(slots[slot].shape) != start.shape:
-                    came = tuple(slots[slot].shape)
-                    problems.append(f"{i}.{slot} has shape {came}, parameter {p.name or i!r} has {start.shape}")
-                else:
-                    slots[slot] = xp_of(p.data).array(slots[slot], dtype=p.data.dtype)
+        for i, slots in enumerate(loaded):
+            problems += self._take_over(i, slots) if slots else []
         if problems:
-            raise CheckpointError(f"{name}.load_state_dict: the state does not fit.\n  " + "\n  ".join(problems))
-        for key in numbers:
-            setattr(self, key, type(getattr(self, key))(state[key]))
+            for name, value in before.items():
+                setattr(self, name, value)
+            what = f"{type(self).__name__}.load_state_dict: the state does not fit."
+            raise CheckpointError("\n  ".join([what, *sorted(problems)]))
         self.state = loaded
+
+    def _take_over(self, i: int, slots: dict[str, Any]) -> list[str]:
+        """Bring the loaded state of parameter i to its device and dtype; returns what does not fit."""
+        p = self.params[i]
+        expected = self.new_state(p)
+        if slots.keys() != {"step", *expected}:
+            return [f"parameter {i} has {', '.join(sorted(slots))}, expected {', '.join(sorted({'step', *expected}))}"]
+        problems = []
+        for slot, start in expected.items():
+            if slots[slot].shape == start.shape:
+                slots[slot] = xp_of(p.data).array(slots[slot], dtype=p.data.dtype)
+            else:
+                problems.append(f"{i}.{slot} has shape {slots[slot].shape}, parameter {p.name or i!r} has {start.shape}")
+        slots["step"] = int(slots["step"])
+        return problems
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{name}={getattr(self, name):g}" for name in ("lr", "weight_decay", *self.settings))

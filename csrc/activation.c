@@ -28,10 +28,25 @@ struct elements { idx n; REAL s; const REAL *a, *b; REAL *y; };
         return CNN_OK;                                                                              \
     }
 
-/* e^x - 1 for x <= 0, through tanh, which does not cancel near 0. */
+/* e^x - 1 for x <= 0: near 0, where the difference cancels, its Taylor series. */
 INLINE vr expm1_of_negative(vr x) {
-    vr t = vtanh(x / 2);
-    return 2 * t / (1 - t);
+    static const REAL taylor[] = {
+#if !REAL_IS_FLOAT
+        1 / 1307674368000., 1 / 87178291200., 1 / 6227020800., 1 / 479001600., 1 / 39916800., 1 / 3628800., 1 / 362880.,
+#endif
+        (REAL)(1 / 40320.), (REAL)(1 / 5040.), (REAL)(1 / 720.), (REAL)(1 / 120.), (REAL)(1 / 24.), (REAL)(1 / 6.), (REAL)0.5, 1};
+    return choose(x > (REAL)-0.5, x * polynomial(x, taylor, sizeof taylor / sizeof *taylor), vexp(x) - 1);
+}
+
+/* log(1 + e) = 2 (s + s^3/3 + s^5/5 + ...) with s = e / (2 + e), at most 1/3 for e in [0, 1]. */
+INLINE vr log1p_of_fraction(vr e) {
+    static const REAL series[] = {
+#if !REAL_IS_FLOAT
+        2 / 33., 2 / 31., 2 / 29., 2 / 27., 2 / 25., 2 / 23., 2 / 21., 2 / 19., 2 / 17.,
+#endif
+        (REAL)(2 / 15.), (REAL)(2 / 13.), (REAL)(2 / 11.), (REAL)(2 / 9.), (REAL)(2 / 7.), (REAL)(2 / 5.), (REAL)(2 / 3.)};
+    vr s = e / (2 + e), z = s * s;
+    return 2 * s + s * z * polynomial(z, series, sizeof series / sizeof *series);
 }
 
 ELEMENTWISE(relu, 1, vmax(zero, a))
@@ -40,7 +55,7 @@ ELEMENTWISE(leaky_relu, 1, choose(a > zero, a, s * a))
 ELEMENTWISE(leaky_relu_backward, 1, choose(b > zero, a, s * a))
 ELEMENTWISE(elu, 4, choose(a > zero, a, s * expm1_of_negative(vmin(zero, a))))
 ELEMENTWISE(elu_backward, 3, choose(b > zero, a, a * (s * vexp(vmin(zero, b)))))
-ELEMENTWISE(softplus, 5, vmax(zero, a) + vlog1p(vexp(-vabs(a))))
+ELEMENTWISE(softplus, 5, vmax(zero, a) + log1p_of_fraction(vexp(-vabs(a))))
 ELEMENTWISE(softplus_backward, 3, a * vsigmoid(b))
 ELEMENTWISE(sigmoid, 3, vsigmoid(a))
 ELEMENTWISE(sigmoid_backward, 1, a * (b * (1 - b)))
@@ -66,21 +81,39 @@ INLINE void store_some(REAL *p, vr v, idx n) {
 }
 
 /* A NaN may get lost in the maximum, not in the sums that follow. */
-static REAL row_max(const REAL *x, idx C) {
+INLINE REAL row_max(const REAL *x, idx C) {
     vr m = broadcast(-INFINITY);
-    for (idx i = 0; i < C; i += VL) m = vmax(m, load_or(x + i, C - i, -INFINITY));
-    return horizontal_max(m);
+    idx i = 0;
+    for (; i + VL <= C; i += VL) m = vmax(m, load(x + i));
+    if (i < C) m = vmax(m, load_or(x + i, C - i, -INFINITY));
+#pragma GCC unroll 4
+    for (idx half = VL / 2; half >= 1; half /= 2)
+        for (idx k = 0; k < half; k++) m[k] = MAX(m[k], m[k + half]);
+    return m[0];
 }
+
+enum { TERMS = 1024 };   /* of one partial sum: the partial sums add up in double, so that long rows lose no digits */
+
 /* Sum of e^(x - m); the terms go to e, unless that is NULL. */
-static REAL row_exp(const REAL *x, idx C, REAL m, REAL *e) {
-    vr sum = {0};
-    for (idx i = 0; i < C; i += VL) {
-        vr v = vexp(load_or(x + i, C - i, -INFINITY) - m);
-        if (C - i < VL) v = choose(ramp() < ((integer)(C - i) - (vi){0}), v, (vr){0});   /* -inf - m may be NaN */
-        sum += v;
-        if (e) store_some(e + i, v, C - i);
+INLINE REAL row_exp(const REAL *x, idx C, REAL m, REAL *e) {
+    double total = 0;
+    for (idx i = 0; i < C;) {
+        vr sum = {0};
+        idx end = MIN(C, i + TERMS);
+        for (; i + VL <= end; i += VL) {
+            vr v = vexp(load(x + i) - m);
+            sum += v;
+            if (e) store(e + i, v);
+        }
+        if (i < end) {
+            vr v = vexp(load_n(x + i, end - i) - m);
+            sum += choose(ramp() < ((integer)(end - i) - (vi){0}), v, (vr){0});
+            if (e) store_n(e + i, v, end - i);
+            i = end;
+        }
+        total += (double)horizontal_sum(sum);
     }
-    return horizontal_sum(sum);
+    return (REAL)total;
 }
 
 struct rows { idx C; const REAL *a, *b; REAL *y; };
@@ -151,44 +184,60 @@ static int log_softmax_backward(idx R, idx C, const void *dy, const void *y, voi
 
 /* ---- maxout: (R, P, S) -> (R, S) ---- */
 
-struct pieces { idx P, S; const REAL *x; REAL *y; uint8_t *argmax; };
+struct pieces { idx P, S; const REAL *x, *dy; const uint8_t *won; REAL *y; uint8_t *argmax; };
 
-static void maxout_rows(void *arg, idx begin, idx end, int worker) {
+static int by_units(range_body body, idx R, struct pieces q) {
+    parallel_for(R, grain_of(5 + (double)q.P * (double)(q.S / VL + 2 * (q.S % VL))), body, &q);
+    return CNN_OK;
+}
+
+/* Whole vectors along S, with keep_larger and the bytes of max pooling; the rest one by one. */
+static void maxout_units(void *arg, idx begin, idx end, int worker) {
     const struct pieces *q = arg;
     (void)worker;
     for (idx r = begin; r < end; r++) {
         const REAL *x = q->x + r * q->P * q->S;
-        REAL *restrict y = q->y + r * q->S;
-        uint8_t *restrict argmax = q->argmax + r * q->S;
-        memcpy(y, x, (size_t)q->S * sizeof *y);
-        memset(argmax, 0, (size_t)q->S);
-        for (idx p = 1; p < q->P; p++)
-            for (idx i = 0; i < q->S; i++) {
+        REAL *y = q->y + r * q->S;
+        uint8_t *argmax = q->argmax + r * q->S;
+        idx i = 0;
+        for (; i + VL <= q->S; i += VL) {
+            vr best = load(x + i);
+            vi winner = {0};
+            for (idx p = 1; p < q->P; p++) keep_larger(load(x + p * q->S + i), (integer)p, &best, &winner);
+            store(y + i, best);
+            store_bytes(argmax + i, winner, VL);
+        }
+        for (; i < q->S; i++) {
+            REAL best = x[i];
+            idx winner = 0;
+            for (idx p = 1; p < q->P; p++) {
                 REAL v = x[p * q->S + i];
-                int wins = (v > y[i]) | ((v != v) & (y[i] == y[i]));   /* the first NaN wins */
-                y[i] = wins ? v : y[i];
-                argmax[i] = wins ? (uint8_t)p : argmax[i];
+                if (!(v <= best) && best == best) best = v, winner = p;   /* the first NaN wins */
             }
+            y[i] = best, argmax[i] = (uint8_t)winner;
+        }
     }
 }
 static int maxout(idx R, idx P, idx S, const void *x, void *y, void *argmax) {
-    struct pieces q = {P, S, x, y, argmax};
-    parallel_for(R, grain_of((double)(P * S)), maxout_rows, &q);
-    return CNN_OK;
+    return by_units(maxout_units, R, (struct pieces){.P = P, .S = S, .x = x, .y = y, .argmax = argmax});
 }
 
-static void maxout_backward_rows(void *arg, idx begin, idx end, int worker) {
+static void maxout_backward_units(void *arg, idx begin, idx end, int worker) {
     const struct pieces *q = arg;
     (void)worker;
-    for (idx r = begin; r < end; r++)
-        for (idx p = 0; p < q->P; p++)
-            for (idx i = 0; i < q->S; i++)
-                q->y[(r * q->P + p) * q->S + i] = q->argmax[r * q->S + i] == p ? q->x[r * q->S + i] : 0;
+    for (idx r = begin; r < end; r++) {
+        const REAL *dy = q->dy + r * q->S;
+        const uint8_t *won = q->won + r * q->S;
+        for (idx p = 0; p < q->P; p++) {
+            REAL *dx = q->y + (r * q->P + p) * q->S;
+            idx i = 0;
+            for (; i + VL <= q->S; i += VL) store(dx + i, choose(load_bytes(won + i, q->S - i) == (integer)p, load(dy + i), (vr){0}));
+            for (; i < q->S; i++) dx[i] = won[i] == p ? dy[i] : 0;
+        }
+    }
 }
 static int maxout_backward(idx R, idx P, idx S, const void *dy, const void *argmax, void *dx) {
-    struct pieces q = {P, S, dy, dx, (uint8_t *)argmax};
-    parallel_for(R, grain_of((double)(P * S)), maxout_backward_rows, &q);
-    return CNN_OK;
+    return by_units(maxout_backward_units, R, (struct pieces){.P = P, .S = S, .dy = dy, .won = argmax, .y = dx});
 }
 
 static const struct activation_kernels activation_kernels = {

@@ -6,6 +6,7 @@ optimiser updates at the end are the one exception, and say so) and returns fres
 - ``float`` arrays are float32 or float64, one dtype per call; outputs have the dtype of the inputs.
 - Arrays arrive C-contiguous, possibly read-only. Images are N C H W.
 - Arguments arrive validated: kernels check nothing. Shapes are checked once, in ``cnnlib/ops/``.
+- NaN and infinity propagate, and may reach an output whose sum holds 0 · NaN, such as padding under a NaN weight.
 - Results are bitwise equal from run to run and for any number of threads.
 
 Names: `X_forward`, then `X_backward` (or one per adjoint); `X_step` for optimisers.

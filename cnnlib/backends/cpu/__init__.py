@@ -1,5 +1,6 @@
 """The compiled CPU kernels, where the extension was built; csrc/README.md says how they are made."""
 
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +10,9 @@ _why_not: str | None = None
 try:
     from cnnlib.backends.cpu import _kernels  # type: ignore[attr-defined]
 except ImportError as error:
+    built = importlib.util.find_spec("cnnlib.backends.cpu._kernels") is not None
     _kernels = None
-    _why_not = f"{type(error).__name__}: {error}"
+    _why_not = f"{type(error).__name__}: {error}." if built else "the compiled kernels were not built."
 
 
 def available() -> bool:

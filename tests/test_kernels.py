@@ -1,0 +1,612 @@
+"""The compiled kernels, called directly: every instruction set of this machine, both dtypes, against the textbook."""
+
+import functools
+import itertools
+import os
+import platform
+import select
+import signal
+import subprocess
+import sys
+import threading
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+import cnnlib as cl
+from cnnlib.backends import REFERENCE, cpu, kernel_set
+from cnnlib.backends.tolerance import bound, first_difference, in_float64
+from cnnlib.random import Key
+
+if not cpu.available():
+    pytest.skip(f"the compiled kernels were not built: {cpu.why_not()}", allow_module_level=True)
+
+COMPILED = kernel_set("cpu")
+ISAS = cpu.available_isas()
+DTYPES = ("float32", "float64")
+PATIENCE = 60  # seconds until what hangs is a failure
+
+each_isa = pytest.mark.parametrize("isa", ISAS)
+each_dtype = pytest.mark.parametrize("dtype", DTYPES)
+
+
+class Case(NamedTuple):
+    """One call of a kernel, with what the float64 textbook says and how far from it is allowed."""
+
+    kernel: str
+    arguments: tuple
+    expected: list
+    allowed: list
+
+    def __str__(self):
+        return f"{self.kernel}({', '.join(str(getattr(a, 'shape', a)) for a in self.arguments)})"
+
+
+def outputs(kernels, name, arguments):
+    result = getattr(kernels, name)(*arguments)
+    return list(result) if isinstance(result, tuple) else [result]
+
+
+def case(name, *arguments):
+    for a in arguments:
+        if isinstance(a, np.ndarray):
+            a.flags.writeable = False
+    dtype = next(a.dtype for a in arguments if isinstance(a, np.ndarray) and a.dtype.kind == "f")
+    with np.errstate(all="ignore"):
+        expected = outputs(REFERENCE, name, [in_float64(a) for a in arguments])
+        allowed = [bound(name, getattr(REFERENCE, name), arguments, y64, dtype) for y64 in expected]
+    return Case(name, arguments, expected, allowed)
+
+
+def check(cases, isa, dtype):
+    cpu.set_isa(isa)
+    for c in cases:
+        # Scratch memory is used again: the NaN that this leaves in it must not come back.
+        outputs(COMPILED, c.kernel, [np.full_like(a, np.nan) if in_float64(a) is not a else a for a in c.arguments])
+        for i, (y, y64, allowed) in enumerate(
+            zip(outputs(COMPILED, c.kernel, c.arguments), c.expected, c.allowed, strict=True)
+        ):
+            assert y.dtype == (dtype if y64.dtype.kind == "f" else y64.dtype), f"{c}, output {i}"
+            worst = first_difference(y, y64, allowed)
+            assert worst is None, f"{isa} {c}, output {i}: {worst}, got {y[worst[0]]}, expected {y64[worst[0]]}"
+
+
+def draw(rng, dtype, *shape) -> Any:
+    return rng.standard_normal(shape).astype(dtype)
+
+
+# ---- gemm and linear
+
+
+def tile_sizes(isa, dtype):
+    """MR, NR, VL and KC of csrc/gemm.c."""
+    vector = {"avx512": 64, "avx2": 32}.get(isa, 16)
+    item = np.dtype(dtype).itemsize
+    rows = 14 if vector == 64 else 12 if platform.machine() in ("aarch64", "arm64") else 6
+    return rows, 2 * vector // item, vector // item, 1024 // item
+
+
+def matrix_cases(rng, dtype, M, N, K):
+    """Every kernel of the family with result M x N and sums of K terms; gemm with random flags."""
+    a, b = draw(rng, dtype, M, K), draw(rng, dtype, K, N)
+    ta, tb = (bool(flag) for flag in rng.integers(0, 2, 2))
+    yield case("gemm", np.ascontiguousarray(a.T) if ta else a, np.ascontiguousarray(b.T) if tb else b, ta, tb)
+    yield case("linear_forward", a, np.ascontiguousarray(b.T), draw(rng, dtype, N) if rng.random() < 0.7 else None)
+    yield case("linear_backward_input", a, b)
+    yield case("linear_backward_weight", np.ascontiguousarray(a.T), b)
+    yield case("linear_backward_bias", a)
+
+
+@each_isa
+@each_dtype
+def test_products_of_random_shapes(isa, dtype):
+    rng = np.random.default_rng(11)
+    MR, NR, VL, KC = tile_sizes(isa, dtype)
+    edges = sorted({0, 1, 2, 5, VL - 1, VL, VL + 1, MR - 1, MR, MR + 1, NR - 1, NR, NR + 1, 3 * NR + 5})
+    shapes = [rng.choice(edges, 3) for _ in range(40)]
+    shapes += [(*rng.choice(edges, 2), K) for K in (0, KC - 1, KC, KC + 1, 2 * KC + 1) for _ in range(4)]
+    shapes += [(337, NR + 1, KC + 1), (2, 2049, 5), (2049, 3, 7), (1, 40, 3 * KC), (3, 41, 4 * VL + 1)]  # MC, NC, dots
+    for M, N, K in shapes:
+        check(matrix_cases(rng, dtype, int(M), int(N), int(K)), isa, dtype)
+
+
+@each_isa
+@each_dtype
+def test_batched_products(isa, dtype):
+    rng = np.random.default_rng(12)
+    MR, NR, VL, KC = tile_sizes(isa, dtype)
+    shapes = [
+        (1, MR, NR, VL),
+        (3, MR + 1, NR - 1, KC + 1),
+        (5, 2, 3, 4 * VL),
+        (4, NR + 3, 2, 9),
+        (0, 3, 4, 5),
+        (2, 0, 4, 5),
+        (2, 3, 4, 0),
+    ]
+    for B, M, N, K in shapes:
+        for ta, tb in itertools.product((False, True), repeat=2):
+            a, b = draw(rng, dtype, B, *((K, M) if ta else (M, K))), draw(rng, dtype, B, *((N, K) if tb else (K, N)))
+            check([case("gemm", a, b, ta, tb)], isa, dtype)
+
+
+@each_isa
+@each_dtype
+def test_products_pass_nan_and_infinity_on(isa, dtype):
+    """Also 0 · NaN and 0 · inf, and to no row or column that they do not belong to."""
+    rng = np.random.default_rng(13)
+    MR, NR, VL, KC = tile_sizes(isa, dtype)
+    for M, N, K in [(3, 5, 4 * VL + 3), (MR + 1, NR + 1, KC + 1), (1, 7, 5 * VL), (NR + 1, 3, 2)]:
+        a, b = draw(rng, dtype, M, K), draw(rng, dtype, K, N)
+        a[0] = 0.0
+        a[M - 1, K - 1] = -np.inf
+        b[K // 2, N - 1], b[0, 0] = np.nan, np.inf
+        checked = [
+            case("gemm", a, b),
+            case("gemm", np.ascontiguousarray(a.T), b, True, False),
+            case("linear_forward", a, np.ascontiguousarray(b.T), draw(rng, dtype, N)),
+            case("linear_backward_weight", np.ascontiguousarray(a.T), b),
+            case("linear_backward_bias", b),
+        ]
+        assert np.isnan(checked[0].expected[0][0, N - 1])
+        check(checked, isa, dtype)
+
+
+# ---- conv
+
+GEOMETRIES = {  # N, groups, channels and outputs per group, image, kernel, stride, pads, dilation
+    "pointwise": (2, 1, 17, 15, (5, 7), (1, 1), (1, 1), (0, 0, 0, 0), (1, 1)),
+    "pointwise with stride": (2, 1, 5, 6, (7, 8), (1, 1), (2, 3), (0, 0, 0, 0), (1, 1)),
+    "pointwise in groups": (2, 3, 2, 4, (6, 5), (1, 1), (1, 1), (0, 0, 0, 0), (1, 1)),
+    "depthwise": (2, 9, 1, 1, (13, 19), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
+    "depthwise, two outputs each, stride": (2, 5, 1, 2, (12, 11), (3, 5), (2, 1), (1, 0, 2, 2), (1, 1)),
+    "signal": (3, 1, 4, 7, (1, 45), (1, 5), (1, 2), (0, 0, 3, 1), (1, 2)),
+    "kernel as large as the image": (3, 1, 6, 9, (5, 4), (5, 4), (1, 1), (0, 0, 0, 0), (1, 1)),
+    "sums longer than one block": (1, 1, 75, 16, (6, 6), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
+    "first layer": (2, 1, 1, 6, (28, 28), (5, 5), (1, 1), (2, 2, 2, 2), (1, 1)),
+    "wide": (1, 1, 2, 3, (3, 1100), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
+    "stride larger than the kernel": (2, 1, 3, 4, (11, 13), (2, 2), (4, 3), (0, 1, 2, 0), (1, 1)),
+    "mostly padding": (1, 1, 2, 3, (2, 1), (3, 3), (1, 1), (5, 4, 3, 6), (1, 1)),
+}
+
+
+def output_size(image, kernel, stride, pads, dilation):
+    sizes = zip(image, kernel, stride, (pads[:2], pads[2:]), dilation, strict=True)
+    return tuple((n + p[0] + p[1] - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sizes)
+
+
+def random_geometry(rng):
+    while True:
+        pick = lambda *values: int(rng.choice(values))  # noqa: E731
+        groups, C, F = pick(1, 1, 1, 2, 3, 7), pick(1, 2, 3, 6, 16), pick(1, 2, 5, 6, 14, 15, 33)
+        image = pick(1, 4, 7, 8, 14, 17), pick(1, 4, 7, 8, 15, 16, 17, 33)
+        kernel, stride = (pick(1, 2, 3, 3, 5), pick(1, 2, 3, 3, 5)), (pick(1, 1, 2, 3), pick(1, 1, 2, 3))
+        pads, dilation = tuple(pick(0, 0, 1, 2, 3) for _ in range(4)), (pick(1, 1, 2, 3), pick(1, 1, 2, 3))
+        N = pick(1, 2, 3)
+        size = output_size(image, kernel, stride, pads, dilation)
+        if min(size) > 0 and N * groups * C * F * np.prod(size) * np.prod(kernel) < 1e6:
+            return N, groups, C, F, image, kernel, stride, pads, dilation
+
+
+def conv_arrays(rng, dtype, N, groups, C, F, image, kernel, stride, pads, dilation):
+    size = output_size(image, kernel, stride, pads, dilation)
+    x, w = draw(rng, dtype, N, groups * C, *image), draw(rng, dtype, groups * F, C, *kernel)
+    return x, w, draw(rng, dtype, groups * F), draw(rng, dtype, N, groups * F, *size)
+
+
+@functools.cache
+def conv_cases(dtype):
+    rng = np.random.default_rng(21)
+    cases = []
+    for geometry in [*GEOMETRIES.values(), *(random_geometry(rng) for _ in range(40))]:
+        _, groups, *_, stride, pads, dilation = geometry
+        settings = stride, pads, dilation, groups
+        x, w, b, dy = conv_arrays(rng, dtype, *geometry)
+        cases += [
+            case("conv2d_forward", x, w, b if rng.random() < 0.7 else None, *settings),
+            case("conv2d_backward_input", dy, w, x.shape, *settings),
+            case("conv2d_backward_weight", dy, x, w.shape, *settings),
+            case("conv2d_backward_bias", dy),
+        ]
+    return cases
+
+
+@each_isa
+@each_dtype
+@pytest.mark.parametrize("threads", [1, 3])  # how an image is cut into blocks depends on it
+def test_convolutions_of_random_geometry(isa, dtype, threads):
+    cl.set_num_threads(threads)
+    check(conv_cases(dtype), isa, dtype)
+
+
+@each_isa
+@each_dtype
+def test_convolutions_pass_nan_and_infinity_on(isa, dtype):
+    rng = np.random.default_rng(22)
+    for name in ("depthwise", "pointwise", "signal", "first layer", "sums longer than one block"):
+        geometry = GEOMETRIES[name]
+        _, groups, *_, stride, pads, dilation = geometry
+        x, w, b, dy = conv_arrays(rng, dtype, *geometry)
+        x[0, 0, 0, 0], x[-1, -1, -1, -1], dy[0, 0, 0, 0], dy[-1, -1, -1, -1] = np.nan, np.inf, -np.inf, np.nan
+        w[0] = 0.0
+        settings = stride, pads, dilation, groups
+        checked = [
+            case("conv2d_forward", x, w, b, *settings),
+            case("conv2d_backward_input", dy, w, x.shape, *settings),
+            case("conv2d_backward_weight", dy, x, w.shape, *settings),
+            case("conv2d_backward_bias", dy),
+        ]
+        check(checked, isa, dtype)
+
+
+@each_isa
+@each_dtype
+def test_convolutions_of_no_images_are_empty_and_their_gradients_zero(isa, dtype):
+    cpu.set_isa(isa)
+    x, w, dy = (np.ones(shape, dtype) for shape in ((0, 3, 5, 5), (4, 3, 3, 3), (0, 4, 5, 5)))
+    settings = (1, 1), (1, 1, 1, 1), (1, 1), 1
+    assert COMPILED.conv2d_forward(x, w, None, *settings).shape == dy.shape
+    assert COMPILED.conv2d_backward_input(dy, w, x.shape, *settings).shape == x.shape
+    np.testing.assert_array_equal(COMPILED.conv2d_backward_weight(dy, x, w.shape, *settings), np.zeros(w.shape))
+    np.testing.assert_array_equal(COMPILED.conv2d_backward_bias(dy), np.zeros(4))
+
+
+# ---- threads, processes, environment
+
+KEY = Key(2**64 - 3, 3, 2**32 - 1)
+
+
+@functools.cache
+def jobs(dtype):
+    """Kernels and their arguments, large enough for three threads."""
+    rng = np.random.default_rng(31)
+    a, b, w = draw(rng, dtype, 200, 300), draw(rng, dtype, 300, 150), draw(rng, dtype, 150, 300)
+    x, kernel, dy = draw(rng, dtype, 8, 16, 28, 28), draw(rng, dtype, 32, 16, 3, 3), draw(rng, dtype, 8, 32, 28, 28)
+    settings = (1, 1), (1, 1, 1, 1), (1, 1), 1
+    long, rows, planes = draw(rng, dtype, 250_003), draw(rng, dtype, 1000, 200), draw(rng, dtype, 16, 12, 1500)
+    gamma, pool = np.ones(200, dtype), ((2, 2), (2, 2), (0, 0, 0, 0))
+    moments = planes.mean(axis=(0, 2)), planes.var(axis=(0, 2))
+    return {
+        "gemm": (a, b),
+        "linear_forward": (a, w, draw(rng, dtype, 150)),
+        "linear_backward_weight": (b, np.tile(w, (2, 1))),
+        "linear_backward_bias": (draw(rng, dtype, 5000, 600),),
+        "conv2d_forward": (x, kernel, None, *settings),
+        "conv2d_backward_input": (dy, kernel, x.shape, *settings),
+        "conv2d_backward_weight": (dy, x, kernel.shape, *settings),
+        "conv2d_backward_bias": (draw(rng, dtype, 8, 64, 80, 80),),
+        "random_bits": (KEY, 61 * 1024 + 5),
+        "dropout_forward": (long, 0.3, KEY),
+        "relu_forward": (long,),
+        "tanh_forward": (long,),
+        "softmax_forward": (rows,),
+        "batch_norm_forward": (planes, None, None, 1e-5),
+        "batch_norm_backward": (np.cos(planes), planes, None, *moments, 1e-5),
+        "layer_norm_forward": (rows, gamma, gamma, 1e-5),
+        "layer_norm_backward": (np.cos(rows), rows, gamma, rows.mean(axis=1), 1 / rows.std(axis=1)),
+        "max_pool2d_forward": (dy, *pool),
+        "avg_pool2d_forward": (dy, *pool, True),
+    }
+
+
+JOB_NAMES = (
+    "gemm linear_forward linear_backward_weight linear_backward_bias "
+    "conv2d_forward conv2d_backward_input conv2d_backward_weight conv2d_backward_bias "
+    "random_bits dropout_forward relu_forward tanh_forward softmax_forward max_pool2d_forward avg_pool2d_forward "
+    "batch_norm_forward batch_norm_backward layer_norm_forward layer_norm_backward"
+).split()
+
+
+def bits(name, dtype):
+    return [y.tobytes() for y in outputs(COMPILED, name, jobs(dtype)[name])]
+
+
+@each_isa
+@pytest.mark.parametrize("name", JOB_NAMES)
+def test_one_two_and_three_threads_give_equal_bits(name, isa):
+    cpu.set_isa(isa)
+    for dtype in DTYPES:
+        results = []
+        for threads in (1, 2, 3):
+            cl.set_num_threads(threads)
+            results.append(bits(name, dtype))
+        assert results[0] == results[1] == results[2], dtype
+
+
+def in_a_forked_child(function):
+    """What ``function`` returns, 0 ... 99, there; a child that does not end is killed, and a failure."""
+    reader, writer = os.pipe()  # the child's end closes when the child ends, however it ends
+    pid = os.fork()
+    if not pid:
+        code = 100
+        try:
+            code = int(function())
+        finally:
+            os._exit(code)
+    os.close(writer)
+    ended = select.select([reader], [], [], PATIENCE)[0]
+    os.close(reader)
+    if not ended:
+        os.kill(pid, signal.SIGKILL)
+    status = os.waitpid(pid, 0)[1]
+    assert ended, "the forked child hung"
+    return os.waitstatus_to_exitcode(status)
+
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no os.fork here")
+forks = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts the threads in /proc")
+@forks
+@pytest.mark.parametrize("name", JOB_NAMES)
+def test_these_jobs_do_use_the_pool(name):
+    """Otherwise the comparison above says nothing. A forked child starts with one thread."""
+
+    def threads_after():
+        outputs(COMPILED, name, jobs("float32")[name])
+        return len(os.listdir("/proc/self/task"))
+
+    cl.set_num_threads(3)
+    assert in_a_forked_child(threads_after) == 3
+
+
+@needs_fork
+@forks
+@pytest.mark.parametrize("meanwhile", ["the parent is idle", "the parent's pool is at work"])
+def test_a_forked_child_computes(meanwhile):
+    cl.set_num_threads(3)
+    chosen = ("gemm", "conv2d_forward", "tanh_forward")
+    expected = [bits(name, "float32") for name in chosen]  # and the pool has run
+    stop, started = threading.Event(), threading.Event()
+
+    def work():
+        while not stop.is_set():
+            bits("gemm", "float32")
+            started.set()
+
+    other = threading.Thread(target=work, daemon=True)
+    if meanwhile != "the parent is idle":
+        other.start()
+        assert started.wait(PATIENCE)
+    try:
+        for _ in range(4):
+            assert in_a_forked_child(lambda: [bits(name, "float32") for name in chosen] != expected) == 0
+    finally:
+        stop.set()
+    if other.ident:
+        other.join(PATIENCE)
+        assert not other.is_alive()
+    assert [bits(name, "float32") for name in chosen] == expected
+
+
+@each_isa
+def test_calls_from_several_threads_at_once(isa):
+    cpu.set_isa(isa)
+    cl.set_num_threads(2)
+    calls = [(name, dtype) for name in JOB_NAMES if name != "linear_backward_bias" for dtype in DTYPES]
+    expected = {call: bits(*call) for call in calls}
+    together, wrong, finished = threading.Barrier(4, timeout=PATIENCE), [], []
+
+    def work(number):
+        together.wait()
+        for call in calls[number * 5 :] + calls[: number * 5]:
+            if bits(*call) != expected[call]:
+                wrong.append(call)
+        finished.append(number)
+
+    workers = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(PATIENCE)
+    assert not wrong
+    assert sorted(finished) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("n", [0, -1, -(2**31)])
+def test_less_than_one_thread_is_refused(n):
+    before = cl.get_num_threads()
+    for function in (cl.set_num_threads, cpu.set_num_threads):
+        with pytest.raises(ValueError, match=f"set_num_threads: n must be at least 1, got {n}"):
+            function(n)
+    assert cl.get_num_threads() == before
+
+
+def test_an_unknown_instruction_set_is_refused():
+    before = cpu.isa()
+    with pytest.raises(ValueError, match=r"instruction set 'sse9' is unknown .*: this machine has .*baseline"):
+        cpu.set_isa("sse9")
+    assert cpu.isa() == before
+
+
+def python(code, **environment):
+    kept = {
+        name: value for name, value in os.environ.items() if name not in ("CNNLIB_ISA", "CNNLIB_BACKEND", "OMP_NUM_THREADS")
+    }
+    return subprocess.run(
+        [sys.executable, "-c", f"from cnnlib.backends import cpu; {code}"],
+        env={**kept, **environment},
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE,
+        check=False,
+    )
+
+
+def test_an_unknown_instruction_set_in_the_environment_is_an_error_that_names_it():
+    done = python("cpu.isa()", CNNLIB_ISA="sse9")
+    assert done.returncode == 1
+    assert "ValueError: CNNLIB_ISA=sse9: instruction set 'sse9' is unknown" in done.stderr
+    assert f"this machine has {', '.join(ISAS)}" in done.stderr
+
+
+def test_the_environment_chooses_the_instruction_set():
+    assert python("print(cpu.isa())", CNNLIB_ISA="baseline").stdout.split() == ["baseline"]
+
+
+def test_omp_num_threads_limits_and_does_not_raise_the_number_of_threads():
+    code = "print(cpu.get_num_threads())"
+    assert python(code, OMP_NUM_THREADS="1").stdout.split() == ["1"]
+    own = python(code).stdout
+    assert int(own) >= 1 and python(code, OMP_NUM_THREADS="1000").stdout == own
+
+
+# ---- random numbers
+
+
+@each_isa
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("key", [KEY, Key(0, 0, 0), Key(1 << 40, 1, 7)])
+def test_random_words_are_those_of_the_textbook(isa, threads, key):
+    cpu.set_isa(isa)
+    cl.set_num_threads(threads)
+    expected = REFERENCE.random_bits(key, 61 * 1024 + 5)
+    for n in (*range(71), 1023, 1024, 1025, expected.size):
+        words = COMPILED.random_bits(key, n)
+        assert words.dtype == np.uint32 and words.tobytes() == expected[:n].tobytes(), n
+
+
+@each_isa
+@each_dtype
+@pytest.mark.parametrize("threads", [1, 3])
+def test_dropout_keeps_what_the_words_say(isa, dtype, threads):
+    cpu.set_isa(isa)
+    cl.set_num_threads(threads)
+    words = REFERENCE.random_bits(KEY, 61 * 1024 + 5)
+    x = draw(np.random.default_rng(41), dtype, words.size)
+    x[::7], x[1::7] = np.nan, np.inf
+    exactly = words[5] / 2**32  # word 5 is kept at p = word / 2^32, and not half a step above
+    for p in (0.0, 0.3, 0.5, exactly, (words[5] + 0.5) / 2**32, 1 - 2.0**-40):
+        p = float(p)
+        keep = words.astype(np.float64) >= p * 2.0**32
+        for n in (*range(71), 1023, 1025) if p == 0.3 else (70, x.size):
+            y = COMPILED.dropout_forward(x[:n], p, KEY)
+            assert y.dtype == dtype
+            assert y.tobytes() == REFERENCE.dropout_forward(x[:n], p, KEY).astype(dtype).tobytes(), (p, n)
+            np.testing.assert_array_equal(y, np.where(keep[:n], x[:n] / x.dtype.type(1 - p), 0))
+    assert COMPILED.dropout_forward(np.ones(70, dtype), exactly, KEY)[5] != 0
+
+
+# ---- vector maths
+
+
+@functools.cache
+def grid(dtype):
+    limits = np.finfo(dtype)
+    special = [0.0, np.inf, np.nan, limits.tiny, limits.smallest_subnormal, limits.tiny / 8, limits.eps, limits.max]
+    special += [0.5, 0.625, 1, 17, 20, 36, 87.3, 88, 88.7, 88.8, 103.9, 104, 708.3, 709.7, 710, 744.4, 745, 746]
+    x = np.concatenate([special, np.geomspace(1e-8, 1, 400), np.linspace(0.001, 25, 3000), np.linspace(25, 760, 1500)])
+    with np.errstate(over="ignore"):
+        return np.concatenate([x, -x]).astype(dtype)
+
+
+def stable_sigmoid(x):
+    e = np.exp(-abs(x))
+    return np.where(x < 0, e, 1) / (1 + e)
+
+
+FUNCTIONS = {  # the kernel, and the same with long doubles
+    "exp": (lambda x: COMPILED.elu_backward(np.ones_like(x), x, 1.0), lambda x: np.exp(np.minimum(x, 0))),
+    "elu": (lambda x: COMPILED.elu_forward(x, 1.0), lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0)))),
+    "tanh": (lambda x: COMPILED.tanh_forward(x), np.tanh),
+    "sigmoid": (lambda x: COMPILED.sigmoid_forward(x), stable_sigmoid),
+    "softplus": (lambda x: COMPILED.softplus_forward(x), lambda x: np.maximum(x, 0) + np.log1p(np.exp(-abs(x)))),
+}
+
+
+@each_isa
+@each_dtype
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_are_exact_to_a_few_units_in_the_last_place(name, isa, dtype):
+    cpu.set_isa(isa)
+    function, exact = FUNCTIONS[name]
+    x = grid(dtype)
+    y = function(x)
+    with np.errstate(all="ignore"):
+        expected = exact(x.astype(np.longdouble))
+        rounded = expected.astype(dtype)
+        units = abs(y.astype(np.longdouble) - expected) / np.spacing(abs(rounded)).astype(np.longdouble)
+    finite = np.isfinite(rounded)
+    np.testing.assert_array_equal(y[~finite], rounded[~finite])
+    worst = int(np.where(finite, units, 0).argmax())
+    limit = 5 if dtype == "float32" else 8
+    assert units[worst] <= limit, f"{name}({x[worst]!r}) = {y[worst]!r}, exactly {expected[worst]!r}: {units[worst]} ulp"
+    assert np.isfinite(y[finite]).all()
+    for start in (1, 2, 3):  # in other lanes, and in the rest behind the last whole vector
+        np.testing.assert_array_equal(function(x[start : start + 61].copy()), y[start : start + 61])
+
+
+@each_isa
+@each_dtype
+def test_tanh_keeps_the_sign_of_zero_and_of_what_is_smallest(isa, dtype):
+    cpu.set_isa(isa)
+    x = np.array([0.0, -0.0, np.finfo(dtype).smallest_subnormal, -np.finfo(dtype).smallest_subnormal] * 5, dtype)
+    assert COMPILED.tanh_forward(x).tobytes() == x.tobytes()
+
+
+# ---- pool and norm
+
+WINDOWS = [  # kernel, stride, pads
+    ((2, 2), (2, 2), (0, 0, 0, 0)),
+    ((2, 2), (1, 1), (1, 0, 0, 1)),
+    ((3, 3), (1, 1), (1, 1, 1, 1)),
+    ((3, 3), (2, 2), (0, 1, 1, 0)),
+    ((3, 3), (2, 2), (0, 0, 0, 0)),
+]
+
+
+@functools.cache
+def pool_cases(dtype):
+    rng = np.random.default_rng(51)
+    cases = []
+    for width, (kernel, stride, pads) in itertools.product(range(1, 41), WINDOWS):
+        if width + pads[2] + pads[3] < kernel[1]:
+            continue
+        x = draw(rng, dtype, 2, 2, 5, width)
+        ties = np.round(x)  # many ties, and what no comparison is true for
+        ties[rng.random(x.shape) < 0.05] = np.nan
+        ties[rng.random(x.shape) < 0.05] = -np.inf
+        maxima = case("max_pool2d_forward", ties, kernel, stride, pads)
+        dy = draw(rng, dtype, *maxima.expected[0].shape)
+        inside = bool(width % 2)
+        cases += [
+            maxima,
+            case("max_pool2d_backward", dy, maxima.expected[1], x.shape, kernel, stride, pads),
+            case("avg_pool2d_forward", x, kernel, stride, pads, inside),
+            case("avg_pool2d_backward", dy, x.shape, kernel, stride, pads, inside),
+        ]
+    return cases
+
+
+@each_isa
+@each_dtype
+def test_pools_of_every_width(isa, dtype):
+    check(pool_cases(dtype), isa, dtype)
+
+
+@functools.cache
+def long_batch_norm(dtype, C):
+    rng = np.random.default_rng(61)
+    x = draw(rng, dtype, 2, C, 100_003) + np.asarray(3, dtype)
+    dy = (0.5 * x + draw(rng, dtype, *x.shape)).astype(dtype)
+    gamma, beta = np.linspace(0.5, 2, C).astype(dtype), np.ones(C, dtype)
+    moments = x.mean(axis=(0, 2), dtype=np.float64).astype(dtype), x.var(axis=(0, 2), dtype=np.float64).astype(dtype)
+    return [
+        case("batch_norm_forward", x, gamma, beta, 1e-5),
+        case("batch_norm_backward", dy, x, gamma, *moments, 1e-5),
+    ]
+
+
+@each_isa
+@each_dtype
+@pytest.mark.parametrize("C", [1, 3])
+def test_batch_norm_of_long_channels_does_not_depend_on_threads(isa, dtype, C):
+    cpu.set_isa(isa)
+    results = []
+    for threads in (1, 2, 3):
+        cl.set_num_threads(threads)
+        results.append([[y.tobytes() for y in outputs(COMPILED, c.kernel, c.arguments)] for c in long_batch_norm(dtype, C)])
+    assert results[0] == results[1] == results[2]
+    check(long_batch_norm(dtype, C), isa, dtype)
