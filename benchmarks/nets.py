@@ -75,5 +75,5 @@ def _translate(layer, torch):
     if isinstance(layer, nn.BatchNorm2d):
         return kind(layer.num_features)
     if isinstance(layer, nn.MaxPool2d):
-        return kind(layer.kernel_size)
+        return kind(2)
     return kind()

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from cnnlib.random import Key
+
 rng = np.random.default_rng(0)
 
 
@@ -242,7 +244,7 @@ def _dropout():
         tx = torch.from_numpy(x)
         return lambda: torch.nn.functional.dropout(tx, 0.5)
 
-    return _both("dropout", lambda k: lambda: k.dropout_forward(x, 0.5, (0, 1, 0)), theirs)
+    return _both("dropout", lambda k: lambda: k.dropout_forward(x, 0.5, Key(0, 1, 0)), theirs)
 
 
 def _cross_entropy():

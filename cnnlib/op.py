@@ -227,6 +227,8 @@ def _as_arrays(op: type[Op], inputs: tuple) -> list:
             if a.dtype.kind == "f" and a.dtype is not dtype:
                 if dtype is None:
                     dtype = a.dtype
+                    if dtype.char not in "fd" or not dtype.isnative:
+                        raise _unusable_type(op, len(arrays), dtype)
                 elif a.dtype != dtype:
                     raise _mixed_types(op, inputs)
             if op.contiguous and not a.flags.c_contiguous:
@@ -243,6 +245,11 @@ def _number(number: Any, dtype: Any, like: Any) -> Any:
     if dtype is None:
         dtype = like.dtype if like is not None and like.dtype.kind in "iu" and isinstance(number, int) else np.float32
     return xp_of(like).asarray(number, dtype=dtype)
+
+
+def _unusable_type(op: type[Op], i: int, dtype: Any) -> DtypeError:
+    name = op.argument(i)
+    return DtypeError(f"{op.name()}: {name} must be float32 or float64, got {dtype}. Cast it: {name}.astype('float32').")
 
 
 def _mixed_types(op: type[Op], inputs: tuple) -> DtypeError:
@@ -298,6 +305,8 @@ def _checked_output(op: type[Op], ctx: Context, y: Any, dtype: Any) -> Any:
             f"A NumPy float64 scalar in the formula, or an integer array beside a float one, does this: use Python floats, "
             f"cast integers with .astype('{dtype}')."
         )
+    if dtype is None and op.keeps_dtype and y.dtype == np.float64:
+        return ctx.xp.asarray(y, dtype=np.float32)  # of integers: float32 is the default
     if type(y) is np.ndarray or not isinstance(y, np.generic):
         return y
     return np.asarray(y)  # a reduction to one number gives a NumPy scalar

@@ -139,9 +139,16 @@ class Optimizer:
             state = self.state[i]
             if not state:
                 state.update(step=0, **self.new_state(p))
+            elif self._moved(p, state):
+                state.update({name: to_device(a, p.device).astype(p.dtype) for name, a in state.items() if name != "step"})
             state["step"] += 1
             self.update(kernels_for(p.data, scene), p.data, dw, state)
             p.version += 1
+
+    @staticmethod
+    def _moved(p: Parameter, state: dict[str, Any]) -> bool:
+        """Whether ``Module.to`` gave the parameter another dtype or device after its state was made."""
+        return any(a.dtype != p.data.dtype or xp_of(a) is not xp_of(p.data) for name, a in state.items() if name != "step")
 
     def _gradient(self, i: int, p: Parameter) -> Any:
         dw = p.grad
@@ -264,7 +271,7 @@ class Adagrad(Optimizer):
             self._check(setting, getattr(self, setting) >= 0.0, "be >= 0")
 
     def new_state(self, p):
-        return {"square_sum": _zeros(p) + self.initial_accumulator_value}
+        return {"square_sum": xp_of(p.data).full_like(p.data, self.initial_accumulator_value)}
 
     def update(self, kernels, w, dw, state):
         lr = self.lr / (1.0 + (state["step"] - 1) * self.lr_decay)

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cnnlib.errors import ValueRangeError
+
 STREAMS = ("init", "dropout", "data", "sampling")
 
 
@@ -33,8 +35,8 @@ _calls = dict.fromkeys(STREAMS, 0)
 def manual_seed(seed: int) -> None:
     """Start every stream anew from ``seed`` (0 … 2⁶⁴ − 1). The same seed gives the same run, bit for bit."""
     global _seed
-    if not 0 <= int(seed) < 2**64:
-        raise ValueError(f"manual_seed: seed must be in 0 … 2**64 - 1, got {seed}.")
+    if not hasattr(seed, "__index__") or not 0 <= int(seed) < 2**64:
+        raise ValueRangeError(f"manual_seed: seed must be a whole number in 0 … 2**64 - 1, got {seed!r}.")
     _seed = int(seed)
     _calls.update(dict.fromkeys(STREAMS, 0))
 

@@ -65,3 +65,28 @@ def test_streams_and_backend_are_as_before_and_the_result_is_json():
     result = compare(models.LeNet5, X, Y, repeats=1)
     assert cl.random.get_state() == before and cl.backend() == backend
     assert json.loads(json.dumps(result.as_dict()))["agree"] is True
+
+
+def test_a_tie_that_rounding_decides_is_not_called_a_disagreement(monkeypatch):
+    import cnnlib.backends as backends
+
+    reference = backends.REFERENCE
+    nudged = backends.KernelSet(**{**vars(reference), "name": "cpu"})
+
+    def one_unit_in_the_last_place_off(x, w, b, *geometry):
+        y = reference.conv2d_forward(x, w, b, *geometry)
+        if y.dtype == np.float32 and y.shape[1] == 1:
+            y[:, :, 0, 0] = np.nextafter(y[:, :, 0, 0], np.float32(-100.0))
+        return y
+
+    nudged.conv2d_forward = one_unit_in_the_last_place_off
+    monkeypatch.setitem(backends._loaded, "cpu", nudged)
+    monkeypatch.setattr("cnnlib.compare.usable", lambda: {"reference": None, "cpu": None})
+
+    def make():  # a constant picture: every window of the pooling is a tie
+        return cl.nn.Sequential(cl.nn.Conv2d(1, 1, 1), cl.nn.MaxPool2d(2), cl.nn.Flatten(), cl.nn.Linear(2500, 2))
+
+    x = np.ones((1, 1, 100, 100), np.float32)
+    result = compare(make, x, np.array([1]), repeats=1)
+    assert result.worst > 0.1 and result.ties and result.agree
+    assert any("a tie in max pooling" in line for line in result.lines())

@@ -314,3 +314,14 @@ def test_importing_the_engine_first_by_any_door_works():
     """tensor.py and ops import each other; whichever comes first must not matter."""
     for module in ("tensor", "op", "ops.conv", "nn.module", "backends.shadow", "gradcheck"):
         subprocess.run([sys.executable, "-c", f"import cnnlib.{module}"], check=True, capture_output=True, timeout=120)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "g", ">f4", ">f8"])
+@pytest.mark.parametrize("function", [ops.relu, ops.exp, ops.softmax, ops.sum], ids=lambda f: f.__name__)
+def test_other_float_types_are_refused_before_a_kernel_sees_them(function, dtype):
+    with pytest.raises(DtypeError, match=rf"{function.__name__}: x must be float32 or float64, got .* Cast it: x.astype"):
+        function(np.ones((4, 5), dtype))
+
+
+def test_integers_average_to_float32():
+    assert Tensor([1, 2]).mean().dtype == np.float32 and (Tensor([1, 2]) / 2).dtype == np.float32

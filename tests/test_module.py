@@ -7,7 +7,7 @@ import pytest
 
 import cnnlib as cl
 from cnnlib import Parameter, Tensor, nn
-from cnnlib.errors import CheckpointError, CnnlibError
+from cnnlib.errors import CheckpointError, CnnlibError, ValueRangeError
 
 
 class Net(nn.Module):
@@ -407,3 +407,24 @@ def test_a_hook_may_remove_itself_while_hooks_run(net):
     net(ones(5, 4))
     net(ones(5, 4))
     assert seen == ["once", "always", "always"]
+
+
+def test_a_plain_list_of_layers_warns_that_they_will_not_learn():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = [nn.Linear(2, 2)]
+
+    with pytest.warns(UserWarning, match="Net.layers is a plain list: .* Use nn.ModuleList"):
+        Net()
+
+
+@pytest.mark.parametrize("settings", [{"groups": 0}, {"in_channels": -1}, {"out_channels": 0}, {"in_channels": 2.0}], ids=str)
+@pytest.mark.parametrize("layer", [nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d])
+def test_numbers_of_channels_and_groups_must_be_positive(layer, settings):
+    with pytest.raises(ValueRangeError, match=rf"{layer.__name__}: {next(iter(settings))} must be a whole number >= 1, got"):
+        layer(**{"in_channels": 2, "out_channels": 4, "kernel_size": 3, **settings})
+
+
+def test_a_signal_layer_takes_tuples_of_one_as_in_pytorch():
+    assert nn.Conv1d(1, 4, (3,), (2,))(np.ones((1, 1, 9), np.float32)).shape == (1, 4, 4)

@@ -592,3 +592,29 @@ def test_a_resumed_schedule_goes_on_as_it_would_have(make):
     resumed = make(again)
     resumed.load_state_dict({k: np.asarray(v) for k, v in schedule_state.items()})
     assert rates(resumed, 8) == whole[4:]
+
+
+@pytest.mark.parametrize("kind", [optim.Adam, optim.Adagrad, optim.RMSprop])
+def test_the_state_follows_a_parameter_to_another_dtype(kind):
+    w, wide = cl.Parameter(np.ones(5, np.float32)), cl.Parameter(np.ones(5))
+    for p, dtype in ((w, "float32"), (wide, "float64")):
+        optimizer = kind([p])
+        for turn in range(2):
+            p.grad = np.full(5, 0.5, p.dtype)
+            optimizer.step()
+            if turn == 0 and dtype == "float32":
+                p.data = p.data.astype(np.float64)  # as Module.to does
+        assert all(a.dtype == np.float64 for name, a in optimizer.state[0].items() if name != "step")
+    np.testing.assert_allclose(w.data, wide.data, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [optim.SGD, optim.Adagrad, optim.RMSprop, optim.Adam, optim.AdamW])
+def test_a_parameter_without_axes_learns(kind):
+    w = cl.Parameter(5.0)
+    optimizer = kind([w], lr=0.1)
+    for _ in range(3):
+        w.grad = None
+        (w * w).backward()
+        optimizer.step()
+    assert w.shape == () and float(w.data) < 5.0
+    assert all(isinstance(a, np.ndarray) and a.any() for name, a in optimizer.state[0].items() if name != "step")

@@ -147,7 +147,7 @@ def test_the_state_goes_back():
     assert state == {"seed": 2**64 - 1, "init": 0, "dropout": 0, "data": 0, "sampling": 1}
 
 
-@pytest.mark.parametrize("seed", [-1, 2**64])
+@pytest.mark.parametrize("seed", [-1, 2**64, 1.5])
 def test_a_seed_out_of_range_is_refused(seed):
-    with pytest.raises(ValueError, match="seed must be in 0 … "):
+    with pytest.raises(ValueError, match="seed must be a whole number in 0 … "):
         cl.manual_seed(seed)

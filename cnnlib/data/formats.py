@@ -101,10 +101,9 @@ def read_cifar(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
 
 def open_unzipped(path: Path) -> BinaryIO:
     """The file for reading, through gzip if it is gzipped."""
-    file = path.open("rb")
-    gzipped = file.read(2) == b"\x1f\x8b"  # by content: an unpacked file may have kept its .gz name, and the reverse
-    file.seek(0)
-    return gzip.GzipFile(fileobj=file, mode="rb") if gzipped else file  # type: ignore[return-value]
+    with path.open("rb") as file:
+        gzipped = file.read(2) == b"\x1f\x8b"  # by content: an unpacked file may have kept its .gz name, and the reverse
+    return gzip.open(path, "rb") if gzipped else path.open("rb")  # type: ignore[return-value]
 
 
 def _read(file: BinaryIO, path: Path, start: int, length: int, what: str) -> bytes:

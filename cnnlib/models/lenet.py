@@ -16,6 +16,8 @@ The paper's are the layers with their sizes, and the weights shared over the pic
 two), full connections in c3 where the paper left some out (1,516 parameters), and softmax with cross-entropy where the
 paper measured distances to drawn characters. c5 is a 5×5 convolution in the paper: on 5×5 maps that is a full connection.
 
+Weights start uniform with variance 1 / fan-in, biases at 0 (LeCun et al., "Efficient BackProp", 1998).
+
 Source: lecture: convolutional networks, LeNet; LeCun, Bottou, Bengio & Haffner, "Gradient-based learning applied to
 document recognition", 1998.
 """
@@ -71,6 +73,9 @@ class LeNet5(nn.Sequential):
         self.f6 = nn.Linear(120, 84)
         self.act6 = nonlinear()
         self.output = nn.Linear(84, num_classes)
+        for layer in (self.c1, self.c3, self.c5, self.f6, self.output):
+            layer.weight.set(nn.init.lecun_uniform(layer.weight.shape))
+            layer.bias.set(0.0)
 
     def forward(self, x):
         if x.shape[1:] != self.input_shape:

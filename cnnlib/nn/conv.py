@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cnnlib import ops
-from cnnlib.errors import ShapeError
+from cnnlib.errors import ShapeError, ValueRangeError
 from cnnlib.nn import init
 from cnnlib.nn.module import Module
 from cnnlib.ops.arguments import pair
@@ -27,10 +27,19 @@ class _Conv(Module):
 
 
 def _check(name, in_channels, out_channels, groups):
+    counts = {"in_channels": in_channels, "out_channels": out_channels, "groups": groups}
+    for setting, count in counts.items():
+        if not isinstance(count, int) or count < 1:
+            raise ValueRangeError(f"{name}: {setting} must be a whole number >= 1, got {count!r}.")
     if in_channels % groups or out_channels % groups:
         raise ShapeError(
             f"{name}: groups = {groups} must divide in_channels = {in_channels} and out_channels = {out_channels}."
         )
+
+
+def _single(value):
+    """``(3,)`` -> ``3``: the other form that PyTorch takes for signals."""
+    return value[0] if isinstance(value, (tuple, list)) and len(value) == 1 else value
 
 
 class Conv2d(_Conv):
@@ -57,6 +66,7 @@ class Conv1d(_Conv):
 
     def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, bias=True):
         _check("Conv1d", in_channels, out_channels, groups)
+        kernel_size, stride, padding, dilation = map(_single, (kernel_size, stride, padding, dilation))
         shape = (out_channels, in_channels // groups, kernel_size)
         super().__init__(
             in_channels, out_channels, shape, bias, stride=stride, padding=padding, dilation=dilation, groups=groups

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -92,6 +93,12 @@ class Module:
             value.name = value.name or name
         elif isinstance(value, Module):
             self._modules[name] = value
+        elif isinstance(value, (list, tuple)) and any(isinstance(v, (Module, Parameter)) for v in value):
+            warnings.warn(
+                f"{type(self).__name__}.{name} is a plain list: what is in it does not belong to the model and will not learn. "
+                "Use nn.ModuleList or nn.Sequential.",
+                stacklevel=2,
+            )
         object.__setattr__(self, name, value)
 
     def __getattr__(self, name: str) -> Any:  # only called for what is not there

@@ -231,8 +231,8 @@ def _transposed_geometry(x, w, b, stride, padding, output_padding, groups, dilat
     if b is not None:
         check_shape(op, "b", b, (F,), "one bias per output channel")
     ph, pw = pair(op, "padding", padding, smallest=0)
-    if any(e >= max(s, d) for e, s, d in zip(extra, stride, dilation, strict=True)):
-        raise ValueRangeError(f"{op}: output_padding {extra} must be smaller than stride {stride} or dilation {dilation}.")
+    if any(e >= s for e, s in zip(extra, stride, strict=True)):
+        raise ValueRangeError(f"{op}: output_padding {extra} must be smaller than stride {stride}.")
     H, W = (
         (n - 1) * s - 2 * p + d * (k - 1) + e + 1
         for n, s, p, d, k, e in zip(x.shape[2:], stride, (ph, pw), dilation, w.shape[2:], extra, strict=True)

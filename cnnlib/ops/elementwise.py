@@ -5,7 +5,7 @@ Source: lecture: backpropagation (automatic differentiation).
 
 from __future__ import annotations
 
-from cnnlib.errors import ShapeError
+from cnnlib.errors import ShapeError, ValueRangeError
 from cnnlib.op import Op
 
 
@@ -322,6 +322,8 @@ def sqrt(x):
 
 def clip(x, low, high):
     """x limited to low … high; the adjoint passes where x was inside."""
+    if not low <= high:
+        raise ValueRangeError(f"clip: low must not be above high, got low = {low}, high = {high}.")
     return Clip.apply(x, low=float(low), high=float(high))
 
 

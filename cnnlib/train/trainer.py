@@ -330,8 +330,9 @@ class Trainer:
         where = f"interrupted in epoch {self.epoch + 1}, after {self.batch} of {len(self.loader)} batches"
         if self.last_saved is None:
             return f"{where}; no checkpoint was written (callbacks=[Checkpoint(folder)] writes them)."
-        path, epoch, step = self.last_saved
-        return f"{where}; fit(..., resume={str(path)!r}) goes on from there ({epoch} epochs, {step} steps done)."
+        path, _, step = self.last_saved
+        lost = f"{self.step - step} batches since then will be repeated" if self.step > step else "nothing is lost"
+        return f"{where}; {path} goes on from step {step}: {lost}."
 
 
 _resolve = metrics.resolve  # under this name because Trainer.__init__ has an argument called metrics

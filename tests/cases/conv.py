@@ -127,4 +127,10 @@ ERRORS = [
         ValueRangeError,
         "output_padding (2, 2) must be smaller than stride (2, 2)",
     ),
+    ErrorCase(
+        "transposed: output_padding of a dilated kernel",
+        lambda: ops.conv_transpose2d(zeros(1, 1, 4, 4), zeros(1, 1, 3, 3), stride=1, output_padding=1, dilation=2),
+        ValueRangeError,
+        "output_padding (1, 1) must be smaller than stride (1, 1)",
+    ),
 ]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from cnnlib import ops
-from cnnlib.errors import DtypeError, ShapeError
+from cnnlib.errors import DtypeError, ShapeError, ValueRangeError
 from tests.cases import Case, ErrorCase
 
 CASES = [
@@ -29,6 +29,12 @@ CASES = [
 ]
 
 ERRORS = [
+    ErrorCase(
+        "clip bounds",
+        lambda: ops.clip(np.ones(2), 2, 1),
+        ValueRangeError,
+        "clip: low must not be above high, got low = 2, high = 1",
+    ),
     ErrorCase(
         "broadcast", lambda: ops.add(np.ones((2, 3)), np.ones(4)), ShapeError, "add: shapes (2, 3) and (4,) do not broadcast"
     ),

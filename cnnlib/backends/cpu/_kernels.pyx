@@ -35,9 +35,13 @@ cdef extern from "kernels.h":
 
 
 # ---- helpers of every family ------------------------------------------------------------------------------------------
-cdef inline const kernel_table *table(ndarray a) noexcept:
+cdef inline const kernel_table *table(ndarray a) except NULL:
     """The kernels for the dtype of a."""
-    return cnn_f32 if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT32 else cnn_f64
+    if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT32:
+        return cnn_f32
+    if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT64:
+        return cnn_f64
+    raise TypeError(f"the compiled kernels take float32 and float64, got {a.dtype}")
 
 cdef inline void *ptr(ndarray a) noexcept:
     """The data, whether a is read-only or not: declare it `const void *` for inputs."""
