@@ -73,9 +73,8 @@ class LeNet5(nn.Sequential):
         self.f6 = nn.Linear(120, 84)
         self.act6 = nonlinear()
         self.output = nn.Linear(84, num_classes)
-        for layer in (self.c1, self.c3, self.c5, self.f6, self.output):
-            layer.weight.set(nn.init.lecun_uniform(layer.weight.shape))
-            layer.bias.set(0.0)
+        for p in self.parameters():
+            p.set(nn.init.lecun_uniform(p.shape) if p.ndim > 1 else 0.0)
 
     def forward(self, x):
         if x.shape[1:] != self.input_shape:
