@@ -147,12 +147,20 @@ def test_same_seed_same_run_and_resume_changes_nothing(run):
     run("train", "mlp", "--data", "digits", "--epochs", 1, "--seed", 3, "--out", "c")
     code, text, _ = run("train", "mlp", "--data", "digits", "--epochs", 2, "--seed", 3, "--out", "c", "--resume")
     assert code == 0 and "resumed from" in text
+
     a, b, c = (cl.train.load(folder).model for folder in "abc")
     for name, value in a.items():
         np.testing.assert_array_equal(value, b[name])
         np.testing.assert_array_equal(value, c[name])
     saved = cl.train.load("a")
     assert saved.name == "mlp" and saved.classes == tuple("0123456789")
+
+
+def test_a_resumed_run_keeps_its_own_settings(run):
+    options = ("train", "mlp", "--data", "digits", "--out", "own")
+    assert run(*options, "--epochs", 1, "--batch-size", 100, "--seed", 5, "--optimizer", "sgd")[0] == 0
+    code, text, err = run(*options, "--epochs", 2, "--resume")
+    assert code == 0 and "resumed from" in text and "batch_size" not in err and "seed" not in err
 
 
 def test_every_optimizer_trains(run):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cnnlib import optim
-from tests.test_optim import parameter
+from tests.test_optim import each_dtype, parameter, sgd
 
 # ---- clipping
 

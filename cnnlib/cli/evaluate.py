@@ -33,6 +33,8 @@ def command(checkpoint, spec, label, part, batch_size, picture, as_json, backend
     from cnnlib.cli.hardware import choose_hardware
     from cnnlib.cli.saved import Trained
 
+    if picture and not picture.lower().endswith((".png", ".pdf", ".svg")):
+        raise click.BadParameter(f"{picture!r} should end in .png, .pdf or .svg.", param_hint="--picture")
     choose_hardware(backend, device, threads)
     trained = Trained(checkpoint, device)
     samples = _samples(spec, part, trained, label)

@@ -41,12 +41,10 @@ class Stopped(click.ClickException):
 @click.option(
     "--epochs", type=COUNT, metavar="N", default=5, show_default=True, help="In all, those before a --resume included."
 )
-@click.option("--batch-size", type=COUNT, metavar="N", default=64, show_default=True)
-@click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), default="adam", show_default=True)
+@click.option("--batch-size", type=COUNT, metavar="N", help="[default: 64, or the resumed run's]")
+@click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), help="[default: adam, or the resumed run's]")
 @click.option("--lr", type=PositiveNumber(), help="Learning rate.  [default: usual for the optimizer]")
-@click.option(
-    "--seed", type=SEED, metavar="N", default=0, show_default=True, help="The same seed gives the same run, bit for bit."
-)
+@click.option("--seed", type=SEED, metavar="N", help="The same seed, the same run.  [default: 0, or the resumed run's]")
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -78,6 +76,10 @@ def command(
             "--resume goes on with the run's own learning rate: leave --lr away.", click.get_current_context()
         )
     out = _folder(out, resume, model, spec)
+    usual = _settings_of(out) if resume else {"batch_size": 64, "optimizer": "adam", "seed": 0}
+    batch_size = usual["batch_size"] if batch_size is None else batch_size
+    optimizer = optimizer or usual["optimizer"]
+    seed = usual["seed"] if seed is None else seed
     train, test = load_split(spec, kind.picture_size, label=label, channels=channels, skip_unreadable=skip_unreadable)
     cl.manual_seed(seed)
     options = kind.options_for(train.x.shape[1:], len(train.classes))
@@ -116,6 +118,19 @@ def _folder(out: Path | None, resume: bool, model: str, spec: str) -> Path:
     if (out / LAST).exists():
         raise CheckpointError(f"{out}: holds a run already: --resume goes on with it, another --out starts a new one.")
     return out
+
+
+def _settings_of(out: Path) -> dict[str, Any]:
+    """What the run in ``out`` was started with."""
+    from cnnlib.errors import CheckpointError
+    from cnnlib.train import load
+
+    saved = load(out)
+    if saved.training is None:
+        raise CheckpointError(f"{saved.path}: holds a model but no training to resume.")
+    names = {kind: name for name, (kind, _, _) in OPTIMIZERS.items()}
+    data = saved.training["data"]
+    return {"batch_size": data["batch_size"], "seed": data["seed"], "optimizer": names[saved.training["optimizer"]]}
 
 
 def _optimizer(name: str, net: Any, lr: float | None) -> Any:
