@@ -178,3 +178,18 @@ def test_lenet5_trains_in_float32_only():
         ops.cross_entropy(net(np.ones((2, 1, 32, 32), np.float32)), np.array([1, 2])).backward()
     arrays = [a for e in t for a in (*e.outputs, *e.grads.values()) if a is not None]
     assert arrays and all(a.dtype == np.float32 for a in arrays)
+
+
+@pytest.mark.parametrize("name", ["mlp", "lenet5", "linear_svm"])
+def test_a_training_step_leaves_no_float64_on_the_tape(name):
+    kind = models.get(name)
+    shape = (1, 32, 32) if name == "lenet5" else (64,)
+    net = models.create(name, **kind.options_for(shape, 10))
+    x = np.random.default_rng(0).normal(size=(4, *shape)).astype(np.float32)
+    with cl.trace() as t:
+        kind.criterion()(net(x), np.array([0, 3, 9, 3])).backward()
+    assert len(t) > 1
+    for entry in t:
+        arrays = [*entry.inputs.values(), *entry.outputs, *entry.dys, *entry.grads.values(), *entry.saved.values()]
+        assert not [a for a in arrays if getattr(a, "dtype", None) == np.float64], entry.name
+    assert all(p.grad.dtype == np.float32 for p in net.parameters())
