@@ -206,6 +206,19 @@ def test_a_result_of_another_shape_disagrees_even_where_it_broadcasts(shape):
         pass
 
 
+@pytest.mark.parametrize("name", ["softmax_backward", "log_softmax_backward"])
+def test_a_result_that_cancels_is_no_false_alarm_and_a_thousandth_of_dy_is_found(name):
+    kernel = getattr(REFERENCE, name)
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        x, dy = rng.standard_normal((2, 1, 2)).astype(np.float32)
+        y = REFERENCE.log_softmax_forward(x) if name.startswith("log") else REFERENCE.softmax_forward(x)
+        y64 = kernel(dy.astype(np.float64), y.astype(np.float64))
+        allowed = bound(name, kernel, (dy, y), y64, np.float32)
+        assert first_difference(kernel(dy, y), y64, allowed) is None
+        assert first_difference(y64 + 1e-3 * abs(dy).max(), y64, allowed) is not None
+
+
 def test_nothing_disagrees_in_empty_results():
     assert first_difference(np.zeros((0, 3), "float32"), np.zeros((0, 3)), 1e-3) is None
 

@@ -29,6 +29,10 @@ BILINEAR = frozenset(
 )
 
 
+# Differences of terms as large as dy, their first argument: the result may be much smaller than what was rounded.
+CANCELLING = frozenset(["softmax_backward", "log_softmax_backward"])
+
+
 def in_float64(value: Any) -> Any:
     """Float arrays as float64 copies, everything else unchanged."""
     return value.astype(np.float64) if _is_float(value) else value
@@ -44,7 +48,9 @@ def bound(name: str, reference: Callable, arguments: tuple, y64: Any, dtype: Any
         terms = reference(*(in_float64(a) * 0.0 + 1.0 if _is_float(a) else a for a in arguments))
         root_k = float(max(1.0, terms.max(initial=1.0))) ** 0.5
         return unit * (magnitude + root_k * abs(y64)) + _tiny(dtype)
-    largest = float(abs(y64).max(initial=0.0, where=np.isfinite(y64)))
+    largest = _largest(y64)
+    if name in CANCELLING:
+        largest = max(largest, _largest(arguments[0]))
     return unit * largest + _tiny(dtype)
 
 
@@ -66,6 +72,10 @@ def first_difference(y: Any, y64: Any, allowed: Any) -> tuple[tuple[int, ...], f
     index = np.unravel_index(int(excess.argmax()), excess.shape)
     scale = float(abs(y64).max(initial=0.0)) or 1.0
     return tuple(int(i) for i in index), float(difference[index]) / scale
+
+
+def _largest(a: Any) -> float:
+    return float(abs(a).max(initial=0.0, where=np.isfinite(a)))
 
 
 def _is_float(value: Any) -> bool:
