@@ -55,6 +55,15 @@ class check_finite(Changed):
         super().__init__(check_finite=True)
 
 
+class Edge:
+    """An input that is output ``index`` of the operation ``ctx``, without its values."""
+
+    __slots__ = ("ctx", "dtype", "index", "shape")
+
+    def __init__(self, ctx: Context, index: int, shape: tuple[int, ...], dtype: Any):
+        self.ctx, self.index, self.shape, self.dtype = ctx, index, shape, dtype
+
+
 class Context:
     """What one run of an operation binds at forward and keeps for backward.
 
@@ -186,7 +195,7 @@ class Op:
             ctx.sequence = next(_sequence)
             ctx.recorder = state.recorder
             ctx.check_finite = state.check_finite
-            ctx.inputs = inputs
+            ctx.inputs = tuple([_on_tape(t) for t in inputs])
             ctx.outputs = len(outputs) if several else 1
             ctx.versions = [t.version if isinstance(t, Parameter) else 0 for t in inputs]
         if several:
@@ -196,6 +205,18 @@ class Op:
         if state.recorder is not None:
             state.recorder.forward(ctx, inputs, arrays, outputs if several else (outputs,), started)
         return result
+
+
+def _on_tape(t: Any) -> Any:
+    """What the tape keeps of an input: a leaf itself, of what an operation made only where; the rest needs no adjoint.
+
+    So the values of an intermediate result live as long as some operation saved them, or the caller holds the tensor.
+    """
+    if not isinstance(t, Tensor):
+        return None
+    if t.ctx is not None:
+        return Edge(t.ctx, t.index, t.data.shape, t.data.dtype)
+    return t if t.requires_grad or isinstance(t, Parameter) else None
 
 
 def _output(ctx: Context, index: int, y: Any, recorded: bool) -> Tensor:

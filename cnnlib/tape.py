@@ -20,7 +20,7 @@ from cnnlib.errors import DtypeError, GraphError, NonFiniteError, ShapeError
 from cnnlib.tensor import Parameter, Tensor
 
 if TYPE_CHECKING:
-    from cnnlib.op import Context
+    from cnnlib.op import Context, Edge
 
 
 def backward(root: Tensor, dy: Any = None, retain: bool = False) -> None:
@@ -72,14 +72,14 @@ def _tape(root: Context | None) -> list[Context]:
                 "pass retain=True to the first one to go back twice."
             )
         for t in ctx.inputs:
-            if isinstance(t, Tensor) and t.ctx is not None and id(t.ctx) not in seen:
+            if t is not None and t.ctx is not None and id(t.ctx) not in seen:
                 seen[id(t.ctx)] = t.ctx
                 stack.append(t.ctx)
     return sorted(seen.values(), key=lambda ctx: -ctx.sequence)
 
 
 def _walk(root: Tensor, seed: Any, leaves: dict, retain: bool) -> None:
-    pending: dict[tuple[int, int], tuple[Tensor, Any, bool]] = {}  # (operation, output) -> its adjoint so far
+    pending: dict[tuple[int, int], tuple[Tensor | Edge, Any, bool]] = {}  # (operation, output) -> its adjoint so far
     _accumulate(pending, (id(root.ctx), root.index), root, seed, False)
     for ctx in _tape(root.ctx):
         dys = [_arrived(pending, ctx, i) for i in range(ctx.outputs)]
@@ -115,7 +115,7 @@ def _adjoints(ctx: Context, dys: list) -> list:
     return dxs
 
 
-def _accumulate(grads: dict, key: Any, tensor: Tensor, dx: Any, owned: bool) -> None:
+def _accumulate(grads: dict, key: Any, tensor: Tensor | Edge, dx: Any, owned: bool) -> None:
     """grads[key] += dx, in place only in a buffer that nobody else holds."""
     if key not in grads:
         grads[key] = (tensor, dx, owned)
@@ -180,21 +180,20 @@ def _checked_adjoints(ctx: Context, dxs: Any, dys: list) -> list:
     ]
 
 
-def _checked_adjoint(ctx: Context, i: int, t: Tensor, dx: Any, dys: list) -> Any:
+def _checked_adjoint(ctx: Context, i: int, t: Tensor | Edge, dx: Any, dys: list) -> Any:
     """dx with the shape and dtype of the input that it belongs to, or an error that names it."""
     if not hasattr(dx, "flags"):
         raise DtypeError(f"{ctx.where()}: backward must return arrays, got {type(dx).__name__} for d{ctx.op.argument(i)}.")
-    x = t.data
-    if dx.shape != x.shape:
+    if dx.shape != t.shape:
         if not ctx.op.broadcasts:
             raise ShapeError(
                 f"{ctx.where()}: backward returned d{ctx.op.argument(i)} of shape {dx.shape}, "
-                f"expected the shape of {ctx.op.argument(i)}, {x.shape}."
+                f"expected the shape of {ctx.op.argument(i)}, {t.shape}."
             )
-        dx = unbroadcast(dx, x.shape)
-    if dx.dtype is not x.dtype and dx.dtype != x.dtype:
+        dx = unbroadcast(dx, t.shape)
+    if dx.dtype is not t.dtype and dx.dtype != t.dtype:
         raise DtypeError(
-            f"{ctx.where()}: backward returned d{ctx.op.argument(i)} as {dx.dtype}, expected {x.dtype}. "
+            f"{ctx.where()}: backward returned d{ctx.op.argument(i)} as {dx.dtype}, expected {t.dtype}. "
             "A NumPy float64 scalar in the formula does this: use Python floats."
         )
     if ctx.check_finite and not bool(ctx.xp.isfinite(dx).all()):

@@ -1,6 +1,7 @@
 """The tape: several outputs, order, sums, stale parameters, and what backward refuses."""
 
 import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -344,3 +345,15 @@ def test_saving_under_a_name_of_the_engine_is_refused_or_works(name):
         return
     y.sum().backward()
     np.testing.assert_array_equal(x.grad, [3.0])
+
+
+def test_the_tape_does_not_keep_values_that_no_operation_saved():
+    """negative saves nothing: its input's array lives as long as somebody else wants it, and backward still works."""
+    x = cl.Tensor([1.0, 2.0], requires_grad=True)
+    middle = ops.negative(x)
+    values = weakref.ref(middle.data)
+    y = ops.negative(middle)
+    del middle
+    assert values() is None
+    y.sum().backward()
+    np.testing.assert_array_equal(x.grad, [1.0, 1.0])
