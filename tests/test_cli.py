@@ -1,6 +1,8 @@
 """The command line: what it prints, where, and with which exit code, also for those who misuse it."""
 
+import csv
 import json
+import math
 import os
 import signal
 import subprocess
@@ -161,6 +163,23 @@ def test_a_resumed_run_keeps_its_own_settings(run):
     assert run(*options, "--epochs", 1, "--batch-size", 100, "--seed", 5, "--optimizer", "sgd")[0] == 0
     code, text, err = run(*options, "--epochs", 2, "--resume")
     assert code == 0 and "resumed from" in text and "batch_size" not in err and "seed" not in err
+
+
+def test_a_cosine_schedule_ends_at_zero_and_goes_on_when_resumed(run):
+    def rows(folder):
+        return list(csv.DictReader(Path(folder, "history.csv").open()))
+
+    options = ("train", "mlp", "--data", "digits", "--epochs", 3)
+    assert run(*options, "--schedule", "cosine", "--out", "whole")[0] == 0
+    rates = [float(row["lr"]) for row in rows("whole")]
+    steps = 3 * 23  # 1,437 digits to learn from in batches of 64
+    expected = [1e-3 * (1 + math.cos(math.pi * done / steps)) / 2 for done in (23, 46, 69)]
+    np.testing.assert_allclose(rates, expected, atol=1e-12)
+
+    assert run("train", "mlp", "--data", "digits", "--epochs", 1, "--schedule", "cosine", "--out", "part")[0] == 0
+    code, _, err = run(*options, "--out", "part", "--resume")
+    assert code == 0 and "LRSchedule" not in err
+    assert float(rows("part")[-1]["lr"]) == pytest.approx(0, abs=1e-12)
 
 
 def test_every_optimizer_trains(run):

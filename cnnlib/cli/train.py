@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,11 @@ class Stopped(click.ClickException):
 @click.option("--batch-size", type=COUNT, metavar="N", help="[default: 64, or the resumed run's]")
 @click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), help="[default: adam, or the resumed run's]")
 @click.option("--lr", type=PositiveNumber(), help="Learning rate.  [default: usual for the optimizer]")
+@click.option(
+    "--schedule",
+    type=click.Choice(["constant", "cosine"]),
+    help="cosine: the learning rate falls to 0 over --epochs.  [default: constant, or the resumed run's]",
+)
 @click.option("--seed", type=SEED, metavar="N", help="The same seed, the same run.  [default: 0, or the resumed run's]")
 @click.option(
     "--out",
@@ -55,7 +61,7 @@ class Stopped(click.ClickException):
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out.")
 @hardware_options
 def command(
-    model, spec, label, channels, skip_unreadable, epochs, batch_size, optimizer, lr, seed, out, save_every, resume,
+    model, spec, label, channels, skip_unreadable, epochs, batch_size, optimizer, lr, schedule, seed, out, save_every, resume,
     backend, device, threads,
 ) -> None:  # fmt: skip
     """Train MODEL on a data set, a folder of pictures (one folder per class) or a CSV file.
@@ -67,7 +73,7 @@ def command(
     import cnnlib as cl
     from cnnlib.cli.building import load_split, trainable
     from cnnlib.cli.hardware import choose_hardware
-    from cnnlib.train import Checkpoint, NaNStop
+    from cnnlib.train import Checkpoint, LRSchedule, NaNStop
 
     kind = trainable(model)
     choose_hardware(backend, device, threads)
@@ -76,17 +82,21 @@ def command(
             "--resume goes on with the run's own learning rate: leave --lr away.", click.get_current_context()
         )
     out = _folder(out, resume, model, spec)
-    usual = _settings_of(out) if resume else {"batch_size": 64, "optimizer": "adam", "seed": 0}
+    usual = _settings_of(out) if resume else {"batch_size": 64, "optimizer": "adam", "schedule": "constant", "seed": 0}
     batch_size = usual["batch_size"] if batch_size is None else batch_size
-    optimizer = optimizer or usual["optimizer"]
+    optimizer, schedule = optimizer or usual["optimizer"], schedule or usual["schedule"]
     seed = usual["seed"] if seed is None else seed
     train, test = load_split(spec, kind.picture_size, label=label, channels=channels, skip_unreadable=skip_unreadable)
     cl.manual_seed(seed)
     options = kind.options_for(train.x.shape[1:], len(train.classes))
     net = cl.models.create(model, **options)
+    opt = _optimizer(optimizer, net, lr)
+    callbacks = [Checkpoint(out, save_every=save_every), NaNStop()]
+    if schedule == "cosine":
+        callbacks.append(LRSchedule(cl.optim.CosineAnnealingLR(opt, epochs * math.ceil(len(train) / batch_size)), per="step"))
     trainer = cl.Trainer(
-        net, kind.criterion(), _optimizer(optimizer, net, lr), callbacks=[Checkpoint(out, save_every=save_every), NaNStop()],
-        batch_size=batch_size, transform=cl.data.Normalize.fit(train), seed=seed, device=device,
+        net, kind.criterion(), opt, callbacks=callbacks, batch_size=batch_size,
+        transform=cl.data.Normalize.fit(train), seed=seed, device=device,
         model_name=model, model_options=options,
     )  # fmt: skip
     click.echo(f"{model}, {sum(p.size for p in net.parameters()):,} parameters, on {spec}: {len(train):,} samples to learn "
@@ -130,7 +140,12 @@ def _settings_of(out: Path) -> dict[str, Any]:
         raise CheckpointError(f"{saved.path}: holds a model but no training to resume.")
     names = {kind: name for name, (kind, _, _) in OPTIMIZERS.items()}
     data = saved.training["data"]
-    return {"batch_size": data["batch_size"], "seed": data["seed"], "optimizer": names[saved.training["optimizer"]]}
+    return {
+        "batch_size": data["batch_size"],
+        "seed": data["seed"],
+        "optimizer": names[saved.training["optimizer"]],
+        "schedule": "cosine" if "LRSchedule" in saved.training["callbacks"] else "constant",
+    }
 
 
 def _optimizer(name: str, net: Any, lr: float | None) -> Any:
