@@ -44,6 +44,7 @@ def variants():
             yield f"{isa}_{dtype}", CSRC / "kernels.c", macros, flags
     yield "dispatch", CSRC / "dispatch.c", [], []
     yield "threads", CSRC / "threads.c", [], []
+    yield "buffers", CSRC / "buffers.c", [], []
 
 
 class BuildKernels(build_ext):
@@ -77,7 +78,7 @@ class BuildKernels(build_ext):
         cython_macros = [("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")]
         headers = [*CSRC.glob("*.[ch]"), Path(__file__)]
         jobs = [
-            (build / "cython", Path(module.sources[0]), cython_macros, ["-O1", *cython_flags[1:], "-w"], [CSRC / "kernels.h"])
+            (build / "cython", Path(module.sources[0]), cython_macros, ["-O1", *cython_flags[1:], "-w"], [CSRC / "kernels.h", CSRC / "buffers.h"])
         ]
         jobs += [(build / name, source, macros, common + flags, headers) for name, source, macros, flags in variants()]
         includes = [numpy.get_include(), str(CSRC)]

@@ -28,7 +28,10 @@ __version__ = "0.1.0"
 _LAZY = {
     "Trainer": "cnnlib.train",
     "summary": "cnnlib.nn.summary",
+    "get_buffer_limit": "cnnlib.backends.cpu",
     "get_num_threads": "cnnlib.backends.cpu",
+    "release_buffers": "cnnlib.backends.cpu",
+    "set_buffer_limit": "cnnlib.backends.cpu",
     "set_num_threads": "cnnlib.backends.cpu",
 }
 _MODULES = ("data", "models", "nn", "train", "viz")

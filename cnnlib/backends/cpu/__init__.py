@@ -55,3 +55,26 @@ def set_num_threads(n: int) -> None:
 
 def get_num_threads() -> int:
     return _kernels.get_num_threads() if _kernels else 1
+
+
+def set_buffer_limit(n_bytes: int) -> None:
+    """Keep at most this much memory of arrays that are gone, for the next ones; 0: keep none. At first 512 MiB.
+
+    Fresh memory costs a kernel that only copies about as much again as its work: the system clears every page at its first
+    use. So the compiled kernels take the arrays that they return (of 32 KiB and more) from those that are gone.
+    """
+    if not isinstance(n_bytes, int) or n_bytes < 0:
+        raise ValueError(f"set_buffer_limit: n_bytes must be a whole number >= 0, got {n_bytes!r}")
+    if _kernels:
+        _kernels.set_buffer_limit(n_bytes)
+
+
+def get_buffer_limit() -> int:
+    """Bytes; 0 without compiled kernels."""
+    return _kernels.get_buffer_limit() if _kernels else 0
+
+
+def release_buffers() -> None:
+    """Give the memory of arrays that are gone back to the system, now. Arrays in use are not touched."""
+    if _kernels:
+        _kernels.release_buffers()

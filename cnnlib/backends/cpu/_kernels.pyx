@@ -34,6 +34,9 @@ cdef extern from "kernels.h":
     int cnn_get_num_threads()
 
 
+include "buffers.pxi"
+
+
 # ---- helpers of every family ------------------------------------------------------------------------------------------
 cdef inline const kernel_table *table(ndarray a) except NULL:
     """The kernels for the dtype of a."""
@@ -49,19 +52,6 @@ cdef inline void *ptr(ndarray a) noexcept:
 
 cdef inline void *ptr_or_null(object a) noexcept:
     return NULL if a is None else cnp.PyArray_DATA(<ndarray>a)
-
-cdef inline ndarray empty(tuple shape, ndarray like):
-    """A new array of like's dtype."""
-    return empty_of(shape, cnp.PyArray_TYPE(like))
-
-cdef inline ndarray empty_of(tuple shape, int typenum):
-    """A new array of another type: cnp.NPY_UINT8, NPY_INT32, NPY_UINT32 ..."""
-    cdef cnp.npy_intp dims[8]
-    cdef int i = 0
-    for n in shape:
-        dims[i] = n
-        i += 1
-    return cnp.PyArray_EMPTY(i, dims, typenum, 0)
 
 cdef inline tuple shape_of(ndarray a):
     """a.shape as a Python tuple."""

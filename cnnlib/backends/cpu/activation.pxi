@@ -13,7 +13,7 @@ cdef extern from "kernels.h":
 
 cdef ndarray elementwise(elementwise_kernel f, double s, ndarray a, object b=None):
     """f on every element of a (and b), in an array like a of any number of axes."""
-    cdef ndarray y = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a), 0)
+    cdef ndarray y = empty_like(a)
     cdef idx n = cnp.PyArray_SIZE(a)
     cdef const void *a_data = ptr(a)
     cdef const void *b_data = ptr_or_null(b)

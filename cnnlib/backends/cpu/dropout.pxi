@@ -24,7 +24,7 @@ def random_bits(key, n):
 def dropout_forward(ndarray x, p, key):
     cdef random_key c_key = random_key(seed=key[0], stream=key[1], call=key[2])
     cdef double probability = p, threshold = ceil(probability * 4294967296.0)
-    cdef ndarray y = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), cnp.PyArray_TYPE(x), 0)
+    cdef ndarray y = empty_like(x)
     if threshold > 4294967295.0:  # p so near 1 that no word is large enough
         y.fill(0)
         return y
