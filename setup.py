@@ -77,9 +77,8 @@ class BuildKernels(build_ext):
         cython_flags = [flag for flag in FLAGS if flag != "-fvisibility=hidden"] + ["-O1", "-w"]
         cython_macros = [("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")]
         headers = [*CSRC.glob("*.[ch]"), Path(__file__)]
-        jobs = [
-            (build / "cython", Path(module.sources[0]), cython_macros, ["-O1", *cython_flags[1:], "-w"], [CSRC / "kernels.h", CSRC / "buffers.h"])
-        ]
+        called = [CSRC / "kernels.h", CSRC / "buffers.h"]
+        jobs = [(build / "cython", Path(module.sources[0]), cython_macros, ["-O1", *cython_flags[1:], "-w"], called)]
         jobs += [(build / name, source, macros, common + flags, headers) for name, source, macros, flags in variants()]
         includes = [numpy.get_include(), str(CSRC)]
 
