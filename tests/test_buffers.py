@@ -2,6 +2,7 @@
 
 import os
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def test_memory_is_kept_as_long_as_a_view_needs_it():
 def test_arrays_that_live_never_share_memory():
     rng = np.random.default_rng(0)
     alive = []
-    for step in range(400):
+    for step in range(2000):
         if alive and rng.random() < 0.5:
             value, array = alive.pop(rng.integers(len(alive)))
             assert (array == value).all()
@@ -69,33 +70,53 @@ def test_a_kept_array_may_be_resized():
     assert (y == 3).all()
 
 
-def test_what_is_kept_stays_within_the_limit():
+def addresses(arrays):
+    return [(address(a), address(a) + a.nbytes) for a in arrays]
+
+
+def test_what_is_beyond_the_limit_comes_from_elsewhere_and_works_alike():
     cl.set_buffer_limit(MIB)
-    arrays = [result(1) for _ in range(10)]
+    arrays = [result(i) for i in range(10)]  # 400 kB each
+    assert all((array == i).all() for i, array in enumerate(arrays))
+    arrays[7].resize(200_000, refcheck=False)
+    assert (arrays[7][:100_000] == 7).all()
     del arrays
     assert 0 < kernels.idle_buffer_bytes() <= MIB
 
 
-def test_nothing_is_kept_at_limit_zero_or_after_release():
-    array = result(1)
+def test_neighbours_that_are_gone_make_room_for_a_larger_one():
+    arrays = [result(1) for _ in range(20)]
+    low, high = min(addresses(arrays))[0], max(addresses(arrays))[1]
+    del arrays[::2], arrays[:]
+    large = result(1, 1_900_000)
+    assert low <= address(large) and address(large) + large.nbytes <= high
+
+
+def test_the_smallest_gap_that_fits_is_taken():
+    arrays = [result(i, n) for i, n in enumerate((300_000, 10_000, 100_000, 10_000, 200_000, 10_000))]
+    where = address(arrays[2])
+    arrays[0] = arrays[2] = arrays[4] = None
+    assert address(result(1, 95_000)) == where
+
+
+def test_nothing_is_kept_at_limit_zero():
     cl.set_buffer_limit(0)
+    array = result(1)
+    assert np._core.multiarray.get_handler_name(array) == "default_allocator"
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
+def test_release_gives_pages_back_to_the_system():
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    below, array, above = result(1), result(1, 8_000_000), result(2)
+    full = resident()
     del array
-    assert kernels.idle_buffer_bytes() == 0
-    cl.set_buffer_limit(MIB)
-    del_me = result(1)
-    del del_me
-    assert kernels.idle_buffer_bytes() > 0
+    assert resident() > full - 8 * MIB
     cl.release_buffers()
-    assert kernels.idle_buffer_bytes() == 0
-
-
-def test_a_miss_gives_back_as_much_as_it_takes():
-    """Keeping blocks must not raise the peak: while idle ones lie about, fresh ones replace them."""
-    arrays = [result(1, 100_000) for _ in range(20)]
-    del arrays
-    idle = kernels.idle_buffer_bytes()
-    large = result(1, 1_000_000)
-    assert kernels.idle_buffer_bytes() <= idle - large.nbytes
+    assert resident() < full - 24 * MIB
+    assert (below == 1).all() and (above == 2).all() and (result(3, 8_000_000) == 3).all()
 
 
 def test_small_arrays_are_numpys_own():

@@ -58,10 +58,11 @@ def get_num_threads() -> int:
 
 
 def set_buffer_limit(n_bytes: int) -> None:
-    """Keep at most this much memory of arrays that are gone, for the next ones; 0: keep none. At first 512 MiB.
+    """How large the heap may grow from which compiled kernels take the arrays that they return; 0: none. At first 1 GiB.
 
-    Fresh memory costs a kernel that only copies about as much again as its work: the system clears every page at its first
-    use. So the compiled kernels take the arrays that they return (of 32 KiB and more) from those that are gone.
+    Fresh memory costs a kernel that only copies about as much again as its work, because the system clears every page at its
+    first use. So arrays of 32 KiB and more come from a heap whose pages stay when an array goes; beyond the limit they
+    are allocated as NumPy does. Arrays in use are not touched.
     """
     if not isinstance(n_bytes, int) or n_bytes < 0:
         raise ValueError(f"set_buffer_limit: n_bytes must be a whole number >= 0, got {n_bytes!r}")
@@ -75,6 +76,6 @@ def get_buffer_limit() -> int:
 
 
 def release_buffers() -> None:
-    """Give the memory of arrays that are gone back to the system, now. Arrays in use are not touched."""
+    """Give the memory of arrays that are gone back to the system, now."""
     if _kernels:
         _kernels.release_buffers()
