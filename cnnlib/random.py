@@ -73,17 +73,20 @@ def philox4x32_10(counter: tuple[Any, Any, Any, Any], key: tuple[int, int], xp: 
     return c0, c1, c2, c3
 
 
-def philox_words(key: Key, n: int, xp: Any = np):
-    """The first ``n`` words (uint32) of the sequence ``key``: Philox4x32-10 on the counters (block, 0, call, stream)."""
-    block = xp.arange(-(-n // 4), dtype=xp.uint64)
+def philox_words(key: Key, n: int, xp: Any = np, start: int = 0):
+    """Words (uint32) ``start`` … ``start + n − 1`` of the sequence ``key``; ``start`` is a multiple of 4.
+
+    Philox4x32-10 on the counters (block, 0, call, stream): any part of the sequence can be had without what is before it.
+    """
+    block = xp.arange(start // 4, -(-(start + n) // 4), dtype=xp.uint64)
     counter = (block, xp.zeros_like(block), xp.full_like(block, key.call), xp.full_like(block, key.stream))
     words = philox4x32_10(counter, (key.seed & 0xFFFFFFFF, key.seed >> 32), xp)
     return xp.stack(words, axis=1).reshape(-1)[:n].astype(xp.uint32)
 
 
-def uniform(key: Key, shape: tuple[int, ...], xp: Any = np):
-    """Float64 numbers uniform in the open interval (0, 1): (word + ½) / 2³²."""
-    return ((philox_words(key, math.prod(shape), xp) + 0.5) * 2.0**-32).reshape(shape)
+def uniform(key: Key, shape: tuple[int, ...], xp: Any = np, start: int = 0):
+    """Float64 numbers uniform in the open interval (0, 1): (word + ½) / 2³², from word ``start`` on."""
+    return ((philox_words(key, math.prod(shape), xp, start) + 0.5) * 2.0**-32).reshape(shape)
 
 
 def normal(key: Key, shape: tuple[int, ...], xp: Any = np):

@@ -8,7 +8,7 @@ import pytest
 import cnnlib as cl
 from cnnlib import random as streams
 from cnnlib.backends import available, kernel_set
-from cnnlib.random import Key, normal, philox4x32_10, philox_words, uniform
+from cnnlib.random import Key, next_key, normal, philox4x32_10, philox_words, uniform
 
 BACKENDS = [name for name in ("reference", "cpu") if available()[name] is None]
 
@@ -151,3 +151,17 @@ def test_the_state_goes_back():
 def test_a_seed_out_of_range_is_refused(seed):
     with pytest.raises(ValueError, match="seed must be a whole number in 0 … "):
         cl.manual_seed(seed)
+
+
+def test_a_part_of_the_sequence_is_had_without_what_is_before_it():
+    key = Key(5, 1, 2)
+    np.testing.assert_array_equal(philox_words(key, 21, start=8), philox_words(key, 29)[8:])
+
+
+def test_large_weights_are_those_drawn_at_once():
+    """They are drawn in parts, which must not show."""
+    cl.manual_seed(3)
+    w = cl.nn.init.uniform_((3, 50_001), 0.5)
+    cl.manual_seed(3)
+    expected = ((2.0 * uniform(next_key("init"), w.shape) - 1.0) * 0.5).astype(np.float32)
+    np.testing.assert_array_equal(w, expected)

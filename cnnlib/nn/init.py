@@ -15,6 +15,8 @@ import numpy as np
 from cnnlib.errors import ShapeError
 from cnnlib.random import next_key, normal, uniform
 
+PART = 1 << 16  # numbers drawn at a time: their float64 and integer temporaries stay in the cache
+
 
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     """(fan_in, fan_out) of a weight (out, in, ...)."""
@@ -28,7 +30,11 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
 
 def uniform_(shape: tuple[int, ...], bound: float) -> np.ndarray:
     """Uniform in (−bound, bound), float32."""
-    return ((2.0 * uniform(next_key("init"), shape) - 1.0) * bound).astype(np.float32)
+    w, key = np.empty(math.prod(shape), np.float32), next_key("init")
+    for start in range(0, w.size, PART):
+        part = w[start : start + PART]
+        part[:] = (2.0 * uniform(key, part.shape, start=start) - 1.0) * bound
+    return w.reshape(shape)
 
 
 def normal_(shape: tuple[int, ...], std: float) -> np.ndarray:
