@@ -11,6 +11,40 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* ---- the floating-point state: rounding, flushing of denormals, traps ---- */
+
+#if defined(__SSE2__)
+#include <xmmintrin.h>
+enum { DEFAULT_FP = 0x1F80 };
+static unsigned long long get_fp(void) { return _mm_getcsr(); }
+static void set_fp(unsigned long long state) { _mm_setcsr((unsigned)state); }
+#elif defined(__aarch64__)
+enum { DEFAULT_FP = 0 };
+static unsigned long long get_fp(void) {
+    unsigned long long state;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(state));
+    return state;
+}
+static void set_fp(unsigned long long state) { __asm__ volatile("msr fpcr, %0" : : "r"(state)); }
+#else
+enum { DEFAULT_FP = 0 };
+static unsigned long long get_fp(void) { return DEFAULT_FP; }
+static void set_fp(unsigned long long state) { (void)state; }
+#endif
+
+static _Thread_local int threads_of_call;   /* 0: outside of kernel calls */
+
+struct kernel_call kernel_enter(void) {
+    struct kernel_call before = {get_fp(), threads_of_call};
+    set_fp(DEFAULT_FP);
+    threads_of_call = cnn_get_num_threads();
+    return before;
+}
+void kernel_leave(struct kernel_call before) {
+    threads_of_call = before.threads;
+    set_fp(before.fp);
+}
+
 #ifdef _WIN32
 
 void parallel_for(idx n, idx grain, range_body body, void *arg) {
@@ -102,6 +136,7 @@ static int do_job(struct mailbox *box) {
 
 static void *work(void *mailbox) {
     struct mailbox *box = mailbox;
+    set_fp(DEFAULT_FP);   /* a new thread has that of its creator */
     for (unsigned seen = 0;;) {
         wait_for_job(box, seen);
         seen = atomic_load(&box->posted);
@@ -211,6 +246,7 @@ static int default_threads(void) {
 void cnn_set_num_threads(int n) { atomic_store(&wanted, n < 1 ? 1 : least(n, MAX_THREADS)); }
 
 int cnn_get_num_threads(void) {
+    if (threads_of_call) return threads_of_call;
     if (!atomic_load(&wanted)) cnn_set_num_threads(default_threads());
     return atomic_load(&wanted);
 }

@@ -20,6 +20,13 @@ static inline idx grain_of(double work) { return work >= 50000 ? 1 : (idx)(50000
 void cnn_set_num_threads(int n);
 int cnn_get_num_threads(void);
 
+/* Around every kernel call (the Python layer does it): until kernel_leave this thread computes in the default floating-point
+   state, whatever the caller's is, and the number of threads, by which kernels size their scratch memory, stays what it is,
+   whatever another thread sets. */
+struct kernel_call { unsigned long long fp; int threads; };
+struct kernel_call kernel_enter(void);
+void kernel_leave(struct kernel_call before);
+
 /* 64-byte aligned memory for one call, readable (not meaningful) up to SCRATCH_SLACK bytes past its end; NULL when there is none.
    Blocks are kept for the next call: fresh pages cost more than most kernels. */
 enum { SCRATCH_SLACK = 128 };

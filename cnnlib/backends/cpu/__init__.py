@@ -28,7 +28,7 @@ def why_not() -> str | None:
 def kernels() -> dict[str, Callable[..., Any]]:
     """Every kernel of the contract that the extension has, by name."""
     contract = [name for name, f in vars(interface).items() if callable(f) and f.__module__ == interface.__name__]
-    return {name: getattr(_kernels, name) for name in contract if hasattr(_kernels, name)}
+    return {name: _kernels.gate(getattr(_kernels, name)) for name in contract if hasattr(_kernels, name)}
 
 
 def isa() -> str:

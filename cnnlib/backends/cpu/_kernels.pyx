@@ -9,6 +9,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from numpy cimport ndarray
 
 import os
+from functools import wraps
 
 cnp.import_array()
 
@@ -32,6 +33,10 @@ cdef extern from "kernels.h":
     const char *cnn_available_isa(int i)
     void cnn_set_num_threads(int n)
     int cnn_get_num_threads()
+    struct kernel_call:
+        pass
+    kernel_call kernel_enter()
+    void kernel_leave(kernel_call before)
 
 
 include "buffers.pxi"
@@ -46,12 +51,20 @@ cdef inline const kernel_table *table(ndarray a) except NULL:
         return cnn_f64
     raise TypeError(f"the compiled kernels take float32 and float64, got {a.dtype}")
 
-cdef inline void *ptr(ndarray a) noexcept:
-    """The data, whether a is read-only or not: declare it `const void *` for inputs."""
+cdef inline void *ptr(ndarray a) except? NULL:
+    """The data of an array of floats, whether read-only or not: declare it `const void *` for inputs."""
+    if cnp.PyArray_TYPE(a) != cnp.NPY_FLOAT32 and cnp.PyArray_TYPE(a) != cnp.NPY_FLOAT64:
+        raise TypeError(f"the compiled kernels take float32 and float64, got {a.dtype}")
     return cnp.PyArray_DATA(a)
 
-cdef inline void *ptr_or_null(object a) noexcept:
-    return NULL if a is None else cnp.PyArray_DATA(<ndarray>a)
+cdef inline void *ptr_or_null(object a) except? NULL:
+    return NULL if a is None else ptr(a)
+
+cdef inline const void *integers(ndarray a, int typenum) except? NULL:
+    """The data of labels or indices (cnp.NPY_INT64), or of an argmax."""
+    if not cnp.PyArray_EquivTypenums(cnp.PyArray_TYPE(a), typenum):
+        raise TypeError(f"a compiled kernel takes {cnp.PyArray_DescrFromType(typenum)} here, got {a.dtype}")
+    return cnp.PyArray_DATA(a)
 
 cdef inline tuple shape_of(ndarray a):
     """a.shape as a Python tuple."""
@@ -60,6 +73,39 @@ cdef inline tuple shape_of(ndarray a):
 cdef inline int check(int status) except -1:
     if status != 0:
         raise MemoryError("a compiled kernel found no memory for its scratch buffers")
+    return 0
+
+
+# ---- what every call goes through --------------------------------------------------------------------------------------
+def gate(kernel):
+    """kernel, called only with arrays that C reads as they are, in the default floating-point state, with one number of threads.
+
+    The arithmetic outside of parallel regions (settings rounded to float32, sums of partial sums) needs that state too, and
+    scratch memory is sized by that number before a region uses it.
+    """
+    def call(*args, **settings):
+        require_readable(kernel, (*args, *settings.values()) if settings else args)
+        cdef kernel_call before = kernel_enter()
+        try:
+            return kernel(*args, **settings)
+        finally:
+            kernel_leave(before)
+    return wraps(kernel)(call)
+
+cdef int require_readable(object kernel, tuple arguments) except -1:
+    cdef int floats = cnp.NPY_NOTYPE, typenum
+    for a in arguments:
+        if not isinstance(a, ndarray):
+            continue
+        if not cnp.PyArray_ISCARRAY_RO(<ndarray>a):
+            raise ValueError(f"{kernel.__name__}: compiled kernels read C-contiguous, aligned arrays of this machine's byte order; "
+                             f"one of shape {a.shape} is not: pass a.astype(a.dtype.newbyteorder('='), order='C').")
+        typenum = cnp.PyArray_TYPE(<ndarray>a)
+        if cnp.PyTypeNum_ISFLOAT(typenum):
+            if floats != cnp.NPY_NOTYPE and typenum != floats:
+                raise TypeError(f"{kernel.__name__}: the arrays of one call must have one float dtype, got "
+                                f"{cnp.PyArray_DescrFromType(floats)} and {a.dtype}.")
+            floats = typenum
     return 0
 
 

@@ -119,7 +119,7 @@ def maxout_forward(ndarray x):
     cdef const activation_kernels *k = table(x).activation
     cdef const void *x_data = ptr(x)
     cdef void *y_data = ptr(y)
-    cdef void *argmax_data = ptr(argmax)
+    cdef void *argmax_data = cnp.PyArray_DATA(argmax)
     cdef int status
     with nogil:
         status = k.maxout(R, P, S, x_data, y_data, argmax_data)
@@ -131,7 +131,7 @@ def maxout_backward(ndarray dy, ndarray argmax, pieces):
     cdef ndarray dx = empty((R, P, S), dy)
     cdef const activation_kernels *k = table(dy).activation
     cdef const void *dy_data = ptr(dy)
-    cdef const void *argmax_data = ptr(argmax)
+    cdef const void *argmax_data = integers(argmax, cnp.NPY_UINT8)
     cdef void *dx_data = ptr(dx)
     cdef int status
     with nogil:

@@ -14,7 +14,7 @@ def random_bits(key, n):
     cdef idx size = n
     cdef ndarray words = empty_of((n,), cnp.NPY_UINT32)
     cdef const dropout_kernels *k = cnn_f32.dropout
-    cdef uint32_t *words_data = <uint32_t *>ptr(words)
+    cdef uint32_t *words_data = <uint32_t *>cnp.PyArray_DATA(words)
     cdef int status
     with nogil:
         status = k.random_bits(&c_key, size, words_data)

@@ -8,7 +8,7 @@ def embedding_forward(ndarray indices, ndarray w):
     cdef idx R = indices.shape[0], D = w.shape[1]
     cdef ndarray y = empty((R, D), w)
     cdef const embedding_kernels *k = table(w).embedding
-    cdef const int64_t *indices_data = <const int64_t *>ptr(indices)
+    cdef const int64_t *indices_data = <const int64_t *>integers(indices, cnp.NPY_INT64)
     cdef const void *w_data = ptr(w)
     cdef void *y_data = ptr(y)
     cdef int status
@@ -22,7 +22,7 @@ def embedding_backward(ndarray dy, ndarray indices, num_embeddings):
     cdef ndarray dw = empty((V, D), dy)
     cdef const embedding_kernels *k = table(dy).embedding
     cdef const void *dy_data = ptr(dy)
-    cdef const int64_t *indices_data = <const int64_t *>ptr(indices)
+    cdef const int64_t *indices_data = <const int64_t *>integers(indices, cnp.NPY_INT64)
     cdef void *dw_data = ptr(dw)
     cdef int status
     with nogil:

@@ -14,7 +14,7 @@ def cross_entropy_forward(ndarray x, ndarray labels, weight, label_smoothing, ig
     cdef ndarray loss = empty((R,), x), lse = empty((R,), x)
     cdef const loss_kernels *k = table(x).loss
     cdef const void *x_data = ptr(x)
-    cdef const int64_t *labels_data = <const int64_t *>ptr(labels)
+    cdef const int64_t *labels_data = <const int64_t *>integers(labels, cnp.NPY_INT64)
     cdef const void *weight_data = ptr_or_null(weight)
     cdef void *loss_data = ptr(loss)
     cdef void *lse_data = ptr(lse)
@@ -32,7 +32,7 @@ def cross_entropy_backward(ndarray dloss, ndarray x, ndarray labels, ndarray lse
     cdef const loss_kernels *k = table(x).loss
     cdef const void *dloss_data = ptr(dloss)
     cdef const void *x_data = ptr(x)
-    cdef const int64_t *labels_data = <const int64_t *>ptr(labels)
+    cdef const int64_t *labels_data = <const int64_t *>integers(labels, cnp.NPY_INT64)
     cdef const void *lse_data = ptr(lse)
     cdef const void *weight_data = ptr_or_null(weight)
     cdef void *dx_data = ptr(dx)

@@ -30,7 +30,7 @@ def max_pool2d_forward(ndarray x, tuple kernel_size, tuple stride, tuple pads):
     cdef const pool_kernels *k = table(x).pool
     cdef const void *x_data = ptr(x)
     cdef void *y_data = ptr(y)
-    cdef void *argmax_data = ptr(argmax)
+    cdef void *argmax_data = cnp.PyArray_DATA(argmax)
     cdef int status
     with nogil:
         status = k.max_pool2d(&s, x_data, y_data, argmax_data)
@@ -43,7 +43,7 @@ def max_pool2d_backward(ndarray dy, ndarray argmax, tuple x_shape, tuple kernel_
     cdef ndarray dx = empty(x_shape, dy)
     cdef const pool_kernels *k = table(dy).pool
     cdef const void *dy_data = ptr(dy)
-    cdef const void *argmax_data = ptr(argmax)
+    cdef const void *argmax_data = integers(argmax, cnp.NPY_UINT8 if s.KH * s.KW <= 256 else cnp.NPY_INT32)
     cdef void *dx_data = ptr(dx)
     cdef int status
     with nogil:
