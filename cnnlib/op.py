@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnlib.backends import kernels_for, xp_of
+from cnnlib.backends import kernels_for, readable, xp_of
 from cnnlib.backends.state import Changed, State, current, scope
 from cnnlib.errors import DeviceError, DtypeError, NonFiniteError, ValueRangeError
 from cnnlib.tensor import Parameter, Tensor
@@ -125,7 +125,7 @@ class Op:
     """Base of all operations. See the module's docstring for how to write one."""
 
     formula = ""  # one line for traces
-    contiguous = True  # arrays and adjoints are made C-contiguous before forward and backward
+    contiguous = True  # arrays and adjoints are made C-contiguous and aligned before forward and backward
     broadcasts = False  # adjoints are summed back to the shape of a broadcast input
     keeps_dtype = True  # outputs must have the inputs' float dtype
 
@@ -245,15 +245,17 @@ def _as_arrays(op: type[Op], inputs: tuple) -> list:
         else:
             raise DtypeError(f"{op.name()}: {op.argument(len(arrays))} must be a Tensor or an array, got {type(t).__name__}.")
         if a is not None:
+            if a.dtype.kind not in "fiub":
+                raise _unusable_type(op, len(arrays), a.dtype)
             if a.dtype.kind == "f" and a.dtype is not dtype:
                 if dtype is None:
                     dtype = a.dtype
-                    if dtype.char not in "fd" or not dtype.isnative:
-                        raise _unusable_type(op, len(arrays), dtype)
-                elif a.dtype != dtype:
+                elif a.dtype != dtype and a.dtype.char in "fd" and a.dtype.isnative:
                     raise _mixed_types(op, inputs)
-            if op.contiguous and not a.flags.c_contiguous:
-                a = xp_of(a).ascontiguousarray(a)
+                if a.dtype.char not in "fd" or not a.dtype.isnative:
+                    raise _unusable_type(op, len(arrays), a.dtype)
+            if op.contiguous:
+                a = readable(a)
         arrays.append(a)
     if numbers:
         like = next((a for a in arrays if hasattr(a, "dtype")), None)

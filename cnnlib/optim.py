@@ -25,7 +25,7 @@ import warnings
 from collections.abc import Iterable
 from typing import Any
 
-from cnnlib.backends import kernel, kernels_for, xp_of
+from cnnlib.backends import kernel, kernels_for, readable, xp_of
 from cnnlib.backends.state import current
 from cnnlib.errors import CheckpointError, DtypeError, NonFiniteError, ShapeError, ValueRangeError
 from cnnlib.tensor import Parameter, Tensor, to_device
@@ -157,7 +157,7 @@ class Optimizer:
                 f"{type(self).__name__}.step: the gradient of parameter {p.name or i!r} must have its shape {p.data.shape} and "
                 f"dtype {p.data.dtype}, got {dw.shape} {dw.dtype}."
             )
-        return dw if dw.flags.c_contiguous else xp_of(dw).ascontiguousarray(dw)
+        return readable(dw)
 
     def zero_grad(self) -> None:
         """Forget all gradients: backward adds to what is there."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnnlib.backends import xp_of
+from cnnlib.backends import readable, xp_of
 from cnnlib.errors import DtypeError, GraphError, NonFiniteError, ShapeError
 from cnnlib.tensor import Parameter, Tensor
 
@@ -102,7 +102,7 @@ def _arrived(pending: dict, ctx: Context, output: int) -> Any:
     if entry is None:
         return None
     dy = entry[1]
-    return ctx.xp.ascontiguousarray(dy) if ctx.op.contiguous and not dy.flags.c_contiguous else dy
+    return readable(dy) if ctx.op.contiguous else dy
 
 
 def _adjoints(ctx: Context, dys: list) -> list:

@@ -52,6 +52,7 @@ void parallel_for(idx n, idx grain, range_body body, void *arg) {
     if (n > 0) body(arg, 0, n, 0);
 }
 int parallel_workers(idx n, idx grain) { (void)n, (void)grain; return 1; }
+void cnn_split_finely(int yes) { (void)yes; }
 void cnn_set_num_threads(int n) { (void)n; }
 int cnn_get_num_threads(void) { return 1; }
 
@@ -78,6 +79,7 @@ struct mailbox {
 static struct mailbox mailboxes[MAX_THREADS];
 static int started = 1;                  /* threads of the pool, the caller being the first */
 static atomic_int wanted;                /* 0: not asked for yet */
+static atomic_int finely;
 static atomic_flag busy = ATOMIC_FLAG_INIT;
 static atomic_int unfinished, caller_asleep;
 static pthread_mutex_t finish_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -169,7 +171,10 @@ static void start_workers(int threads) {
     }
 }
 
+void cnn_split_finely(int yes) { atomic_store(&finely, yes); }
+
 int parallel_workers(idx n, idx grain) {
+    if (atomic_load_explicit(&finely, memory_order_relaxed)) grain = 1;
     idx ranges = n / (grain > 0 ? grain : 1), threads = cnn_get_num_threads();
     return ranges < 1 ? 1 : (int)(ranges < threads ? ranges : threads);
 }
@@ -256,7 +261,11 @@ int cnn_get_num_threads(void) {
 /* ---- scratch memory ---- */
 
 enum { SLOTS = 8, HEADER = 64 };
-static const size_t KEEP_AT_MOST = (size_t)64 << 20;
+#if defined(__SANITIZE_ADDRESS__)
+static const size_t KEEP_AT_MOST = 0, AT_LEAST = 1;   /* fresh blocks of the very size that was asked for: what is past it is seen */
+#else
+static const size_t KEEP_AT_MOST = (size_t)64 << 20, AT_LEAST = 65536;
+#endif
 static _Atomic(void *) slots[SLOTS];
 
 /* The header, in front of what the caller sees, remembers the capacity and what malloc returned. */
@@ -279,7 +288,7 @@ void *scratch_take(size_t bytes) {
         if (block && header_of(block)->capacity >= bytes) return block;
         if (block) scratch_give(block);
     }
-    return fresh_block(bytes < 65536 ? 65536 : bytes);
+    return fresh_block(bytes < AT_LEAST ? AT_LEAST : bytes);
 }
 
 void scratch_give(void *block) {

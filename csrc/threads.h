@@ -13,6 +13,7 @@ typedef void (*range_body)(void *arg, idx begin, idx end, int worker);
    beside one in another thread, runs serially. The result must not depend on where the ranges are cut. */
 void parallel_for(idx n, idx grain, range_body body, void *arg);
 int parallel_workers(idx n, idx grain);   /* upper bound of the number of ranges */
+void cnn_split_finely(int yes);           /* for tests: whatever the grain, ranges of one item if there are threads for them */
 
 /* The grain at which one item costs `work` simple operations: below some 50,000 a second thread does not pay. */
 static inline idx grain_of(double work) { return work >= 50000 ? 1 : (idx)(50000 / (work + 1)) + 1; }

@@ -4,11 +4,8 @@ import functools
 import itertools
 import os
 import platform
-import select
-import signal
 import subprocess
 import sys
-import threading
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -252,166 +249,7 @@ def test_convolutions_of_no_images_are_empty_and_their_gradients_zero(isa, dtype
     np.testing.assert_array_equal(COMPILED.conv2d_backward_bias(dy), np.zeros(4))
 
 
-# ---- threads, processes, environment
-
-KEY = Key(2**64 - 3, 3, 2**32 - 1)
-
-
-@functools.cache
-def jobs(dtype):
-    """Kernels and their arguments, large enough for three threads."""
-    rng = np.random.default_rng(31)
-    a, b, w = draw(rng, dtype, 200, 300), draw(rng, dtype, 300, 150), draw(rng, dtype, 150, 300)
-    x, kernel, dy = draw(rng, dtype, 8, 16, 28, 28), draw(rng, dtype, 32, 16, 3, 3), draw(rng, dtype, 8, 32, 28, 28)
-    settings = (1, 1), (1, 1, 1, 1), (1, 1), 1
-    long, rows, planes = draw(rng, dtype, 250_003), draw(rng, dtype, 1000, 200), draw(rng, dtype, 16, 12, 1500)
-    gamma, pool = np.ones(200, dtype), ((2, 2), (2, 2), (0, 0, 0, 0))
-    moments = planes.mean(axis=(0, 2)), planes.var(axis=(0, 2))
-    return {
-        "gemm": (a, b),
-        "linear_forward": (a, w, draw(rng, dtype, 150)),
-        "linear_backward_weight": (b, np.tile(w, (2, 1))),
-        "linear_backward_bias": (draw(rng, dtype, 5000, 600),),
-        "conv2d_forward": (x, kernel, None, *settings),
-        "conv2d_backward_input": (dy, kernel, x.shape, *settings),
-        "conv2d_backward_weight": (dy, x, kernel.shape, *settings),
-        "conv2d_backward_bias": (draw(rng, dtype, 8, 64, 80, 80),),
-        "random_bits": (KEY, 61 * 1024 + 5),
-        "dropout_forward": (long, 0.3, KEY),
-        "relu_forward": (long,),
-        "tanh_forward": (long,),
-        "softmax_forward": (rows,),
-        "batch_norm_forward": (planes, None, None, 1e-5),
-        "batch_norm_backward": (np.cos(planes), planes, None, *moments, 1e-5),
-        "layer_norm_forward": (rows, gamma, gamma, 1e-5),
-        "layer_norm_backward": (np.cos(rows), rows, gamma, rows.mean(axis=1), 1 / rows.std(axis=1)),
-        "max_pool2d_forward": (dy, *pool),
-        "avg_pool2d_forward": (dy, *pool, True),
-    }
-
-
-JOB_NAMES = (
-    "gemm linear_forward linear_backward_weight linear_backward_bias "
-    "conv2d_forward conv2d_backward_input conv2d_backward_weight conv2d_backward_bias "
-    "random_bits dropout_forward relu_forward tanh_forward softmax_forward max_pool2d_forward avg_pool2d_forward "
-    "batch_norm_forward batch_norm_backward layer_norm_forward layer_norm_backward"
-).split()
-
-
-def bits(name, dtype):
-    return [y.tobytes() for y in outputs(COMPILED, name, jobs(dtype)[name])]
-
-
-@each_isa
-@pytest.mark.parametrize("name", JOB_NAMES)
-def test_one_two_and_three_threads_give_equal_bits(name, isa):
-    cpu.set_isa(isa)
-    for dtype in DTYPES:
-        results = []
-        for threads in (1, 2, 3):
-            cl.set_num_threads(threads)
-            results.append(bits(name, dtype))
-        assert results[0] == results[1] == results[2], dtype
-
-
-def in_a_forked_child(function):
-    """What ``function`` returns, 0 ... 99, there; a child that does not end is killed, and a failure."""
-    reader, writer = os.pipe()  # the child's end closes when the child ends, however it ends
-    pid = os.fork()
-    if not pid:
-        code = 100
-        try:
-            code = int(function())
-        finally:
-            os._exit(code)
-    os.close(writer)
-    ended = select.select([reader], [], [], PATIENCE)[0]
-    os.close(reader)
-    if not ended:
-        os.kill(pid, signal.SIGKILL)
-    status = os.waitpid(pid, 0)[1]
-    assert ended, "the forked child hung"
-    return os.waitstatus_to_exitcode(status)
-
-
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no os.fork here")
-forks = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="counts the threads in /proc")
-@forks
-@pytest.mark.parametrize("name", JOB_NAMES)
-def test_these_jobs_do_use_the_pool(name):
-    """Otherwise the comparison above says nothing. A forked child starts with one thread."""
-
-    def threads_after():
-        outputs(COMPILED, name, jobs("float32")[name])
-        return len(os.listdir("/proc/self/task"))
-
-    cl.set_num_threads(3)
-    assert in_a_forked_child(threads_after) == 3
-
-
-@needs_fork
-@forks
-@pytest.mark.parametrize("meanwhile", ["the parent is idle", "the parent's pool is at work"])
-def test_a_forked_child_computes(meanwhile):
-    cl.set_num_threads(3)
-    chosen = ("gemm", "conv2d_forward", "tanh_forward")
-    expected = [bits(name, "float32") for name in chosen]  # and the pool has run
-    stop, started = threading.Event(), threading.Event()
-
-    def work():
-        while not stop.is_set():
-            bits("gemm", "float32")
-            started.set()
-
-    other = threading.Thread(target=work, daemon=True)
-    if meanwhile != "the parent is idle":
-        other.start()
-        assert started.wait(PATIENCE)
-    try:
-        for _ in range(4):
-            assert in_a_forked_child(lambda: [bits(name, "float32") for name in chosen] != expected) == 0
-    finally:
-        stop.set()
-    if other.ident:
-        other.join(PATIENCE)
-        assert not other.is_alive()
-    assert [bits(name, "float32") for name in chosen] == expected
-
-
-@each_isa
-def test_calls_from_several_threads_at_once(isa):
-    cpu.set_isa(isa)
-    cl.set_num_threads(2)
-    calls = [(name, dtype) for name in JOB_NAMES if name != "linear_backward_bias" for dtype in DTYPES]
-    expected = {call: bits(*call) for call in calls}
-    together, wrong, finished = threading.Barrier(4, timeout=PATIENCE), [], []
-
-    def work(number):
-        together.wait()
-        for call in calls[number * 5 :] + calls[: number * 5]:
-            if bits(*call) != expected[call]:
-                wrong.append(call)
-        finished.append(number)
-
-    workers = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(PATIENCE)
-    assert not wrong
-    assert sorted(finished) == [0, 1, 2, 3]
-
-
-@pytest.mark.parametrize("n", [0, -1, -(2**31)])
-def test_less_than_one_thread_is_refused(n):
-    before = cl.get_num_threads()
-    for function in (cl.set_num_threads, cpu.set_num_threads):
-        with pytest.raises(ValueError, match=f"set_num_threads: n must be at least 1, got {n}"):
-            function(n)
-    assert cl.get_num_threads() == before
+# ---- environment
 
 
 def test_an_unknown_instruction_set_is_refused():
@@ -454,6 +292,8 @@ def test_omp_num_threads_limits_and_does_not_raise_the_number_of_threads():
 
 
 # ---- random numbers
+
+KEY = Key(2**64 - 3, 3, 2**32 - 1)
 
 
 @each_isa

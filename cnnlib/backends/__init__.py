@@ -44,6 +44,12 @@ def xp_of(x: Any):
     return cupy if cupy is not None and isinstance(x, cupy.ndarray) else np
 
 
+def readable(a: Any) -> Any:
+    """``a``, or a copy where kernels could not read it: they want C-contiguous and aligned (``np.frombuffer`` may not be)."""
+    flags = a.flags
+    return a if flags.c_contiguous and getattr(flags, "aligned", True) else a.copy()
+
+
 def available() -> dict[str, str | None]:
     """Each backend with the reason why it cannot be used here, or None where it can."""
     from cnnlib.backends import cpu, cuda

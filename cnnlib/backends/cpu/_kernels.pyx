@@ -33,6 +33,7 @@ cdef extern from "kernels.h":
     const char *cnn_available_isa(int i)
     void cnn_set_num_threads(int n)
     int cnn_get_num_threads()
+    void cnn_split_finely(int yes)
     struct kernel_call:
         pass
     kernel_call kernel_enter()
@@ -135,6 +136,10 @@ def set_num_threads(int n):
 
 def get_num_threads():
     return cnn_get_num_threads()
+
+def split_finely(bint yes):
+    """For tests: threads share even the smallest work. Not while another thread runs a kernel."""
+    cnn_split_finely(yes)
 
 
 include "linear.pxi"
