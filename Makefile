@@ -7,7 +7,7 @@ SOURCES = setup.py pyproject.toml $(wildcard csrc/*.[ch] cnnlib/backends/cpu/*.p
 # Idle threads of other libraries must not spin on cores that a test needs.
 export OMP_WAIT_POLICY = passive
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow tsan lint bench clean
 
 demo: $(VENV)/.demo  ## train LeNet-5 on real digits, compare the backends, write a picture into demo/
 	$(BIN)/python examples/demo.py --out demo
@@ -17,6 +17,9 @@ test: $(VENV)/.dev  ## the whole suite, under 10 minutes on two cores
 
 test-slow: $(VENV)/.dev  ## the trainings whose figures docs/labs.md keeps
 	$(BIN)/python -m pytest -q -m slow tests
+
+tsan: build/tsan/threads  ## the thread pool and the kernels of every family under the thread sanitizer
+	TSAN_OPTIONS=halt_on_error=1:die_after_fork=0 build/tsan/threads
 
 lint: $(VENV)/.dev
 	$(BIN)/python -m ruff check .
@@ -36,6 +39,14 @@ $(VENV)/.demo: $(BIN)/python $(SOURCES)
 $(VENV)/.dev: $(BIN)/python $(SOURCES)
 	CNNLIB_REQUIRE_COMPILED=1 $(BIN)/python -m pip install -q -e ".[dev]"
 	@touch $@
+
+TSAN = $(CC) -std=gnu11 -O1 -g -pthread -fsanitize=thread -Wall -Wextra -Wno-psabi -Icsrc
+TABLE = -c csrc/kernels.c -DVECTOR_BYTES=16 -DREAL=$(1) -DREAL_IS_FLOAT=$(2) -DTABLE=cnn_driver_$(3) -o build/tsan/$(3).o
+build/tsan/threads: tests/csrc/threads_driver.c $(wildcard csrc/*.[ch])
+	mkdir -p build/tsan
+	$(TSAN) $(call TABLE,float,1,f32)
+	$(TSAN) $(call TABLE,double,0,f64)
+	$(TSAN) csrc/threads.c tests/csrc/threads_driver.c build/tsan/f32.o build/tsan/f64.o -lm -o $@
 
 clean:
 	rm -rf build dist *.egg-info cnnlib/_csrc cnnlib/backends/cpu/_kernels.c cnnlib/backends/cpu/_kernels*.so
