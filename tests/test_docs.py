@@ -22,7 +22,7 @@ import cnnlib as cl
 from cnnlib import backends, random
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 ALL_PAGES = [*PAGES, *(p for name in ("CONTRIBUTING.md", "CHANGELOG.md") if (p := ROOT / name).exists())]
 FOUND = [module.name for module in pkgutil.walk_packages(cl.__path__, "cnnlib.")]
 MODULES = ["cnnlib", *sorted(name for name in FOUND if not name.endswith(("._kernels", ".__main__")))]

@@ -59,6 +59,7 @@ def test_a_wrong_step_is_found(tmp_path):
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda s: f"{s.ladder}/{s.source.stem}")
 def test_a_step_is_short(step):
+    assert len(step.idea) <= 70
     assert len(step.source.read_text(encoding="utf-8").splitlines()) <= 120
 
 
@@ -68,7 +69,7 @@ def test_the_table(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows = [line.split()[0] for line in done.stdout.splitlines() if line[:4].strip().isdigit()]
-    assert rows == ["1", "3", "4"] and "peak of one core" in done.stdout
+    assert rows == ["1", "3", "4"] and "One core: at most" in done.stdout
 
 
 def test_without_a_compiler_it_says_what_to_do(tmp_path):

@@ -1,4 +1,5 @@
-/* The machine's limit: multiply-adds on registers only, in enough chains to keep every unit busy. Returns the operations. */
+/* The machine's limits. First: multiply-adds on registers only, in chains enough to keep every unit busy.
+   Returns the operations. */
 #include "vector.h"
 
 enum { CHAINS = 12 };
@@ -13,4 +14,14 @@ double multiply_adds(long steps) {
     for (int i = 0; i < CHAINS; i++) sum += x[i];
     sink = sum[0];
     return 2.0 * VL * CHAINS * (double)steps;
+}
+
+/* The other limit: every float of x is read once. */
+float sum(const float *x, long n) {
+    vec s[CHAINS] = {{0}};
+    for (long i = 0; i + CHAINS * VL <= n; i += CHAINS * VL)
+#pragma GCC unroll 12
+        for (int v = 0; v < CHAINS; v++) s[v] += load(x + i + v * VL);
+    for (int v = 1; v < CHAINS; v++) s[0] += s[v];
+    return s[0][0];
 }

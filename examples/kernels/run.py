@@ -84,7 +84,7 @@ class Conv:
         return sum(parts).swapaxes(0, 1)
 
 
-LADDERS = {"gemm": Gemm, "conv": Conv}
+LADDERS: dict[str, type[Gemm] | type[Conv]] = {"gemm": Gemm, "conv": Conv}
 
 
 class Step:
@@ -180,7 +180,8 @@ class Row:
                 return
 
     @property
-    def gflops(self) -> float:
+    def rate(self) -> float:
+        """Billions a second."""
         return self.operations / statistics.median(self.seconds) / 1e9
 
 
@@ -223,6 +224,20 @@ def comparisons(ladder: str, dims: tuple[int, ...], arrays: list[np.ndarray], th
     return rows
 
 
+def limits(library: ctypes.CDLL) -> list[Row]:
+    """What the machine can do at most, on one core: multiply-adds, and bytes read from memory."""
+    library.multiply_adds.restype = ctypes.c_double
+    steps, memory = ctypes.c_long(10**6), np.ones(1 << 26, np.float32)  # 256 MiB: more than the caches hold
+
+    def read() -> None:
+        library.sum(ctypes.c_void_p(memory.ctypes.data), ctypes.c_long(memory.size))
+
+    return [
+        Row("", "operations", 1, library.multiply_adds(steps), lambda: library.multiply_adds(steps)),
+        Row("", "bytes", 1, memory.nbytes, read),
+    ]
+
+
 def measure(rows: list[Row], rounds: int) -> None:
     """In turns, so that a drift of the machine's speed meets all rows alike."""
     for row in rows:
@@ -236,10 +251,10 @@ def table(rows: list[Row], peak: float) -> str:
     lines = [f"step  {'idea':70} {'GFLOP/s':>8}  {'% of peak':>9} {'gain':>8}"]
     before = None
     for row in rows:
-        gain = f"{row.gflops / before:.2f} x" if before and row.label else ""
-        before = row.gflops if row.label else before
-        share = 100 * row.gflops / (peak * row.threads)
-        lines.append(f"{row.label:>4}  {row.idea:70} {row.gflops:8.1f}{row.mark:1} {share:9.1f} {gain:>8}")
+        gain = f"{row.rate / before:.2f} x" if before and row.label else ""
+        before = row.rate if row.label else before
+        share = 100 * row.rate / (peak * row.threads)
+        lines.append(f"{row.label:>4}  {row.idea:70} {row.rate:8.1f}{row.mark:1} {share:9.1f} {gain:>8}")
     return "\n".join(lines)
 
 
@@ -262,8 +277,7 @@ def main() -> None:
     ladder = LADDERS[options.ladder]
 
     with tempfile.TemporaryDirectory() as folder:
-        peak = compile_c(cc, HERE / "peak.c", Path(folder), [])
-        peak.multiply_adds.restype = ctypes.c_double
+        library = compile_c(cc, HERE / "peak.c", Path(folder), [])
         for step in steps:
             step.compile(cc, Path(folder), options.threads, options.auto)
             for dims in ladder.odd:
@@ -275,11 +289,11 @@ def main() -> None:
             arrays = [np.random.default_rng(0).standard_normal(s, np.float32) for s in ladder.shapes(*dims)]
             rows = [step_row(step, dims, arrays) for step in steps]
             rows += comparisons(options.ladder, dims, arrays, options.threads)
-            count = 10**6
-            limit = Row("", "peak", 1, peak.multiply_adds(count), lambda n=count: peak.multiply_adds(n))
-            measure([limit, *rows], options.rounds)
-            print(f"\n{ladder.sizes} = {' '.join(map(str, dims))}; peak of one core: {limit.gflops:.0f} GFLOP/s")
-            print(table(rows, limit.gflops))
+            peak, reading = limits(library)
+            measure([peak, reading, *rows], options.rounds)
+            print(f"\n{ladder.sizes} = {' '.join(map(str, dims))}")
+            print(f"One core: at most {peak.rate:.0f} GFLOP/s; reads memory at {reading.rate:.0f} GB/s.")
+            print(table(rows, peak.rate))
             if any(row.mark for row in rows):
                 print("* timed on fewer rows of A" if options.ladder == "gemm" else "* timed on fewer images")
 
