@@ -64,32 +64,13 @@ ELEMENTWISE(tanh_activation_backward, 1, a * (1 - b * b))
 
 /* ---- rows (R, C): softmax, and what the losses share with it ---- */
 
-INLINE vi ramp(void) {
-    static const integer lane[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    vi v;
-    memcpy(&v, lane, sizeof v);
-    return v;
-}
-/* The first n elements, and `fill` in the other lanes. */
-INLINE vr load_or(const REAL *p, idx n, REAL fill) {
-    if (n >= VL) return load(p);
-    return choose(ramp() < ((integer)n - (vi){0}), load_n(p, n), broadcast(fill));
-}
-INLINE void store_some(REAL *p, vr v, idx n) {
-    if (n >= VL) store(p, v);
-    else store_n(p, v, n);
-}
-
 /* A NaN may get lost in the maximum, not in the sums that follow. */
 INLINE REAL row_max(const REAL *x, idx C) {
     vr m = broadcast(-INFINITY);
     idx i = 0;
     for (; i + VL <= C; i += VL) m = vmax(m, load(x + i));
     if (i < C) m = vmax(m, load_or(x + i, C - i, -INFINITY));
-#pragma GCC unroll 4
-    for (idx half = VL / 2; half >= 1; half /= 2)
-        for (idx k = 0; k < half; k++) m[k] = MAX(m[k], m[k + half]);
-    return m[0];
+    return horizontal_max(m);
 }
 
 enum { TERMS = 1024 };   /* of one partial sum: the partial sums add up in double, so that long rows lose no digits */
@@ -107,7 +88,7 @@ INLINE REAL row_exp(const REAL *x, idx C, REAL m, REAL *e) {
         }
         if (i < end) {
             vr v = vexp(load_n(x + i, end - i) - m);
-            sum += choose(ramp() < ((integer)(end - i) - (vi){0}), v, (vr){0});
+            sum += choose(first_lanes(end - i), v, (vr){0});
             if (e) store_n(e + i, v, end - i);
             i = end;
         }
@@ -125,7 +106,7 @@ static void softmax_rows(void *arg, idx begin, idx end, int worker) {
         REAL *y = r->y + row * r->C;
         const REAL *x = r->a + row * r->C;
         REAL scale = 1 / row_exp(x, r->C, row_max(x, r->C), y);
-        for (idx i = 0; i < r->C; i += VL) store_some(y + i, load_or(y + i, r->C - i, 0) * scale, r->C - i);
+        for (idx i = 0; i < r->C; i += VL) store_part(y + i, load_or(y + i, r->C - i, 0) * scale, r->C - i);
     }
 }
 static void softmax_backward_rows(void *arg, idx begin, idx end, int worker) {
@@ -139,7 +120,7 @@ static void softmax_backward_rows(void *arg, idx begin, idx end, int worker) {
         REAL s = horizontal_sum(sum);
         for (idx i = 0; i < r->C; i += VL) {
             idx n = r->C - i;
-            store_some(dx + i, load_or(y + i, n, 0) * (load_or(dy + i, n, 0) - s), n);
+            store_part(dx + i, load_or(y + i, n, 0) * (load_or(dy + i, n, 0) - s), n);
         }
     }
 }
@@ -149,7 +130,7 @@ static void log_softmax_rows(void *arg, idx begin, idx end, int worker) {
     for (idx row = begin; row < end; row++) {
         const REAL *x = r->a + row * r->C;
         REAL *y = r->y + row * r->C, m = row_max(x, r->C), log_sum = FOR_REAL(logf, log)(row_exp(x, r->C, m, NULL));
-        for (idx i = 0; i < r->C; i += VL) store_some(y + i, (load_or(x + i, r->C - i, 0) - m) - log_sum, r->C - i);
+        for (idx i = 0; i < r->C; i += VL) store_part(y + i, (load_or(x + i, r->C - i, 0) - m) - log_sum, r->C - i);
     }
 }
 static void log_softmax_backward_rows(void *arg, idx begin, idx end, int worker) {
@@ -163,7 +144,7 @@ static void log_softmax_backward_rows(void *arg, idx begin, idx end, int worker)
         REAL s = horizontal_sum(sum);
         for (idx i = 0; i < r->C; i += VL) {
             idx n = r->C - i;
-            store_some(dx + i, load_or(dy + i, n, 0) - vexp(load_or(y + i, n, 0)) * s, n);
+            store_part(dx + i, load_or(dy + i, n, 0) - vexp(load_or(y + i, n, 0)) * s, n);
         }
     }
 }

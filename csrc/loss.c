@@ -28,7 +28,7 @@ static void cross_entropy_rows(void *arg, idx begin, idx end, int worker) {
                 idx n = q->C - i;
                 vr term = log_sum - (load_or(x + i, n, m + log_sum) - m);
                 if (q->weight) term *= load_or(q->weight + i, n, 0);
-                sum += n < VL ? choose(ramp() < ((integer)n - (vi){0}), term, (vr){0}) : term;
+                sum += n < VL ? choose(first_lanes(n), term, (vr){0}) : term;
             }
             loss = q->of_label * loss + q->of_all * horizontal_sum(sum);
         }
@@ -60,8 +60,8 @@ static void cross_entropy_backward_rows(void *arg, idx begin, idx end, int worke
             idx n = q->C - i;
             vr p = vexp(load_or(x + i, n, 0) - q->lse[row]) * of_softmax;
             if (q->of_all != 0) p -= q->of_all * (q->weight ? load_or(q->weight + i, n, 0) : broadcast(1));
-            if (t >= i && t < i + VL) p = choose(ramp() == ((integer)(t - i) - (vi){0}), p - of_label, p);
-            store_some(dx + i, p * dloss, n);
+            if (t >= i && t < i + VL) p = choose(lane_numbers() == ((integer)(t - i) - (vi){0}), p - of_label, p);
+            store_part(dx + i, p * dloss, n);
         }
     }
 }

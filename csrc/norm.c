@@ -3,18 +3,6 @@
 
 enum { CHUNK = 1024 };   /* values per partial sum */
 
-INLINE vr load_part(const REAL *p, idx n) { return n >= VL ? load(p) : load_n(p, n); }
-INLINE void store_part(REAL *p, vr v, idx n) {
-    if (n >= VL) store(p, v);
-    else store_n(p, v, n);
-}
-INLINE vr keep_lanes(vr v, idx n) {   /* the first n lanes, the others 0 */
-    static const integer ramp[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    vi lane;
-    memcpy(&lane, ramp, sizeof lane);
-    return (vr)((vi)v & (lane < ((integer)n - (vi){0})));
-}
-
 struct norm_call {
     idx N, C, S;
     const REAL *x, *dy, *gamma, *beta, *mean, *var;

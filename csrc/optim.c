@@ -18,10 +18,10 @@ struct optimizer {
         if (o->b) b = load_or(o->b + i, n, 0);                                                      \
         if (o->c) c = load_or(o->c + i, n, 0);                                                      \
         statements                                                                                  \
-        store_some(o->w + i, w, n);                                                                 \
-        if (o->a) store_some(o->a + i, a, n);                                                       \
-        if (o->b) store_some(o->b + i, b, n);                                                       \
-        if (o->c) store_some(o->c + i, c, n);                                                       \
+        store_part(o->w + i, w, n);                                                                 \
+        if (o->a) store_part(o->a + i, a, n);                                                       \
+        if (o->b) store_part(o->b + i, b, n);                                                       \
+        if (o->c) store_part(o->c + i, c, n);                                                       \
     }                                                                                               \
     static void name##_blocks(void *arg, idx begin, idx end, int worker) {                          \
         const struct optimizer o = *(const struct optimizer *)arg;                                  \

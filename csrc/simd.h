@@ -41,18 +41,23 @@ INLINE vr load(const REAL *p) { return *(const vr_unaligned *)p; }
 INLINE void store(REAL *p, vr v) { *(vr_unaligned *)p = v; }
 INLINE vr broadcast(REAL a) { return a - (vr){0}; }   /* a - 0, not 0 + a: keeps -0 */
 
+/* The numbers of the lanes: 0, 1, 2 ... */
+INLINE vi lane_numbers(void) {
+    static const integer number[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    vi v;
+    memcpy(&v, number, sizeof v);
+    return v;
+}
+INLINE vi first_lanes(idx n) { return lane_numbers() < ((integer)n - (vi){0}); }
+
 /* The first n <= VL elements; load_n fills up with 0 and touches nothing beyond. */
 #if VECTOR_BYTES == 64
 #define LANES(n) FOR_REAL((__mmask16)((1u << (n)) - 1), (__mmask8)((1u << (n)) - 1))
 INLINE vr load_n(const REAL *p, idx n) { return FOR_REAL((vr)_mm512_maskz_loadu_ps, (vr)_mm512_maskz_loadu_pd)(LANES(n), p); }
 INLINE void store_n(REAL *p, vr v, idx n) { FOR_REAL(_mm512_mask_storeu_ps, _mm512_mask_storeu_pd)(p, LANES(n), v); }
 #elif VECTOR_BYTES == 32
-INLINE vi lanes(idx n) {
-    const vi ramp = FOR_REAL(((vi){0, 1, 2, 3, 4, 5, 6, 7}), ((vi){0, 1, 2, 3}));
-    return ramp < ((integer)n - (vi){0});
-}
-INLINE vr load_n(const REAL *p, idx n) { return FOR_REAL((vr)_mm256_maskload_ps, (vr)_mm256_maskload_pd)(p, (__m256i)lanes(n)); }
-INLINE void store_n(REAL *p, vr v, idx n) { FOR_REAL(_mm256_maskstore_ps, _mm256_maskstore_pd)(p, (__m256i)lanes(n), v); }
+INLINE vr load_n(const REAL *p, idx n) { return FOR_REAL((vr)_mm256_maskload_ps, (vr)_mm256_maskload_pd)(p, (__m256i)first_lanes(n)); }
+INLINE void store_n(REAL *p, vr v, idx n) { FOR_REAL(_mm256_maskstore_ps, _mm256_maskstore_pd)(p, (__m256i)first_lanes(n), v); }
 #else
 INLINE vr load_n(const REAL *p, idx n) {
     vr v = {0};
@@ -66,7 +71,37 @@ INLINE void store_n(REAL *p, vr v, idx n) {
 
 /* ---- choice ---- */
 
+#if VECTOR_BYTES == 32
+INLINE vr choose(vi mask, vr a, vr b) { return FOR_REAL((vr)_mm256_blendv_ps, (vr)_mm256_blendv_pd)(b, a, (vr)mask); }
+#else
 INLINE vr choose(vi mask, vr a, vr b) { return (vr)((mask & (vi)a) | (~mask & (vi)b)); }
+#endif
+
+/* The same for any n > 0: a whole vector where there is one. */
+INLINE vr load_part(const REAL *p, idx n) { return n >= VL ? load(p) : load_n(p, n); }
+INLINE void store_part(REAL *p, vr v, idx n) {
+    if (n >= VL) store(p, v);
+    else store_n(p, v, n);
+}
+INLINE vr keep_lanes(vr v, idx n) { return n >= VL ? v : (vr)((vi)v & first_lanes(n)); }   /* the others 0 */
+INLINE vr load_or(const REAL *p, idx n, REAL fill) {                                       /* the others `fill` */
+    return n >= VL ? load(p) : choose(first_lanes(n), load_n(p, n), broadcast(fill));
+}
+
+/* best and its number, the first of equals; the first NaN wins and stays. */
+INLINE void keep_larger(vr v, integer number, vr *best, vi *winner) {
+#if VECTOR_BYTES == 64
+    const vi numbers = number - (vi){0};
+    const FOR_REAL(__mmask16, __mmask8) larger = FOR_REAL(_mm512_cmp_ps_mask, _mm512_cmp_pd_mask)(v, *best, _CMP_NLE_UQ),
+        wins = FOR_REAL(_mm512_mask_cmp_ps_mask, _mm512_mask_cmp_pd_mask)(larger, *best, *best, _CMP_ORD_Q);
+    *best = FOR_REAL((vr)_mm512_mask_mov_ps, (vr)_mm512_mask_mov_pd)(*best, wins, v);
+    *winner = (vi)FOR_REAL(_mm512_mask_mov_epi32, _mm512_mask_mov_epi64)((__m512i)*winner, wins, (__m512i)numbers);
+#else
+    const vi wins = ~(v <= *best) & (*best == *best);
+    *best = choose(wins, v, *best);
+    *winner = (vi)choose(wins, (vr)(number - (vi){0}), (vr)*winner);
+#endif
+}
 
 /* a > b ? a : b, so b when either is NaN: vmax(zero, x) lets a NaN in x through. */
 #if VECTOR_BYTES == 64
@@ -94,20 +129,146 @@ INLINE vr vsqrt(vr x) {
 INLINE vr vabs(vr x) { return (vr)((vi)x & ~(SIGN_BIT - (vi){0})); }
 INLINE vr copy_sign(vr magnitude, vr sign) { return (vr)(((vi)vabs(magnitude)) | ((vi)sign & (SIGN_BIT - (vi){0}))); }
 
-/* Sums the lanes pairwise, halves onto halves: a fixed order, the same on every machine of one instruction set. */
-INLINE REAL horizontal_sum(vr v) {
-#if VECTOR_BYTES == 64
-    return FOR_REAL(_mm512_reduce_add_ps, _mm512_reduce_add_pd)(v);
+/* ---- lanes ---- */
+
+/* SHUFFLE(a, b, source): lane i is lane source(i) of a followed by b; `source` is a macro that gives a constant. */
+#define LANES_IN_VECTOR (VECTOR_BYTES / (REAL_IS_FLOAT ? 4 : 8))   /* VL for the preprocessor */
+#if LANES_IN_VECTOR == 2
+#define SHUFFLE(a, b, s) __builtin_shufflevector(a, b, s(0), s(1))
+#elif LANES_IN_VECTOR == 4
+#define SHUFFLE(a, b, s) __builtin_shufflevector(a, b, s(0), s(1), s(2), s(3))
+#elif LANES_IN_VECTOR == 8
+#define SHUFFLE(a, b, s) __builtin_shufflevector(a, b, s(0), s(1), s(2), s(3), s(4), s(5), s(6), s(7))
 #else
-    for (idx half = VL / 2; half >= 1; half /= 2)
-        for (idx i = 0; i < half; i++) v[i] += v[i + half];
-    return v[0];
+#define SHUFFLE(a, b, s) \
+    __builtin_shufflevector(a, b, s(0), s(1), s(2), s(3), s(4), s(5), s(6), s(7), s(8), s(9), s(10), s(11), s(12), s(13), s(14), s(15))
 #endif
+
+#define PARTNER_1(i) ((i) ^ 1)
+#define PARTNER_2(i) ((i) ^ 2)
+#define PARTNER_4(i) ((i) ^ 4)
+#define PARTNER_8(i) ((i) ^ 8)
+#if LANES_IN_VECTOR == 2
+#define FOLD(v, f) v = f(v, SHUFFLE(v, v, PARTNER_1))
+#elif LANES_IN_VECTOR == 4
+#define FOLD(v, f) v = f(v, SHUFFLE(v, v, PARTNER_2)), v = f(v, SHUFFLE(v, v, PARTNER_1))
+#elif LANES_IN_VECTOR == 8
+#define FOLD(v, f) \
+    v = f(v, SHUFFLE(v, v, PARTNER_4)), v = f(v, SHUFFLE(v, v, PARTNER_2)), v = f(v, SHUFFLE(v, v, PARTNER_1))
+#else
+#define FOLD(v, f)                                                               \
+    v = f(v, SHUFFLE(v, v, PARTNER_8)), v = f(v, SHUFFLE(v, v, PARTNER_4)), \
+    v = f(v, SHUFFLE(v, v, PARTNER_2)), v = f(v, SHUFFLE(v, v, PARTNER_1))
+#endif
+
+/* Halves onto halves: a fixed order, the same on every machine of one instruction set. */
+INLINE vr add(vr a, vr b) { return a + b; }
+INLINE REAL horizontal_sum(vr v) {
+    FOLD(v, add);
+    return v[0];
 }
-INLINE REAL horizontal_max(vr v) {   /* NaN wins */
-    REAL m = v[0];
-    for (idx i = 1; i < VL; i++) m = v[i] > m || v[i] != v[i] ? v[i] : m;
-    return m;
+INLINE REAL horizontal_max(vr v) {   /* a NaN may get lost */
+    FOLD(v, vmax);
+    return v[0];
+}
+
+/* v[i] becomes lane i of all. First inside the blocks of 128 bits, where shuffles are cheapest, then the blocks. */
+enum { LANES_IN_BLOCK = FOR_REAL(4, 2), BLOCKS = LANES_IN_VECTOR / LANES_IN_BLOCK };
+#define IN_BLOCK(i) ((i) % LANES_IN_BLOCK)
+#define LOW_ONES(i) ((i) - IN_BLOCK(i) + IN_BLOCK(i) / 2 + IN_BLOCK(i) % 2 * LANES_IN_VECTOR)
+#define HIGH_ONES(i) (LOW_ONES(i) + LANES_IN_BLOCK / 2)
+#define LOW_PAIRS(i) ((i) - IN_BLOCK(i) + IN_BLOCK(i) % 2 + IN_BLOCK(i) / 2 * LANES_IN_VECTOR)
+#define HIGH_PAIRS(i) (LOW_PAIRS(i) + 2)
+#define EVEN_BLOCKS(i) (2 * (i) - IN_BLOCK(i))
+#define ODD_BLOCKS(i) (EVEN_BLOCKS(i) + LANES_IN_BLOCK)
+
+INLINE void transpose(vr *v) {
+#pragma GCC unroll 8
+    for (idx r = 0; r < VL; r += LANES_IN_BLOCK) {
+        vr *q = v + r;
+#if REAL_IS_FLOAT
+        const vr a = SHUFFLE(q[0], q[1], LOW_ONES), b = SHUFFLE(q[0], q[1], HIGH_ONES);
+        const vr c = SHUFFLE(q[2], q[3], LOW_ONES), d = SHUFFLE(q[2], q[3], HIGH_ONES);
+        q[0] = SHUFFLE(a, c, LOW_PAIRS), q[1] = SHUFFLE(a, c, HIGH_PAIRS);
+        q[2] = SHUFFLE(b, d, LOW_PAIRS), q[3] = SHUFFLE(b, d, HIGH_PAIRS);
+#else
+        const vr a = SHUFFLE(q[0], q[1], LOW_ONES), b = SHUFFLE(q[0], q[1], HIGH_ONES);
+        q[0] = a, q[1] = b;
+#endif
+    }
+#pragma GCC unroll 4
+    for (idx j = 0; j < LANES_IN_BLOCK; j++) {
+        vr *q = v + j;
+#if VECTOR_BYTES / 16 == 2
+        const vr a = SHUFFLE(q[0], q[LANES_IN_BLOCK], EVEN_BLOCKS), b = SHUFFLE(q[0], q[LANES_IN_BLOCK], ODD_BLOCKS);
+        q[0] = a, q[LANES_IN_BLOCK] = b;
+#elif VECTOR_BYTES / 16 == 4
+        const vr a = SHUFFLE(q[0], q[LANES_IN_BLOCK], EVEN_BLOCKS), b = SHUFFLE(q[0], q[LANES_IN_BLOCK], ODD_BLOCKS);
+        const vr c = SHUFFLE(q[2 * LANES_IN_BLOCK], q[3 * LANES_IN_BLOCK], EVEN_BLOCKS);
+        const vr d = SHUFFLE(q[2 * LANES_IN_BLOCK], q[3 * LANES_IN_BLOCK], ODD_BLOCKS);
+        q[0] = SHUFFLE(a, c, EVEN_BLOCKS), q[LANES_IN_BLOCK] = SHUFFLE(b, d, EVEN_BLOCKS);
+        q[2 * LANES_IN_BLOCK] = SHUFFLE(a, c, ODD_BLOCKS), q[3 * LANES_IN_BLOCK] = SHUFFLE(b, d, ODD_BLOCKS);
+#else
+        (void)q;
+#endif
+    }
+}
+
+/* v[0] ... v[n-1], n a power of two: of the n VL lanes in a row, number i n + k becomes lane i of v[k]; and back. */
+#define EVEN_LANES(i) (2 * (i))
+#define ODD_LANES(i) (2 * (i) + 1)
+#define ZIP_LOW(i) ((i) / 2 + (i) % 2 * LANES_IN_VECTOR)
+#define ZIP_HIGH(i) (ZIP_LOW(i) + LANES_IN_VECTOR / 2)
+INLINE void unzip(vr *v, const idx n) {
+#pragma GCC unroll 3
+    for (idx done = 1; done < n; done *= 2) {
+        vr w[8];
+#pragma GCC unroll 4
+        for (idx i = 0; i < n / 2; i++)
+            w[i] = SHUFFLE(v[2 * i], v[2 * i + 1], EVEN_LANES), w[n / 2 + i] = SHUFFLE(v[2 * i], v[2 * i + 1], ODD_LANES);
+#pragma GCC unroll 8
+        for (idx i = 0; i < n; i++) v[i] = w[i];
+    }
+}
+INLINE void zip(vr *v, const idx n) {
+#pragma GCC unroll 3
+    for (idx done = 1; done < n; done *= 2) {
+        vr w[8];
+#pragma GCC unroll 4
+        for (idx i = 0; i < n / 2; i++)
+            w[2 * i] = SHUFFLE(v[i], v[n / 2 + i], ZIP_LOW), w[2 * i + 1] = SHUFFLE(v[i], v[n / 2 + i], ZIP_HIGH);
+#pragma GCC unroll 8
+        for (idx i = 0; i < n; i++) v[i] = w[i];
+    }
+}
+
+/* One byte per lane. */
+typedef uint8_t lane_bytes __attribute__((vector_size(LANES_IN_VECTOR)));
+INLINE vi load_bytes(const uint8_t *p, idx n) {   /* lanes from n on are 0 */
+    lane_bytes b = {0};
+    if (n >= VL) memcpy(&b, p, sizeof b);
+    else for (idx i = 0; i < n; i++) b[i] = p[i];
+    return __builtin_convertvector(b, vi);
+}
+INLINE void store_bytes(uint8_t *p, vi v, idx n) {
+    lane_bytes b = __builtin_convertvector(v, lane_bytes);
+    if (n >= VL) memcpy(p, &b, sizeof b);
+    else for (idx i = 0; i < n; i++) p[i] = b[i];
+}
+
+/* The first n <= VECTOR_BYTES bytes of a vector. */
+INLINE void store_start(void *to, vr v, idx n) {
+#if VECTOR_BYTES == 64
+    _mm512_mask_storeu_epi8(to, n >= 64 ? ~0ull : (1ull << n) - 1, (__m512i)v);
+#else
+    char bytes[VECTOR_BYTES], *p = to;
+    memcpy(bytes, &v, sizeof v);
+    idx i = 0;
+    if (n >= VECTOR_BYTES) memcpy(p, bytes, VECTOR_BYTES), i = n;
+#pragma GCC unroll 5
+    for (idx piece = VECTOR_BYTES / 2; piece >= 1; piece /= 2)
+        if (n - i >= piece) memcpy(p + i, bytes + i, (size_t)piece), i += piece;
+#endif
 }
 
 /* ---- functions: float within 5 ulp, double about 1e-15 relative; infinities, NaN, overflow and underflow as in libm ---- */
