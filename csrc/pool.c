@@ -4,11 +4,12 @@
 
 struct span { idx begin, end; };   /* [begin, end) */
 
-/* What is pooled at a time. In scratch, element (r, w) of the image is image[(r - in.begin) * W + w] (a second one may stand beside it), output (oh, ow) is
-   out[(oh - outs.begin) * OW + ow], and its argmax stands at the same place of index. */
+/* What is pooled at a time. In scratch, element (r, w) of the image is image[(r - in.begin) * W + w] (a second one may stand
+   beside it), output (oh, ow) is out[(oh - outs.begin) * OW + ow], and its argmax stands at the same place of index. */
 struct band {
     idx plane, lanes;        /* the first plane; how many, at most VL */
     struct span in, outs;    /* rows of the image and of outputs */
+    idx ahead;               /* elements from its image to the next one */
     vr *image, *second, *out;
     vi *index;
 };
@@ -31,41 +32,61 @@ struct pool_call {
 
 enum { SLACK = 16 };   /* vectors that a transposition may write too many */
 
-/* Elements [0, n) of `lanes` planes, `step` apart; of the array, the part before `end` may be read. */
-static void read_planes(const REAL *from, const REAL *end, idx lanes, idx step, idx n, vr *to) {
+/* VL elements of VL planes. */
+INLINE void read_square(const REAL *p, idx step, idx ahead, vr *to) {
+    vr v[VL];
+#pragma GCC unroll 16
+    for (idx l = 0; l < VL; l++, p += step) v[l] = load(p), __builtin_prefetch(p + ahead);
+    transpose(v);
+#pragma GCC unroll 16
+    for (idx l = 0; l < VL; l++) to[l] = v[l];
+}
+INLINE void write_square(const vr *from, idx step, idx ahead, REAL *p) {
+    vr v[VL];
+#pragma GCC unroll 16
+    for (idx l = 0; l < VL; l++) v[l] = from[l];
+    transpose(v);
+#pragma GCC unroll 16
+    for (idx l = 0; l < VL; l++, p += step) store(p, v[l]), __builtin_prefetch(p + ahead, 1);
+}
+/* At the edges: n elements of `lanes` planes. */
+static void read_part(const REAL *p, idx lanes, idx step, idx n, vr *to) {
+    for (idx l = 0; l < VL; l++, p += l < lanes ? step : 0) to[l] = load_part(p, n);
+    transpose(to);
+}
+static void write_part(const vr *from, idx lanes, idx step, idx n, REAL *p) {
+    vr v[VL];
+    memcpy(v, from, sizeof v);
+    transpose(v);
+    for (idx l = 0; l < lanes; l++, p += step) store_part(p, v[l], n);
+}
+
+/* Elements [0, n) of `lanes` planes, `step` apart; of the array, the part before `end` may be read. What is read next begins
+   `ahead` elements further. */
+static void read_planes(const REAL *from, const REAL *end, idx lanes, idx step, idx n, idx ahead, vr *to) {
     const int whole = step == n && lanes == VL;
     if (whole && n == 1) to[0] = load(from);
     else if (whole && n == 4) {
-        for (idx i = 0; i < 4; i++) to[i] = load(from + i * VL);
-        unzip(to, 4);
+        vr v[4] = {load(from), load(from + VL), load(from + 2 * VL), load(from + 3 * VL)};
+        unzip(v, 4);
+        to[0] = v[0], to[1] = v[1], to[2] = v[2], to[3] = v[3];
     } else
-        for (idx i = 0; i < n; i += VL) {
-            const REAL *p = from + i;
-            if (lanes == VL && end - p >= (VL - 1) * step + VL)
-                for (idx l = 0; l < VL; l++) to[i + l] = load(p + l * step);
-            else
-                for (idx l = 0; l < VL; l++) to[i + l] = load_part(p + MIN(l, lanes - 1) * step, n - i);
-            transpose(to + i);
-        }
+        for (idx i = 0; i < n; i += VL)
+            if (lanes == VL && end - from - i >= (VL - 1) * step + VL) read_square(from + i, step, ahead, to + i);
+            else read_part(from + i, lanes, step, n - i, to + i);
 }
 
-static void write_planes(const vr *from, idx lanes, idx step, idx n, REAL *to) {
+static void write_planes(const vr *from, idx lanes, idx step, idx n, idx ahead, REAL *to) {
     const int whole = step == n && lanes == VL;
     if (whole && n == 1) store(to, from[0]);
     else if (whole && n == 4) {
         vr v[4] = {from[0], from[1], from[2], from[3]};
         zip(v, 4);
-        for (idx i = 0; i < 4; i++) store(to + i * VL, v[i]);
+        store(to, v[0]), store(to + VL, v[1]), store(to + 2 * VL, v[2]), store(to + 3 * VL, v[3]);
     } else
-        for (idx i = 0; i < n; i += VL) {
-            vr v[VL];
-            for (idx l = 0; l < VL; l++) v[l] = from[i + l];
-            transpose(v);
-            if (lanes == VL && n - i >= VL)
-                for (idx l = 0; l < VL; l++) store(to + i + l * step, v[l]);
-            else
-                for (idx l = 0; l < lanes; l++) store_part(to + i + l * step, v[l], n - i);
-        }
+        for (idx i = 0; i < n; i += VL)
+            if (lanes == VL && n - i >= VL) write_square(from + i, step, ahead, to + i);
+            else write_part(from + i, lanes, step, n - i, to + i);
 }
 
 static idx plane_size(const struct pool_shape *s) { return s->H * s->W; }
@@ -77,21 +98,21 @@ static idx output_count(const struct pool_call *c, const struct band *b) { retur
 static void read_image(const struct pool_call *c, const struct band *b, const REAL *x, vr *to) {
     const struct pool_shape *s = &c->s;
     const REAL *from = x + b->plane * plane_size(s) + b->in.begin * s->W;
-    read_planes(from, x + s->planes * plane_size(s), b->lanes, plane_size(s), image_count(c, b), to);
+    read_planes(from, x + s->planes * plane_size(s), b->lanes, plane_size(s), image_count(c, b), b->ahead, to);
 }
 static void write_image(const struct pool_call *c, const struct band *b) {
     const struct pool_shape *s = &c->s;
-    write_planes(b->image, b->lanes, plane_size(s), image_count(c, b),
+    write_planes(b->image, b->lanes, plane_size(s), image_count(c, b), b->ahead,
                  c->result + b->plane * plane_size(s) + b->in.begin * s->W);
 }
 static void read_outputs(const struct pool_call *c, const struct band *b, const REAL *y, vr *to) {
     const struct pool_shape *s = &c->s;
     const REAL *from = y + b->plane * output_size(s) + b->outs.begin * s->OW;
-    read_planes(from, y + s->planes * output_size(s), b->lanes, output_size(s), output_count(c, b), to);
+    read_planes(from, y + s->planes * output_size(s), b->lanes, output_size(s), output_count(c, b), 0, to);
 }
 static void write_outputs(const struct pool_call *c, const struct band *b) {
     const struct pool_shape *s = &c->s;
-    write_planes(b->out, b->lanes, output_size(s), output_count(c, b),
+    write_planes(b->out, b->lanes, output_size(s), output_count(c, b), 0,
                  c->result + b->plane * output_size(s) + b->outs.begin * s->OW);
 }
 
@@ -115,7 +136,8 @@ static void write_indices(const struct pool_call *c, const struct band *b) {
     for (idx i = 0; i * (idx)sizeof(REAL) < bytes; i += VL) {
         transpose((vr *)words + i);
         const idx left = bytes - i * (idx)sizeof(REAL);
-        for (idx l = 0; l < b->lanes; l++) store_start(to + l * step + i * (idx)sizeof(REAL), (vr)words[i + l], MIN(left, VECTOR_BYTES));
+        for (idx l = 0; l < b->lanes; l++)
+            store_start(to + l * step + i * (idx)sizeof(REAL), (vr)words[i + l], MIN(left, VECTOR_BYTES));
     }
 }
 
@@ -157,31 +179,45 @@ static struct span columns_of_window(const struct pool_shape *s, idx ow) {
     return inside(ow, s->SW, s->left, s->KW, (struct span){0, s->W});
 }
 
-/* Calls each(window, rows, columns, o) for every output o of the band: `window` is the place in b->image of the window's first
-   element, even where that is outside of it. `name` compiles windows of 2 x 2 and 3 x 3 without clipping on their own. */
-#define FOR_WINDOWS(name, each)                                                                                   \
-    INLINE void name##_windows(const struct pool_call *c, const struct band *b, const idx KH, const idx KW) {    \
-        const struct pool_shape *s = &c->s;                                                                      \
-        for (idx oh = b->outs.begin, o = 0; oh < b->outs.end; oh++) {                                            \
-            const struct span rows = rows_of_window(s, oh, b->in);                                               \
-            for (idx ow = 0; ow < s->OW; ow++, o++) {                                                            \
-                const struct span columns = columns_of_window(s, ow);                                            \
-                const idx window = (oh * s->SH - s->top - b->in.begin) * s->W + ow * s->SW - s->left;            \
-                if (rows.end - rows.begin == KH && columns.end - columns.begin == KW)                            \
-                    each(c, b, window, (struct span){0, KH}, (struct span){0, KW}, KW, o);                       \
-                else each(c, b, window, rows, columns, KW, o);                                                   \
-            }                                                                                                    \
-        }                                                                                                        \
-    }                                                                                                            \
-    static void name##_of_band(const struct pool_call *c, const struct band *b) {                                \
-        if (c->s.KH == 2 && c->s.KW == 2) name##_windows(c, b, 2, 2);                                            \
-        else if (c->s.KH == 3 && c->s.KW == 3) name##_windows(c, b, 3, 3);                                       \
-        else name##_windows(c, b, c->s.KH, c->s.KW);                                                             \
+/* Outputs whose windows need no clipping at left or right. */
+static struct span unclipped_columns(const struct pool_shape *s) {
+    const idx begin = MIN(s->OW, (s->left + s->SW - 1) / s->SW), room = s->W + s->left - s->KW;
+    const idx end = room < 0 ? 0 : MIN(s->OW, room / s->SW + 1);
+    return (struct span){begin, MAX(begin, end)};
+}
+
+struct window { idx at; struct span rows, columns; };   /* at: place of its first element in b->image, or outside of that */
+
+/* each(c, b, window, KH, KW, o) for every output o of the band. Whole windows of 2 x 2 and 3 x 3 are compiled on their own. */
+#define FOR_WINDOWS(name, each)                                                                                       \
+    INLINE void name##_windows(const struct pool_call *c, const struct band *b, const idx KH, const idx KW) {        \
+        const struct pool_shape *s = &c->s;                                                                          \
+        const struct span unclipped = unclipped_columns(s);                                                          \
+        for (idx oh = b->outs.begin, o = 0; oh < b->outs.end; oh++) {                                                \
+            const struct span rows = rows_of_window(s, oh, b->in);                                                   \
+            const idx at = (oh * s->SH - s->top - b->in.begin) * s->W - s->left;                                     \
+            const int whole = rows.end - rows.begin == KH;                                                           \
+            for (idx ow = 0; ow < s->OW; ow++, o++) {                                                                \
+                for (; whole && ow >= unclipped.begin && ow < unclipped.end; ow++, o++)                              \
+                    each(c, b, (struct window){at + ow * s->SW, {0, KH}, {0, KW}}, KH, KW, o);                       \
+                if (ow < s->OW)                                                                                      \
+                    each(c, b, (struct window){at + ow * s->SW, rows, columns_of_window(s, ow)}, KH, KW, o);         \
+                else break;                                                                                          \
+            }                                                                                                        \
+        }                                                                                                            \
+    }                                                                                                                \
+    static void name##_of_band(const struct pool_call *c, const struct band *b) {                                    \
+        if (c->s.KH == 2 && c->s.KW == 2) name##_windows(c, b, 2, 2);                                                \
+        else if (c->s.KH == 3 && c->s.KW == 3) name##_windows(c, b, 3, 3);                                           \
+        else name##_windows(c, b, c->s.KH, c->s.KW);                                                                 \
     }
+#define FOR_ELEMENTS(w, kh, kw)                                  \
+    for (idx kh = w.rows.begin; kh < w.rows.end; kh++)          \
+        for (idx kw = w.columns.begin; kw < w.columns.end; kw++)
 
 /* ---- bands ---- */
 
-enum { BAND_BYTES = 32768 };   /* of the image in scratch: about what the first-level cache holds */
+enum { BAND_BYTES = 16384 };   /* of the image in scratch: it shares the first-level cache with what is read and written */
 
 static void pool_bands(void *arg, idx begin, idx end, int worker) {
     const struct pool_call *c = arg;
@@ -194,12 +230,15 @@ static void pool_bands(void *arg, idx begin, idx end, int worker) {
                          .index = (vi *)(scratch + 2 * c->in_size + c->out_size)};
         if (c->backward) {
             b.in = (struct span){row, MIN(s->H, row + c->rows)};
-            b.outs = (struct span){MAX(0, row + s->top - s->KH + s->SH) / s->SH, MIN(s->OH, (b.in.end - 1 + s->top) / s->SH + 1)};
+            const idx last = (b.in.end - 1 + s->top) / s->SH;
+            b.outs = (struct span){MAX(0, row + s->top - s->KH + s->SH) / s->SH, MIN(s->OH, last + 1)};
             b.outs.end = MAX(b.outs.begin, b.outs.end);
         } else {
             b.outs = (struct span){row, MIN(s->OH, row + c->rows)};
             b.in = (struct span){MAX(0, row * s->SH - s->top), MIN(s->H, (b.outs.end - 1) * s->SH - s->top + s->KH)};
         }
+        const idx next = (i + 1) % c->bands ? c->rows * (c->backward ? 1 : s->SH) : VL * s->H - b.in.begin;
+        b.ahead = next * s->W;
         c->pool(c, &b);
     }
 }
@@ -212,8 +251,9 @@ static int run_pool(struct pool_call *c, const struct pool_shape *shape) {
         s->W = s->KW = s->OW = s->SW = 1, s->left = 0;
     }
     if (!s->planes || !plane_size(s) || !output_size(s)) return CNN_OK;
-    const idx all = c->backward ? s->H : s->OH, room = MAX(1, BAND_BYTES / VECTOR_BYTES / s->W);   /* room: rows of the image */
-    c->rows = c->backward ? room : MAX(1, (room - s->KH) / s->SH + 1);
+    const idx all = c->backward ? s->H : s->OH;
+    const idx room = MAX(2 * s->SH, BAND_BYTES / VECTOR_BYTES / s->W);   /* for rows of the image */
+    c->rows = c->backward ? room - room % s->SH : MAX(1, (room - s->KH) / s->SH + 1);
     c->bands = (all + c->rows - 1) / c->rows;
     c->rows = (all + c->bands - 1) / c->bands;
     const idx in_rows = c->backward ? c->rows : (c->rows - 1) * s->SH + s->KH;
@@ -231,37 +271,155 @@ static int run_pool(struct pool_call *c, const struct pool_shape *shape) {
     return CNN_OK;
 }
 
+/* ---- windows of 2 x 2, side by side, in rows of VL and more: vectors along a row, without scratch ---- */
+
+static int is_wide_2x2(const struct pool_shape *s) {   /* and none is clipped */
+    return s->KH == 2 && s->KW == 2 && s->SH == 2 && s->SW == 2 && !s->top && !s->left && 2 * s->OH <= s->H
+        && 2 * s->OW <= s->W && s->OW >= VL;
+}
+
+/* The last vector of a row ends where the row ends: what it has in common with the one before is done twice. */
+#define FOR_VECTORS_OF_ROW(i, n) for (idx i = 0, last_ = (n) - VL; i <= last_; i = i == last_ ? (n) : MIN(i + VL, last_))
+
+struct pairs { vr even, odd; };
+INLINE struct pairs load_pairs(const REAL *p) {
+    const vr a = load(p), b = load(p + VL);
+    return (struct pairs){SHUFFLE(a, b, EVEN_LANES), SHUFFLE(a, b, ODD_LANES)};
+}
+INLINE void store_pairs(REAL *p, vr even, vr odd) {
+    store(p, SHUFFLE(even, odd, ZIP_LOW)), store(p + VL, SHUFFLE(even, odd, ZIP_HIGH));
+}
+static void clear_uncovered(const struct pool_shape *s, REAL *dx) {   /* the odd column at the right, the odd row below */
+    for (idx h = 0; h < 2 * s->OH; h++)
+        for (idx w = 2 * s->OW; w < s->W; w++) dx[h * s->W + w] = 0;
+    memset(dx + 2 * s->OH * s->W, 0, sizeof(REAL) * (size_t)((s->H - 2 * s->OH) * s->W));
+}
+
+static void max_pool_2x2_planes(void *arg, idx begin, idx end, int worker) {
+    (void)worker;
+    const struct pool_call *c = arg;
+    const struct pool_shape *s = &c->s;
+    for (idx i = begin; i < end; i++)
+        for (idx oh = 0; oh < s->OH; oh++) {
+            const REAL *x = c->x + (i * s->H + 2 * oh) * s->W;
+            const idx out = (i * s->OH + oh) * s->OW;
+            FOR_VECTORS_OF_ROW(ow, s->OW) {
+                const struct pairs upper = load_pairs(x + 2 * ow), lower = load_pairs(x + s->W + 2 * ow);
+                vr best = upper.even;
+                vi winner = {0};
+                keep_larger(upper.odd, 1, &best, &winner);
+                keep_larger(lower.even, 2, &best, &winner);
+                keep_larger(lower.odd, 3, &best, &winner);
+                store(c->result + out + ow, best);
+                store_bytes(c->argmax + out + ow, winner, VL);
+            }
+        }
+}
+static void max_pool_2x2_backward_planes(void *arg, idx begin, idx end, int worker) {
+    (void)worker;
+    const struct pool_call *c = arg;
+    const struct pool_shape *s = &c->s;
+    for (idx i = begin; i < end; i++) {
+        clear_uncovered(s, c->result + i * plane_size(s));
+        for (idx oh = 0; oh < s->OH; oh++) {
+            REAL *dx = c->result + (i * s->H + 2 * oh) * s->W;
+            const idx out = (i * s->OH + oh) * s->OW;
+            FOR_VECTORS_OF_ROW(ow, s->OW) {
+                const vi dy = (vi)load(c->dy + out + ow), winner = load_bytes(c->argmax + out + ow, VL);
+                store_pairs(dx + 2 * ow, (vr)(dy & (winner == 0)), (vr)(dy & (winner == 1)));
+                store_pairs(dx + s->W + 2 * ow, (vr)(dy & (winner == 2)), (vr)(dy & (winner == 3)));
+            }
+        }
+    }
+}
+static void avg_pool_2x2_planes(void *arg, idx begin, idx end, int worker) {
+    (void)worker;
+    const struct pool_call *c = arg;
+    const struct pool_shape *s = &c->s;
+    for (idx i = begin; i < end; i++)
+        for (idx oh = 0; oh < s->OH; oh++) {
+            const REAL *x = c->x + (i * s->H + 2 * oh) * s->W;
+            FOR_VECTORS_OF_ROW(ow, s->OW) {
+                const struct pairs upper = load_pairs(x + 2 * ow), lower = load_pairs(x + s->W + 2 * ow);
+                store(c->result + (i * s->OH + oh) * s->OW + ow, (upper.even + upper.odd + lower.even + lower.odd) / 4);
+            }
+        }
+}
+static void avg_pool_2x2_backward_planes(void *arg, idx begin, idx end, int worker) {
+    (void)worker;
+    const struct pool_call *c = arg;
+    const struct pool_shape *s = &c->s;
+    for (idx i = begin; i < end; i++) {
+        clear_uncovered(s, c->result + i * plane_size(s));
+        for (idx oh = 0; oh < s->OH; oh++) {
+            REAL *dx = c->result + (i * s->H + 2 * oh) * s->W;
+            FOR_VECTORS_OF_ROW(ow, s->OW) {
+                const vr share = load(c->dy + (i * s->OH + oh) * s->OW + ow) / 4;
+                store_pairs(dx + 2 * ow, share, share), store_pairs(dx + s->W + 2 * ow, share, share);
+            }
+        }
+    }
+}
+
+static int run_wide_2x2(struct pool_call *c, const struct pool_shape *s, range_body planes) {
+    c->s = *s;
+    parallel_for(s->planes, grain_of(2.0 * (double)plane_size(s)), planes, c);
+    return CNN_OK;
+}
+
 /* ---- max pooling ---- */
 
-INLINE void max_of_window(const struct pool_call *c, const struct band *b, idx window, struct span rows, struct span columns,
-                          const idx KW, idx o) {
+INLINE void max_of_window(const struct pool_call *c, const struct band *b, struct window w, const idx KH, const idx KW, idx o) {
+    (void)KH;
     vr best = broadcast(-INFINITY);
-    vi winner = (integer)(rows.begin * KW + columns.begin) - (vi){0};
-    for (idx kh = rows.begin; kh < rows.end; kh++)
-        for (idx kw = columns.begin; kw < columns.end; kw++)
-            keep_larger(b->image[window + kh * c->s.W + kw], (integer)(kh * KW + kw), &best, &winner);
+    vi winner = (integer)(w.rows.begin * KW + w.columns.begin) - (vi){0};
+    FOR_ELEMENTS(w, kh, kw) keep_greater(b->image[w.at + kh * c->s.W + kw], (integer)(kh * KW + kw), &best, &winner);
     b->out[o] = best, b->index[o] = winner;
 }
 FOR_WINDOWS(max, max_of_window)
 
+INLINE void max_or_nan_of_window(const struct pool_call *c, const struct band *b, struct window w, const idx KH, const idx KW,
+                                 idx o) {
+    (void)KH;
+    vr best = broadcast(-INFINITY);
+    vi winner = (integer)(w.rows.begin * KW + w.columns.begin) - (vi){0};
+    FOR_ELEMENTS(w, kh, kw) keep_larger(b->image[w.at + kh * c->s.W + kw], (integer)(kh * KW + kw), &best, &winner);
+    b->out[o] = best, b->index[o] = winner;
+}
+FOR_WINDOWS(max_or_nan, max_or_nan_of_window)
+
+static int may_hold_nan(const vr *v, idx n) {   /* also true for infinity */
+    vr sums[4] = {{0}};
+    idx i = 0;
+    for (; i + 4 <= n; i += 4)
+        for (idx j = 0; j < 4; j++) sums[j] += v[i + j] * 0;
+    for (; i < n; i++) sums[0] += v[i] * 0;
+    const vr sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    return any(sum != sum);
+}
+
 static void max_pool_band(const struct pool_call *c, const struct band *b) {
     read_image(c, b, c->x, b->image);
-    max_of_band(c, b);
+    if (may_hold_nan(b->image, image_count(c, b))) max_or_nan_of_band(c, b);
+    else max_of_band(c, b);
     write_outputs(c, b);
     write_indices(c, b);
 }
 static int max_pool2d(const struct pool_shape *s, const void *x, void *y, void *argmax) {
     struct pool_call c = {.pool = max_pool_band, .x = x, .result = y, .argmax = argmax};
-    return run_pool(&c, s);
+    return is_wide_2x2(s) ? run_wide_2x2(&c, s, max_pool_2x2_planes) : run_pool(&c, s);
 }
 
-INLINE void send_to_winner(const struct pool_call *c, const struct band *b, idx window, struct span rows, struct span columns,
-                           const idx KW, idx o) {
+INLINE void send_to_winner(const struct pool_call *c, const struct band *b, struct window w, const idx KH, const idx KW,
+                           idx o) {
+    const int alone = KH <= c->s.SH && KW <= c->s.SW;   /* no other window has a share in these elements */
     const vr dy = b->out[o];
     const vi winner = b->index[o];
-    for (idx kh = rows.begin; kh < rows.end; kh++)
-        for (idx kw = columns.begin; kw < columns.end; kw++)
-            b->image[window + kh * c->s.W + kw] += (vr)((vi)dy & (winner == (integer)(kh * KW + kw)));
+    FOR_ELEMENTS(w, kh, kw) {
+        vr *dx = &b->image[w.at + kh * c->s.W + kw];
+        const vr sent = (vr)((vi)dy & (winner == (integer)(kh * KW + kw)));
+        *dx = alone ? sent : *dx + sent;
+    }
 }
 FOR_WINDOWS(send, send_to_winner)
 
@@ -277,64 +435,65 @@ static void max_pool_backward_band(const struct pool_call *c, const struct band 
 }
 static int max_pool2d_backward(const struct pool_shape *s, const void *dy, const void *argmax, void *dx) {
     struct pool_call c = {.pool = max_pool_backward_band, .backward = 1, .dy = dy, .argmax = (uint8_t *)argmax, .result = dx};
-    return run_pool(&c, s);
+    return is_wide_2x2(s) ? run_wide_2x2(&c, s, max_pool_2x2_backward_planes) : run_pool(&c, s);
 }
 
 /* ---- average pooling ---- */
 
-INLINE void sum_of_window(const struct pool_call *c, const struct band *b, idx window, struct span rows, struct span columns,
-                          const idx KW, idx o) {
-    (void)KW;
+INLINE void sum_of_window(const struct pool_call *c, const struct band *b, struct window w, const idx KH, const idx KW, idx o) {
+    (void)KH, (void)KW;
     vr sum = {0};
-    for (idx kh = rows.begin; kh < rows.end; kh++)
-        for (idx kw = columns.begin; kw < columns.end; kw++) sum += b->image[window + kh * c->s.W + kw];
+    FOR_ELEMENTS(w, kh, kw) sum += b->image[w.at + kh * c->s.W + kw];
     b->out[o] = sum;
 }
 FOR_WINDOWS(sum, sum_of_window)
 
-INLINE void spread_over_window(const struct pool_call *c, const struct band *b, idx window, struct span rows,
-                               struct span columns, const idx KW, idx o) {
-    (void)KW;
+INLINE void spread_over_window(const struct pool_call *c, const struct band *b, struct window w, const idx KH, const idx KW,
+                               idx o) {
+    const int alone = KH <= c->s.SH && KW <= c->s.SW;
     const vr share = b->out[o];
-    for (idx kh = rows.begin; kh < rows.end; kh++)
-        for (idx kw = columns.begin; kw < columns.end; kw++) b->image[window + kh * c->s.W + kw] += share;
+    FOR_ELEMENTS(w, kh, kw) {
+        vr *dx = &b->image[w.at + kh * c->s.W + kw];
+        *dx = alone ? share : *dx + share;
+    }
 }
 FOR_WINDOWS(spread, spread_over_window)
 
-static void divide_by_counts(const struct pool_call *c, const struct band *b) {
+INLINE void divide_by_count(const struct pool_call *c, const struct band *b, struct window w, const idx KH, const idx KW,
+                            idx o) {
     const struct pool_shape *s = &c->s;
-    for (idx oh = b->outs.begin, o = 0; oh < b->outs.end; oh++) {
-        const struct span rows = rows_of_window(s, oh, (struct span){0, s->H});
-        for (idx ow = 0; ow < s->OW; ow++, o++) {
-            const struct span columns = columns_of_window(s, ow);
-            const idx inside = (rows.end - rows.begin) * (columns.end - columns.begin);
-            b->out[o] /= (REAL)(c->count_include_pad ? s->KH * s->KW : inside);
-        }
+    idx rows = w.rows.end - w.rows.begin, columns = w.columns.end - w.columns.begin;
+    if (c->count_include_pad || (rows == KH && columns == KW)) rows = KH, columns = KW;
+    else if (c->backward) {   /* of the window's rows, the band may have only some */
+        const struct span inside = rows_of_window(s, b->outs.begin + o / s->OW, (struct span){0, s->H});
+        rows = inside.end - inside.begin;
     }
+    b->out[o] /= (REAL)(rows * columns);
 }
+FOR_WINDOWS(divide, divide_by_count)
 
 static void avg_pool_band(const struct pool_call *c, const struct band *b) {
     read_image(c, b, c->x, b->image);
     sum_of_band(c, b);
-    divide_by_counts(c, b);
+    divide_of_band(c, b);
     write_outputs(c, b);
 }
 static int avg_pool2d(const struct pool_shape *s, int count_include_pad, const void *x, void *y) {
     struct pool_call c = {.pool = avg_pool_band, .x = x, .result = y, .count_include_pad = count_include_pad};
-    return run_pool(&c, s);
+    return is_wide_2x2(s) ? run_wide_2x2(&c, s, avg_pool_2x2_planes) : run_pool(&c, s);
 }
 
 static void avg_pool_backward_band(const struct pool_call *c, const struct band *b) {
     clear_image(c, b);
     read_outputs(c, b, c->dy, b->out);
-    divide_by_counts(c, b);
+    divide_of_band(c, b);
     spread_of_band(c, b);
     write_image(c, b);
 }
 static int avg_pool2d_backward(const struct pool_shape *s, int count_include_pad, const void *dy, void *dx) {
     struct pool_call c = {.pool = avg_pool_backward_band, .backward = 1, .dy = dy, .result = dx,
                           .count_include_pad = count_include_pad};
-    return run_pool(&c, s);
+    return is_wide_2x2(s) ? run_wide_2x2(&c, s, avg_pool_2x2_backward_planes) : run_pool(&c, s);
 }
 
 /* ---- Lp pooling ---- */

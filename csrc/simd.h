@@ -56,8 +56,12 @@ INLINE vi first_lanes(idx n) { return lane_numbers() < ((integer)n - (vi){0}); }
 INLINE vr load_n(const REAL *p, idx n) { return FOR_REAL((vr)_mm512_maskz_loadu_ps, (vr)_mm512_maskz_loadu_pd)(LANES(n), p); }
 INLINE void store_n(REAL *p, vr v, idx n) { FOR_REAL(_mm512_mask_storeu_ps, _mm512_mask_storeu_pd)(p, LANES(n), v); }
 #elif VECTOR_BYTES == 32
-INLINE vr load_n(const REAL *p, idx n) { return FOR_REAL((vr)_mm256_maskload_ps, (vr)_mm256_maskload_pd)(p, (__m256i)first_lanes(n)); }
-INLINE void store_n(REAL *p, vr v, idx n) { FOR_REAL(_mm256_maskstore_ps, _mm256_maskstore_pd)(p, (__m256i)first_lanes(n), v); }
+INLINE vr load_n(const REAL *p, idx n) {
+    return FOR_REAL((vr)_mm256_maskload_ps, (vr)_mm256_maskload_pd)(p, (__m256i)first_lanes(n));
+}
+INLINE void store_n(REAL *p, vr v, idx n) {
+    FOR_REAL(_mm256_maskstore_ps, _mm256_maskstore_pd)(p, (__m256i)first_lanes(n), v);
+}
 #else
 INLINE vr load_n(const REAL *p, idx n) {
     vr v = {0};
@@ -88,21 +92,6 @@ INLINE vr load_or(const REAL *p, idx n, REAL fill) {                            
     return n >= VL ? load(p) : choose(first_lanes(n), load_n(p, n), broadcast(fill));
 }
 
-/* best and its number, the first of equals; the first NaN wins and stays. */
-INLINE void keep_larger(vr v, integer number, vr *best, vi *winner) {
-#if VECTOR_BYTES == 64
-    const vi numbers = number - (vi){0};
-    const FOR_REAL(__mmask16, __mmask8) larger = FOR_REAL(_mm512_cmp_ps_mask, _mm512_cmp_pd_mask)(v, *best, _CMP_NLE_UQ),
-        wins = FOR_REAL(_mm512_mask_cmp_ps_mask, _mm512_mask_cmp_pd_mask)(larger, *best, *best, _CMP_ORD_Q);
-    *best = FOR_REAL((vr)_mm512_mask_mov_ps, (vr)_mm512_mask_mov_pd)(*best, wins, v);
-    *winner = (vi)FOR_REAL(_mm512_mask_mov_epi32, _mm512_mask_mov_epi64)((__m512i)*winner, wins, (__m512i)numbers);
-#else
-    const vi wins = ~(v <= *best) & (*best == *best);
-    *best = choose(wins, v, *best);
-    *winner = (vi)choose(wins, (vr)(number - (vi){0}), (vr)*winner);
-#endif
-}
-
 /* a > b ? a : b, so b when either is NaN: vmax(zero, x) lets a NaN in x through. */
 #if VECTOR_BYTES == 64
 INLINE vr vmax(vr a, vr b) { return FOR_REAL((vr)_mm512_max_ps, (vr)_mm512_max_pd)(a, b); }
@@ -125,6 +114,46 @@ INLINE vr vsqrt(vr x) {
 }
 #endif
 
+/* best and its number, the first of equals; a NaN is passed over. */
+INLINE void keep_greater(vr v, integer number, vr *best, vi *winner) {
+    const vi numbers = number - (vi){0};
+#if VECTOR_BYTES == 64
+    const FOR_REAL(__mmask16, __mmask8) wins = FOR_REAL(_mm512_cmp_ps_mask, _mm512_cmp_pd_mask)(v, *best, _CMP_GT_OQ);
+    *winner = (vi)FOR_REAL(_mm512_mask_mov_epi32, _mm512_mask_mov_epi64)((__m512i)*winner, wins, (__m512i)numbers);
+#else
+    *winner = (vi)choose(v > *best, (vr)numbers, (vr)*winner);
+#endif
+    *best = vmax(v, *best);
+}
+/* The same, where the first NaN wins and stays. */
+INLINE void keep_larger(vr v, integer number, vr *best, vi *winner) {
+#if VECTOR_BYTES == 64
+    const vi numbers = number - (vi){0};
+    const FOR_REAL(__mmask16, __mmask8) larger = FOR_REAL(_mm512_cmp_ps_mask, _mm512_cmp_pd_mask)(v, *best, _CMP_NLE_UQ),
+        wins = FOR_REAL(_mm512_mask_cmp_ps_mask, _mm512_mask_cmp_pd_mask)(larger, *best, *best, _CMP_ORD_Q);
+    *best = FOR_REAL((vr)_mm512_mask_mov_ps, (vr)_mm512_mask_mov_pd)(*best, wins, v);
+    *winner = (vi)FOR_REAL(_mm512_mask_mov_epi32, _mm512_mask_mov_epi64)((__m512i)*winner, wins, (__m512i)numbers);
+#else
+    const vi wins = ~(v <= *best) & (*best == *best);
+    *best = choose(wins, v, *best);
+    *winner = (vi)choose(wins, (vr)(number - (vi){0}), (vr)*winner);
+#endif
+}
+
+INLINE int any(vi mask) {
+#if VECTOR_BYTES == 64
+    return FOR_REAL(_mm512_movepi32_mask, _mm512_movepi64_mask)((__m512i)mask) != 0;
+#elif VECTOR_BYTES == 32
+    return _mm256_movemask_epi8((__m256i)mask) != 0;
+#elif defined(__SSE2__)
+    return _mm_movemask_epi8((__m128i)mask) != 0;
+#else
+    integer found = 0;
+    for (idx i = 0; i < VL; i++) found |= mask[i];
+    return found != 0;
+#endif
+}
+
 #define SIGN_BIT ((integer)((uint64_t)1 << (8 * sizeof(REAL) - 1)))
 INLINE vr vabs(vr x) { return (vr)((vi)x & ~(SIGN_BIT - (vi){0})); }
 INLINE vr copy_sign(vr magnitude, vr sign) { return (vr)(((vi)vabs(magnitude)) | ((vi)sign & (SIGN_BIT - (vi){0}))); }
@@ -141,7 +170,8 @@ INLINE vr copy_sign(vr magnitude, vr sign) { return (vr)(((vi)vabs(magnitude)) |
 #define SHUFFLE(a, b, s) __builtin_shufflevector(a, b, s(0), s(1), s(2), s(3), s(4), s(5), s(6), s(7))
 #else
 #define SHUFFLE(a, b, s) \
-    __builtin_shufflevector(a, b, s(0), s(1), s(2), s(3), s(4), s(5), s(6), s(7), s(8), s(9), s(10), s(11), s(12), s(13), s(14), s(15))
+    __builtin_shufflevector(a, b, s(0), s(1), s(2), s(3), s(4), s(5), s(6), s(7), s(8), s(9), s(10), s(11), s(12), s(13), s(14), \
+                            s(15))
 #endif
 
 #define PARTNER_1(i) ((i) ^ 1)
