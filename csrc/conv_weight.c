@@ -1,133 +1,262 @@
-/* The gradients of a convolution's parameters: dot products over pixels.
+/* The gradients of a convolution's parameters. Few output channels: dot products (conv_dots.c). Many: outer products.
 
-   dw[f, k] = sum over pixels of dy[f, pixel] patch[k, pixel]. Both are contiguous along the pixels, so vectors run along them and
-   few channels cost nothing extra. A thread owns rows k of the patches: it gathers them once and meets all f. */
+   dw[k, f] = sum over pixels of x[k, pixel] dy[pixel, f]: both operands are transposed once, a block of pixels at a time, so that
+   their channels are contiguous. dy becomes strips of f for the vectors. x becomes a padded image with its channels innermost:
+   there a pixel meets whole rows of the kernel, `run` elements (kw, c), without any copy per tap, whatever the stride. */
+#include "conv_dots.c"
 
-#if VECTOR_BYTES == 64 || defined(__aarch64__)
-enum { DOT_F = 4, DOT_K = 6 };   /* 24 of 32 registers accumulate */
-#else
-enum { DOT_F = 3, DOT_K = 4 };   /* 12 of 16 */
-#endif
-enum { WEIGHT_BLOCK_PIXELS = 1024 };   /* DOT_K rows of it fit into L1 */
+enum { CHANNEL_BLOCK = 32, F_BLOCK = 512 };
 
-struct weight_gradient {
-    struct correlation seen;   /* which pixels of x each output pixel sees */
-    idx F, tiles, tile;        /* per group; tiles of at most DOT_K rows k */
-    const REAL *dy;
+struct weight_sum {
+    const struct conv_shape *s;
+    const REAL *dy, *x;
     REAL *dw;
+    idx C, F, K;                     /* per group */
+    idx cb, channel_blocks;
+    idx run, runs;                   /* elements of the image that a tile of rows may cross, and how many of them there are */
+    idx images, rows, columns;       /* a block of output pixels: whole images, whole rows or part of a row */
+    idx image_blocks, row_blocks, column_blocks;
+    idx PH, PW;                      /* the padded image of a block */
+    idx parts;                       /* of the pixels, each with sums of its own */
+    idx channel_splits, f_splits;
+    idx lanes;                       /* F, rounded up to whole vectors */
+    idx *pixel, *row;                /* where a pixel starts in the padded image; where an element of a run is in dw */
+    REAL *sums, *scratch;            /* (group, part, K, lanes) */
+    idx image_reals, worker_reals;
 };
 
-/* `run` pixels of each image, `pitch` apart in the patches. */
-INLINE void pixel_dots(const int m, idx images, idx run, const REAL *dy, idx dy_image, idx dy_plane, const REAL *patches,
-                       idx pitch, REAL *sums) {
-    vr sum[DOT_F][DOT_K] = {{{0}}};
-    idx ld = images * pitch;
-    for (idx n = 0; n < images; n++)
-        for (idx p = 0; p < run; p += VL) {
-            vr d[DOT_F];
-#pragma GCC unroll 4
-            for (int i = 0; i < m; i++) {
-                const REAL *s = dy + n * dy_image + i * dy_plane + p;
-                d[i] = run - p >= VL ? load(s) : load_n(s, run - p);
-            }
-#pragma GCC unroll 6
-            for (int l = 0; l < DOT_K; l++) {
-                vr x = load(patches + l * ld + n * pitch + p);
-#pragma GCC unroll 4
-                for (int i = 0; i < m; i++) sum[i][l] += d[i] * x;
-            }
+/* ---- micro-kernel ---- */
+
+/* sums (m x lanes) = or += x (m values per pixel) times dy (lanes per pixel), row i of them at sums + row[i] * ld. */
+INLINE void outer_products(const int m, const int vectors, idx pixels, const REAL *restrict x, const idx *restrict pixel,
+                           const REAL *restrict dy, REAL *restrict sums, const idx *restrict row, idx ld, int accumulate) {
+    vr sum[MR][NV];
+#pragma GCC unroll 16
+    for (int i = 0; i < m; i++) sum[i][0] = sum[i][1] = (vr){0};
+    for (idx p = 0; p < pixels; p++, dy += vectors * VL) {
+        const REAL *a = x + pixel[p];
+        vr d0 = load(dy), d1 = vectors > 1 ? load(dy + VL) : d0;
+#pragma GCC unroll 16
+        for (int i = 0; i < m; i++) {
+            sum[i][0] += a[i] * d0;
+            if (vectors > 1) sum[i][1] += a[i] * d1;
         }
-#pragma GCC unroll 4
+    }
+#pragma GCC unroll 16
     for (int i = 0; i < m; i++)
-#pragma GCC unroll 6
-        for (int l = 0; l < DOT_K; l++) sums[i * DOT_K + l] = horizontal_sum(sum[i][l]);
-}
-
-static void dots_of_channels(idx m, idx images, idx run, const REAL *dy, idx dy_image, idx dy_plane, const REAL *patches,
-                             idx pitch, REAL *sums) {
-    switch (m) {
-        case 1: pixel_dots(1, images, run, dy, dy_image, dy_plane, patches, pitch, sums); break;
-        case 2: pixel_dots(2, images, run, dy, dy_image, dy_plane, patches, pitch, sums); break;
-        case 3: pixel_dots(3, images, run, dy, dy_image, dy_plane, patches, pitch, sums); break;
-        default: pixel_dots(DOT_F, images, run, dy, dy_image, dy_plane, patches, pitch, sums);
-    }
-}
-
-/* Row k of the patches: each image's pixels one after the other, then zeros up to the pitch. */
-static void gather_patch_row(const struct correlation *p, const struct block *b, idx k, const REAL *padded, idx pitch, REAL *d) {
-    idx run = b->rows * b->columns;
-    for (idx n = 0; n < b->images; n++, d += pitch) {
-        const REAL *s = padded + n * p->C * p->PH * p->SW * p->PW + p->offset[k];
-        for (idx r = 0; r < b->rows; r++, s += p->SH * p->SW * p->PW)
-            for (idx j = 0; j < b->columns; j += VL) store(d + r * b->columns + j, load(s + j));
-        for (idx j = run; j < pitch; j++) d[j] = 0;
-    }
-}
-
-static void weight_tile(const struct weight_gradient *q, const struct block *b, idx tile, const REAL *padded, REAL *patches,
-                        int accumulate) {
-    const struct correlation *p = &q->seen;
-    idx run = b->rows * b->columns, pitch = round_up(run, VL), ld = b->images * pitch;
-    idx k0 = tile * q->tile, kn = MIN(q->tile, p->K - k0), S = p->OH * p->OW;
-    for (idx l = 0; l < kn; l++) gather_patch_row(p, b, k0 + l, padded, pitch, patches + l * ld);
-    memset(patches + kn * ld, 0, sizeof(REAL) * (size_t)((DOT_K - kn) * ld));
-    for (idx f = 0; f < q->F; f += DOT_F) {
-        idx m = MIN(DOT_F, q->F - f);
-        REAL sums[DOT_F * DOT_K];
-        const REAL *dy = q->dy + ((b->image * p->groups + b->group) * q->F + f) * S + b->row * p->OW + b->column;
-        dots_of_channels(m, b->images, run, dy, p->groups * q->F * S, S, patches, pitch, sums);
-        for (idx i = 0; i < m; i++)
-            for (idx l = 0; l < kn; l++) {
-                REAL *d = q->dw + (b->group * q->F + f + i) * p->K + k0 + l;
-                *d = accumulate ? *d + sums[i * DOT_K + l] : sums[i * DOT_K + l];
-            }
-    }
-}
-
-static void weight_tiles(void *arg, idx begin, idx end, int worker) {
-    const struct weight_gradient *q = arg;
-    const struct correlation *p = &q->seen;
-    REAL *padded = p->scratch + worker * p->worker_reals, *patches = padded + p->padded_reals;
-    while (begin < end) {
-        idx group = begin / q->tiles, first = begin % q->tiles, last = MIN(q->tiles, first + end - begin);
-        idx c0 = first * q->tile / p->taps, c1 = ceil_div(MIN(p->K, last * q->tile), p->taps);
-        for (idx i = 0; i < blocks(p); i++) {
-            struct block b = block_at(p, group * blocks(p) + i);
-            pad_block(p, &b, c0, c1, padded);
-            for (idx t = first; t < last; t++) weight_tile(q, &b, t, padded, patches, i > 0);
+        for (int v = 0; v < vectors; v++) {
+            REAL *d = sums + row[i] * ld + v * VL;
+            store(d, accumulate ? load(d) + sum[i][v] : sum[i][v]);
         }
-        begin += last - first;
+}
+
+typedef void (*outer_kernel)(int, idx, const REAL *, const idx *, const REAL *, REAL *, const idx *, idx, int);
+#define OUTER(m) \
+    static void outer_##m(int vectors, idx pixels, const REAL *x, const idx *pixel, const REAL *dy, REAL *sums, const idx *row, \
+                          idx ld, int accumulate) { \
+        if (vectors > 1) outer_products(m, 2, pixels, x, pixel, dy, sums, row, ld, accumulate); \
+        else outer_products(m, 1, pixels, x, pixel, dy, sums, row, ld, accumulate); \
+    }
+OUTER(1) OUTER(2) OUTER(3) OUTER(4) OUTER(5) OUTER(6)
+#if MR > 6
+OUTER(7) OUTER(8) OUTER(9) OUTER(10) OUTER(11) OUTER(12)
+#endif
+#if MR > 12
+OUTER(13) OUTER(14)
+#endif
+static const outer_kernel outer_kernels[] = {
+    NULL, outer_1, outer_2, outer_3, outer_4, outer_5, outer_6,
+#if MR > 6
+    outer_7, outer_8, outer_9, outer_10, outer_11, outer_12,
+#endif
+#if MR > 12
+    outer_13, outer_14,
+#endif
+};
+
+/* ---- operands ---- */
+
+struct pixels { idx group, image, images, row, rows, column, columns; };
+
+static struct pixels pixels_at(const struct weight_sum *q, idx group, idx i) {
+    idx column = i % q->column_blocks * q->columns;
+    i /= q->column_blocks;
+    idx row = i % q->row_blocks * q->rows, image = i / q->row_blocks * q->images;
+    return (struct pixels){group, image, MIN(q->images, q->s->N - image), row, MIN(q->rows, q->s->OH - row),
+                           column, MIN(q->columns, q->s->OW - column)};
+}
+
+/* Strips of dy: NR channels per pixel, the last strip VL if that is enough. */
+static void pack_dy(const struct weight_sum *q, const struct pixels *b, idx f0, idx f1, REAL *d) {
+    idx run = b->rows * b->columns, S = q->s->OH * q->s->OW;
+    for (idx f = f0; f < f1; f += NR) {
+        idx n = MIN(NR, f1 - f), width = round_up(n, VL);
+        if (n < width) memset(d, 0, sizeof(REAL) * (size_t)(b->images * run * width));
+        for (idx i = b->image; i < b->image + b->images; i++, d += run * width) {
+            const REAL *dy = q->dy + (i * q->s->F + b->group * q->F + f) * S + b->row * q->s->OW + b->column;
+            pack(n, run, dy, S, 1, d, width);
+        }
     }
 }
 
-static int conv2d_backward_weight(const struct conv_shape *s, const void *dy, const void *x, void *dw) {
-    idx C = s->C / s->groups, F = s->F / s->groups, taps = s->KH * s->KW, K = C * taps;
-    if (!F || !K) return CNN_OK;
-    if (!s->N || !s->OH || !s->OW) {
-        memset(dw, 0, sizeof(REAL) * (size_t)(s->F * K));
-        return CNN_OK;
+/* One row of the padded image, channels innermost. */
+static void pack_image_row(const struct weight_sum *q, idx channels, idx ih, idx first, const REAL *x, REAL *d) {
+    idx W = ih >= 0 && ih < q->s->H ? q->s->W : 0, cb = q->cb;
+    idx begin = MIN(q->PW, MAX(0, -first)), end = MAX(begin, MIN(q->PW, W - first));
+    memset(d, 0, sizeof(REAL) * (size_t)(begin * cb));
+    if (begin < end) pack(channels, end - begin, x + ih * W + first + begin, q->s->H * W, 1, d + begin * cb, cb);
+    memset(d + end * cb, 0, sizeof(REAL) * (size_t)((q->PW - end) * cb));
+}
+
+static void pack_image(const struct weight_sum *q, const struct pixels *b, idx c0, REAL *d) {
+    const struct conv_shape *s = q->s;
+    idx channels = MIN(q->cb, q->C - c0), height = q->PH - (q->rows - b->rows) * s->SH;
+    for (idx i = b->image; i < b->image + b->images; i++, d += q->PH * q->PW * q->cb) {
+        const REAL *x = q->x + (i * s->C + b->group * q->C + c0) * s->H * s->W;
+        for (idx r = 0; r < height; r++)
+            pack_image_row(q, channels, b->row * s->SH - s->top + r, b->column * s->SW - s->left, x, d + r * q->PW * q->cb);
     }
-    char *shared = scratch_take((size_t)K * sizeof(idx) + (size_t)taps * sizeof(struct tap));
+}
+
+/* ---- sums ---- */
+
+/* What one block of pixels adds to the rows of one block of channels and to the columns [f0, f1). */
+static void add_products(const struct weight_sum *q, idx pixels, idx c0, const REAL *image, idx f0, idx f1, const REAL *strips,
+                         REAL *sums, int accumulate) {
+    const struct conv_shape *s = q->s;
+    idx height = block_of(q->run, MR), taps = s->KH * s->KW;
+    for (idx r = 0; r < q->runs; r++) {
+        idx tap = r * (taps / q->runs);
+        const REAL *x = image + (tap / s->KW * s->DH * q->PW + tap % s->KW * s->DW) * q->cb;
+        REAL *d = sums + (c0 * taps + tap) * q->lanes;
+        for (idx i = 0; i < q->run; i += height) {
+            const REAL *strip = strips;
+            for (idx f = f0; f < f1; f += NR) {
+                int vectors = f1 - f > VL ? 2 : 1;
+                outer_kernels[MIN(height, q->run - i)](vectors, pixels, x + i, q->pixel, strip, d + f, q->row + i, q->lanes,
+                                                       accumulate);
+                strip += pixels * vectors * VL;
+            }
+        }
+    }
+}
+
+static void sum_item(const struct weight_sum *q, idx item, REAL *scratch) {
+    idx f_unit = ceil_div(ceil_div(q->F, q->f_splits), NR) * NR, f0 = item % q->f_splits * f_unit, f1 = MIN(q->F, f0 + f_unit);
+    item /= q->f_splits;
+    idx split = item % q->channel_splits;
+    idx first = q->channel_blocks * split / q->channel_splits, last = q->channel_blocks * (split + 1) / q->channel_splits;
+    item /= q->channel_splits;
+    idx part = item % q->parts, group = item / q->parts, blocks = q->image_blocks * q->row_blocks * q->column_blocks;
+    REAL *image = scratch, *strips = scratch + q->image_reals;
+    REAL *sums = q->sums + item * q->channel_blocks * q->cb * q->s->KH * q->s->KW * q->lanes;
+    idx begin = blocks * part / q->parts, end = blocks * (part + 1) / q->parts;
+    for (idx i = begin; i < end; i++) {
+        struct pixels b = pixels_at(q, group, i);
+        if (f0 < f1) pack_dy(q, &b, f0, f1, strips);
+        for (idx c = first; c < last; c++) {
+            pack_image(q, &b, c * q->cb, image);
+            add_products(q, b.images * b.rows * b.columns, c * q->cb, image, f0, f1, strips, sums, i > begin);
+        }
+    }
+}
+
+static void sum_items(void *arg, idx begin, idx end, int worker) {
+    const struct weight_sum *q = arg;
+    for (idx i = begin; i < end; i++) sum_item(q, i, q->scratch + worker * q->worker_reals);
+}
+
+/* The parts together, and the rows back to columns: VL output channels at a time. */
+static void finish_sums(void *arg, idx begin, idx end, int worker) {
+    (void)worker;
+    const struct weight_sum *q = arg;
+    idx vectors = q->lanes / VL, rows = q->channel_blocks * q->cb * q->s->KH * q->s->KW;
+    for (idx i = begin; i < end; i++) {
+        idx group = i / vectors, f = i % vectors * VL;
+        REAL *sums = q->sums + group * q->parts * rows * q->lanes + f;
+        for (idx k = 0; k < q->K && q->parts > 1; k++) {
+            vr sum = load(sums + k * q->lanes);
+            for (idx part = 1; part < q->parts; part++) sum += load(sums + (part * rows + k) * q->lanes);
+            store(sums + k * q->lanes, sum);
+        }
+        pack(q->K, MIN(VL, q->F - f), sums, q->lanes, 1, q->dw + (group * q->F + f) * q->K, q->K);
+    }
+}
+
+/* ---- the choice of blocks ---- */
+
+static void choose_pixels(struct weight_sum *q) {
+    const struct conv_shape *s = q->s;
+    idx most = MIN(512, MAX(128, (1 << 19) / (idx)sizeof(REAL) / MIN(q->F, F_BLOCK)));   /* the strips stay in L2 */
+    q->columns = block_of(s->OW, most);
+    q->rows = q->columns < s->OW ? 1 : block_of(s->OH, MAX(1, most / s->OW));
+    q->images = q->rows < s->OH || q->columns < s->OW ? 1 : block_of(s->N, MAX(1, most / (s->OH * s->OW)));
+    q->image_blocks = ceil_div(s->N, q->images);
+    q->row_blocks = ceil_div(s->OH, q->rows);
+    q->column_blocks = ceil_div(s->OW, q->columns);
+    q->PH = (q->rows - 1) * s->SH + (s->KH - 1) * s->DH + 1;
+    q->PW = (q->columns - 1) * s->SW + (s->KW - 1) * s->DW + 1;
+    q->image_reals = round_up(q->images * q->PH * q->PW * q->cb, 16);
+    q->worker_reals = q->image_reals + q->images * q->rows * q->columns * round_up(MIN(q->F, F_BLOCK), NR);
+}
+
+/* Parts of at least 1024 pixels and sums of at most 4 MB do not cost much, whatever the number of threads. Threads that have no
+   part of their own share the channels of one. */
+static void choose_splits(struct weight_sum *q, idx rows) {
+    idx blocks = q->image_blocks * q->row_blocks * q->column_blocks, pixels = q->s->N * q->s->OH * q->s->OW;
+    idx most = (4 << 20) / (idx)sizeof(REAL) / (rows * q->lanes * q->s->groups);
+    q->parts = MAX(1, MIN(MIN(blocks, pixels / 1024), MIN(most, 16)));
+    idx wanted = ceil_div(4 * cnn_get_num_threads(), q->s->groups * q->parts);
+    q->channel_splits = q->f_splits = 1;
+    if (cnn_get_num_threads() > 1) q->channel_splits = MIN(wanted, MAX(1, MIN(q->channel_blocks, rows / 256)));
+    q->f_splits = MAX(ceil_div(q->F, F_BLOCK), MIN(ceil_div(wanted, q->channel_splits), q->F / 256));
+}
+
+static void fill_tables(struct weight_sum *q) {
+    const struct conv_shape *s = q->s;
+    for (idx i = 0, n = 0; n < q->images; n++)
+        for (idx r = 0; r < q->rows; r++)
+            for (idx c = 0; c < q->columns; c++) q->pixel[i++] = ((n * q->PH + r * s->SH) * q->PW + c * s->SW) * q->cb;
+    for (idx e = 0; e < q->run; e++) q->row[e] = e % q->cb * s->KH * s->KW + e / q->cb;
+}
+
+static int weight_by_outer_products(const struct conv_shape *s, const REAL *dy, const REAL *x, REAL *dw) {
+    idx C = s->C / s->groups, F = s->F / s->groups, taps = s->KH * s->KW;
+    struct weight_sum q = {.s = s, .dy = dy, .x = x, .dw = dw, .C = C, .F = F, .K = C * taps, .lanes = round_up(F, VL)};
+    q.cb = block_of(C, CHANNEL_BLOCK), q.channel_blocks = ceil_div(C, q.cb);
+    q.runs = s->DW == 1 ? s->KH : taps, q.run = taps / q.runs * q.cb;
+    idx rows = q.channel_blocks * q.cb * taps;
+    choose_pixels(&q);
+    choose_splits(&q, rows);
+
+    size_t tables = sizeof(idx) * (size_t)round_up(q.images * q.rows * q.columns + q.run, 8);
+    char *shared = scratch_take(tables + sizeof(REAL) * (size_t)(s->groups * q.parts * rows * q.lanes));
     if (!shared) return CNN_NO_MEMORY;
-    struct tap *tap = (struct tap *)(shared + (size_t)K * sizeof(idx));
-    for (idx t = 0; t < taps; t++) tap[t] = (struct tap){t / s->KW * s->DH - s->top, t % s->KW * s->DW - s->left, t};
-    idx tile = block_of(K, DOT_K);
-    struct weight_gradient q = {
-        {.N = s->N, .groups = s->groups, .C = C, .H = s->H, .W = s->W, .OH = s->OH, .OW = s->OW, .SH = s->SH, .SW = s->SW,
-         .taps = taps, .tap = tap, .x = x, .K = K, .offset = (idx *)shared},
-        F, ceil_div(K, tile), tile, dy, dw};
-    struct correlation *p = &q.seen;
-    choose_blocks(p, WEIGHT_BLOCK_PIXELS);
-    choose_padding(p);
-    p->worker_reals = p->padded_reals + round_up(DOT_K * p->images * round_up(p->rows * p->columns, VL), 16) + 2 * NR;
-    idx items = s->groups * q.tiles;
-    idx grain = grain_of(0.1 * (double)(tile * (F + 4)) * (double)(s->N * s->OH * s->OW));
-    p->scratch = scratch_take(sizeof(REAL) * (size_t)p->worker_reals * (size_t)parallel_workers(items, grain));
-    if (p->scratch) parallel_for(items, grain, weight_tiles, &q);
-    int status = p->scratch ? CNN_OK : CNN_NO_MEMORY;
-    scratch_give(p->scratch);
+    q.pixel = (idx *)shared, q.row = q.pixel + q.images * q.rows * q.columns, q.sums = (REAL *)(shared + tables);
+    fill_tables(&q);
+    idx items = s->groups * q.parts * q.channel_splits * q.f_splits;
+    idx grain = grain_of(0.1 * (double)(s->N * s->OH * s->OW) * (double)(s->F * q.K) / (double)items);
+    q.scratch = scratch_take(sizeof(REAL) * (size_t)q.worker_reals * (size_t)parallel_workers(items, grain));
+    if (q.scratch) {
+        parallel_for(items, grain, sum_items, &q);
+        parallel_for(s->groups * q.lanes / VL, grain_of((double)(q.parts * q.K * VL)), finish_sums, &q);
+    }
+    int status = q.scratch ? CNN_OK : CNN_NO_MEMORY;
+    scratch_give(q.scratch);
     scratch_give(shared);
     return status;
+}
+
+/* ---- kernels ---- */
+
+static int conv2d_backward_weight(const struct conv_shape *s, const void *dy, const void *x, void *dw) {
+    if (!s->F || !s->C || !s->KH || !s->KW) return CNN_OK;
+    if (!s->N || !s->OH || !s->OW) {
+        memset(dw, 0, sizeof(REAL) * (size_t)(s->F * (s->C / s->groups) * s->KH * s->KW));
+        return CNN_OK;
+    }
+    idx F = s->F / s->groups;
+    return F >= VL ? weight_by_outer_products(s, dy, x, dw) : weight_by_dots(s, dy, x, dw);
 }
 
 struct plane_sum { idx N, F, S; const REAL *dy; REAL *db; };

@@ -1,0 +1,126 @@
+/* The gradients of a convolution's parameters: dot products over pixels.
+
+   dw[f, k] = sum over pixels of dy[f, pixel] patch[k, pixel]. Both are contiguous along the pixels, so vectors run along them and
+   few channels cost nothing extra. A thread owns rows k of the patches: it gathers them once and meets all f. */
+
+#if VECTOR_BYTES == 64 || defined(__aarch64__)
+enum { DOT_F = 4, DOT_K = 6 };   /* 24 of 32 registers accumulate */
+#else
+enum { DOT_F = 3, DOT_K = 4 };   /* 12 of 16 */
+#endif
+enum { WEIGHT_BLOCK_PIXELS = 1024 };   /* DOT_K rows of it fit into L1 */
+
+struct weight_gradient {
+    struct correlation seen;   /* which pixels of x each output pixel sees */
+    idx F, tiles, tile;        /* per group; tiles of at most DOT_K rows k */
+    const REAL *dy;
+    REAL *dw;
+};
+
+/* `run` pixels of each image, `pitch` apart in the patches. */
+INLINE void pixel_dots(const int m, idx images, idx run, const REAL *dy, idx dy_image, idx dy_plane, const REAL *patches,
+                       idx pitch, REAL *sums) {
+    vr sum[DOT_F][DOT_K] = {{{0}}};
+    idx ld = images * pitch;
+    for (idx n = 0; n < images; n++)
+        for (idx p = 0; p < run; p += VL) {
+            vr d[DOT_F];
+#pragma GCC unroll 4
+            for (int i = 0; i < m; i++) {
+                const REAL *s = dy + n * dy_image + i * dy_plane + p;
+                d[i] = run - p >= VL ? load(s) : load_n(s, run - p);
+            }
+#pragma GCC unroll 6
+            for (int l = 0; l < DOT_K; l++) {
+                vr x = load(patches + l * ld + n * pitch + p);
+#pragma GCC unroll 4
+                for (int i = 0; i < m; i++) sum[i][l] += d[i] * x;
+            }
+        }
+#pragma GCC unroll 4
+    for (int i = 0; i < m; i++)
+#pragma GCC unroll 6
+        for (int l = 0; l < DOT_K; l++) sums[i * DOT_K + l] = horizontal_sum(sum[i][l]);
+}
+
+static void dots_of_channels(idx m, idx images, idx run, const REAL *dy, idx dy_image, idx dy_plane, const REAL *patches,
+                             idx pitch, REAL *sums) {
+    switch (m) {
+        case 1: pixel_dots(1, images, run, dy, dy_image, dy_plane, patches, pitch, sums); break;
+        case 2: pixel_dots(2, images, run, dy, dy_image, dy_plane, patches, pitch, sums); break;
+        case 3: pixel_dots(3, images, run, dy, dy_image, dy_plane, patches, pitch, sums); break;
+        default: pixel_dots(DOT_F, images, run, dy, dy_image, dy_plane, patches, pitch, sums);
+    }
+}
+
+/* Row k of the patches: each image's pixels one after the other, then zeros up to the pitch. */
+static void gather_patch_row(const struct correlation *p, const struct block *b, idx k, const REAL *padded, idx pitch, REAL *d) {
+    idx run = b->rows * b->columns;
+    for (idx n = 0; n < b->images; n++, d += pitch) {
+        const REAL *s = padded + n * p->C * p->PH * p->SW * p->PW + p->offset[k];
+        for (idx r = 0; r < b->rows; r++, s += p->SH * p->SW * p->PW)
+            for (idx j = 0; j < b->columns; j += VL) store(d + r * b->columns + j, load(s + j));
+        for (idx j = run; j < pitch; j++) d[j] = 0;
+    }
+}
+
+static void weight_tile(const struct weight_gradient *q, const struct block *b, idx tile, const REAL *padded, REAL *patches,
+                        int accumulate) {
+    const struct correlation *p = &q->seen;
+    idx run = b->rows * b->columns, pitch = round_up(run, VL), ld = b->images * pitch;
+    idx k0 = tile * q->tile, kn = MIN(q->tile, p->K - k0), S = p->OH * p->OW;
+    for (idx l = 0; l < kn; l++) gather_patch_row(p, b, k0 + l, padded, pitch, patches + l * ld);
+    memset(patches + kn * ld, 0, sizeof(REAL) * (size_t)((DOT_K - kn) * ld));
+    for (idx f = 0; f < q->F; f += DOT_F) {
+        idx m = MIN(DOT_F, q->F - f);
+        REAL sums[DOT_F * DOT_K];
+        const REAL *dy = q->dy + ((b->image * p->groups + b->group) * q->F + f) * S + b->row * p->OW + b->column;
+        dots_of_channels(m, b->images, run, dy, p->groups * q->F * S, S, patches, pitch, sums);
+        for (idx i = 0; i < m; i++)
+            for (idx l = 0; l < kn; l++) {
+                REAL *d = q->dw + (b->group * q->F + f + i) * p->K + k0 + l;
+                *d = accumulate ? *d + sums[i * DOT_K + l] : sums[i * DOT_K + l];
+            }
+    }
+}
+
+static void weight_tiles(void *arg, idx begin, idx end, int worker) {
+    const struct weight_gradient *q = arg;
+    const struct correlation *p = &q->seen;
+    REAL *padded = p->scratch + worker * p->worker_reals, *patches = padded + p->padded_reals;
+    while (begin < end) {
+        idx group = begin / q->tiles, first = begin % q->tiles, last = MIN(q->tiles, first + end - begin);
+        idx c0 = first * q->tile / p->taps, c1 = ceil_div(MIN(p->K, last * q->tile), p->taps);
+        for (idx i = 0; i < blocks(p); i++) {
+            struct block b = block_at(p, group * blocks(p) + i);
+            pad_block(p, &b, c0, c1, padded);
+            for (idx t = first; t < last; t++) weight_tile(q, &b, t, padded, patches, i > 0);
+        }
+        begin += last - first;
+    }
+}
+
+static int weight_by_dots(const struct conv_shape *s, const void *dy, const void *x, void *dw) {
+    idx C = s->C / s->groups, F = s->F / s->groups, taps = s->KH * s->KW, K = C * taps;
+    char *shared = scratch_take((size_t)K * sizeof(idx) + (size_t)taps * sizeof(struct tap));
+    if (!shared) return CNN_NO_MEMORY;
+    struct tap *tap = (struct tap *)(shared + (size_t)K * sizeof(idx));
+    for (idx t = 0; t < taps; t++) tap[t] = (struct tap){t / s->KW * s->DH - s->top, t % s->KW * s->DW - s->left, t};
+    idx tile = block_of(K, DOT_K);
+    struct weight_gradient q = {
+        {.N = s->N, .groups = s->groups, .C = C, .H = s->H, .W = s->W, .OH = s->OH, .OW = s->OW, .SH = s->SH, .SW = s->SW,
+         .taps = taps, .tap = tap, .x = x, .K = K, .offset = (idx *)shared},
+        F, ceil_div(K, tile), tile, dy, dw};
+    struct correlation *p = &q.seen;
+    choose_blocks(p, WEIGHT_BLOCK_PIXELS);
+    choose_padding(p);
+    p->worker_reals = p->padded_reals + round_up(DOT_K * p->images * round_up(p->rows * p->columns, VL), 16) + 2 * NR;
+    idx items = s->groups * q.tiles;
+    idx grain = grain_of(0.1 * (double)(tile * (F + 4)) * (double)(s->N * s->OH * s->OW));
+    p->scratch = scratch_take(sizeof(REAL) * (size_t)p->worker_reals * (size_t)parallel_workers(items, grain));
+    if (p->scratch) parallel_for(items, grain, weight_tiles, &q);
+    int status = p->scratch ? CNN_OK : CNN_NO_MEMORY;
+    scratch_give(p->scratch);
+    scratch_give(shared);
+    return status;
+}
