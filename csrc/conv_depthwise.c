@@ -42,6 +42,9 @@ INLINE vr load_columns(const int S, const int inside, const REAL *p, const vi *m
     return S == 1 ? v : SHUFFLE(v, load_where(inside, p + VL, mask[S - 1]), EVEN_LANES);
 }
 
+/* Strips of columns are no pattern that the machine sees through, so it is told what comes next. */
+enum { AHEAD = 8192 };
+
 /* Rows of the image as seen from one chunk of columns; those outside are zeros. */
 struct view { const REAL *first, *zeros; idx H, W, top; };
 
@@ -51,6 +54,7 @@ INLINE struct view view_of(const struct depthwise *p, const REAL *plane, idx col
 INLINE const REAL *row_of(const struct view *view, idx row) {
     idx ih = row - view->top;
     const REAL *inside = view->first + ih * view->W;
+    __builtin_prefetch((const char *)inside + AHEAD);
     return (size_t)ih < (size_t)view->H ? inside : view->zeros;
 }
 
@@ -94,6 +98,7 @@ INLINE void convolve_chunk(const int K, const int S, const int inside, const str
     for (idx t = 0; t < last; t++) convolve_step(K, S, inside, &view, mask, w, t, bias, sum);
     for (idx t = last; t < OH + last; t++, y += OW) {
         convolve_step(K, S, inside, &view, mask, w, t, bias, sum);
+        __builtin_prefetch((char *)y + AHEAD, 1);
         if (more) sum[last] += load_n(y, c.n);
         if (p->fan == 1 && y + VL <= end) store(y, sum[last]);   /* what is too much, the next row overwrites */
         else store_n(y, sum[last], c.n);
@@ -187,6 +192,7 @@ INLINE void weigh_chunk(const int K, const int S, const int columns, const int i
     for (idx t = 0; t < OH + last; t++, dy += OW) {
 #pragma GCC unroll 7
         for (int q = last; q > 0; q--) d[q] = d[q - 1];
+        __builtin_prefetch((const char *)dy + AHEAD);
         if (t < OH) d[0] = load_n(dy, c.n);
         if (t >= last && t < OH) weigh_step(K, S, columns, inside, &view, mask, t, 0, last, d, sum);
         else weigh_step(K, S, columns, inside, &view, mask, t, (int)MAX(0, t - OH + 1), (int)MIN(last, t), d, sum);
