@@ -1,11 +1,12 @@
-"""The compiled kernels against the textbook and, where it is installed, against PyTorch.
+"""The compiled kernels against PyTorch, or against the textbook, and against the machine's own limits.
 
-    python -m benchmarks.cpu                              # 1 and 2 threads, all rows
-    python -m benchmarks.cpu --threads 1 --only conv      # the rows whose name contains "conv"
-    python -m benchmarks.cpu --json benchmarks/results/here.json
+    python -m benchmarks.cpu                                            # PyTorch where it is installed, 1 and 2 threads
+    python -m benchmarks.cpu --against torch --threads 1 --only conv    # the rows whose name contains "conv"
+    python -m benchmarks.cpu --against reference --json here.json
 
-Contenders take turns in one process; medians. A ratio is their time divided by ours: above 1, ours is faster.
-Nothing else should run meanwhile.
+A ratio is their time divided by ours: above 1, ours is faster. "torch" is PyTorch as users run it, "tuned" the same with a
+malloc that keeps its memory, "best" the fastest of all of PyTorch's ways (either malloc, channels_last, foreach, fused).
+Nothing else should run meanwhile. How it is measured: docs/performance.md.
 """
 
 from __future__ import annotations
@@ -16,101 +17,159 @@ import importlib.util
 import json
 import os
 import platform
-import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
+
+from benchmarks import limits, report
+from benchmarks.rows import Row, all_rows
+from benchmarks.turns import Contender, memory, take_turns
+
+TORCH = ("torch", "torch tuned")
 
 
 def main() -> None:
+    options = arguments()
+    kinds = contenders(options.against)
+    rows = [row for row in all_rows() if options.only in row.name and row.dtype in options.dtype.split(",")]
+    figures = start(options)
+    for threads in options.threads.split(","):
+        figures["limits"][threads] = limits.in_process_of_its_own(int(threads))
+        measure(figures, rows, kinds, int(threads), options.seconds)
+        show(figures, threads, [row.name for row in rows])
+        if options.json:
+            options.json.parent.mkdir(parents=True, exist_ok=True)
+            options.json.write_text(json.dumps(rounded(figures), indent=1, ensure_ascii=False) + "\n")
+
+
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--against", choices=("torch", "reference"), help="default: torch where it is installed")
     parser.add_argument("--threads", default="1,2", help="numbers of threads, such as 1,2")
-    parser.add_argument("--only", default="", help="only rows whose name contains this text")
-    parser.add_argument("--seconds", type=float, default=0.5, help="per row")
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.worker:
-        print(json.dumps(worker(options.worker, options.only, options.seconds)))
-        return
-    results = {}
-    for threads in (int(t) for t in options.threads.split(",")):
-        results[threads] = in_process_of_its_own(threads, options.only, options.seconds)
-        show(threads, results[threads])
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({"machine": machine(), "seconds": results}, indent=1, ensure_ascii=False) + "\n")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only rows whose name contains this text")
+    parser.add_argument("--dtype", default="float32,float64", help="float32, float64 or both")
+    parser.add_argument("--seconds", type=float, default=0.15, help="for each row and way of computing it")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here")
+    parser.add_argument("--add", action="store_true", help="keep what FILE has of the same machine and add to it")
+    return parser.parse_args()
 
 
-def in_process_of_its_own(threads: int, only: str, seconds: float) -> dict[str, dict[str, float]]:
-    """NumPy's BLAS takes its number of threads from the environment, once."""
-    env = {**os.environ, "OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
-    command = [sys.executable, "-m", "benchmarks.cpu", "--worker", str(threads), "--only", only, "--seconds", str(seconds)]
-    run = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=False)
-    if run.returncode:
-        sys.exit(f"benchmarks: the run with {threads} threads failed.")
-    return json.loads(run.stdout.splitlines()[-1])
+def contenders(against: str | None) -> list[str]:
+    installed = importlib.util.find_spec("torch") is not None
+    if against == "torch" and not installed:
+        sys.exit("benchmarks: PyTorch is not installed: pip install torch, or --against reference.")
+    if against is None and not installed:
+        print("PyTorch is not installed: against the reference backend only.")
+    return ["cnnlib", "reference"] if against == "reference" or not installed else ["cnnlib", *TORCH]
 
 
-def worker(threads: int, only: str, seconds: float) -> dict[str, dict[str, float]]:
-    import cnnlib as cl
-    from benchmarks.measure import medians
-    from benchmarks.nets import NETS, ours, theirs
-    from benchmarks.rows import rows
-    from cnnlib.backends import kernel_set
-
-    torch = None
-    if importlib.util.find_spec("torch"):
-        import torch
-
-        torch.set_num_threads(threads)
-    cl.set_num_threads(threads)
-    figures = {}
-    for name, make in rows().items():
-        if only in name:
-            contenders = {backend: make(kernel_set(backend), None) for backend in ("cpu", "reference")}
-            if torch:
-                contenders["torch"] = make(None, torch)
-            figures[name] = medians(contenders, seconds)
-            print(name, file=sys.stderr)
-    for name, make in NETS.items():
-        if only in name:
-            contenders = {backend: ours(make, backend) for backend in ("cpu", "reference")}
-            if torch:
-                contenders["torch"] = theirs(make, torch)
-            figures[f"training step {name}"] = medians(contenders, 2 * seconds)
-    return figures
+def start(options: argparse.Namespace) -> dict:
+    """Figures without rows, or with those of the file that is to be added to."""
+    new = {"date": datetime.date.today().isoformat(), "machine": machine(), "versions": {}, "command": command(), "limits": {}}
+    if options.add and options.json and options.json.exists():
+        old = json.loads(options.json.read_text())
+        if old["machine"] == new["machine"]:
+            return old | {"date": new["date"]}
+        print(f"{options.json} is of another machine: starting anew.", file=sys.stderr)
+    return new | {"rows": []}
 
 
-def show(threads: int, figures: dict[str, dict[str, float]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"{threads} thread{'s' * (threads > 1)}: their time / ours", title_justify="left")
-    for column in ("row", "ours ms", "reference", "torch"):
-        table.add_column(column, justify="left" if column == "row" else "right")
-    for name, seconds in figures.items():
-        ratios = [f"{seconds[k] / seconds['cpu']:.2f}" if k in seconds else "–" for k in ("reference", "torch")]
-        table.add_row(name, f"{seconds['cpu'] * 1e3:.3f}", *ratios)
-    Console(width=110).print(table)
+def command() -> str:
+    return " ".join(["python -m benchmarks.cpu", *sys.argv[1:]])
 
 
-def machine() -> dict[str, str]:
-    import numpy as np
-
-    from cnnlib.backends import cpu
-
+def machine() -> dict:
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        name = next(
-            (line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")), name
-        )
-    versions = {"numpy": np.__version__, "python": platform.python_version(), "isa": cpu.isa()}
-    if importlib.util.find_spec("torch"):
-        import torch
+        models = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        name = models[0] if models else name
+    return {"cpu": name, "cores": os.cpu_count(), "system": platform.system(), "libc": " ".join(platform.libc_ver())}
 
-        versions["torch"] = str(torch.__version__)
-    return {"date": datetime.date.today().isoformat(), "cpu": name, "cores": str(os.cpu_count()), **versions}
+
+def measure(figures: dict, rows: list[Row], kinds: list[str], threads: int, seconds: float) -> None:
+    with ExitStack() as stack:
+        turns = [stack.enter_context(Contender(kind, threads)) for kind in kinds]
+        for one in turns:
+            figures["versions"] |= one.ask("versions")
+        for i, row in enumerate(rows):
+            progress(f"{threads} threads, {i + 1} of {len(rows)}: {row.name}")
+            entry(figures, row)["seconds"][str(threads)] = take_turns(turns, row.name, seconds)
+    for row in rows:
+        if row.family == report.STEP:
+            found = {kind: memory(kind, threads, row.name) for kind in kinds if kind != "torch tuned"}
+            entry(figures, row)["memory"][str(threads)] = found
+    progress("")
+
+
+def progress(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{text:<100}" + "\r" * (not text), end="", file=sys.stderr, flush=True)
+
+
+def entry(figures: dict, row: Row) -> dict:
+    """The row's place in the figures."""
+    for found in figures["rows"]:
+        if found["name"] == row.name:
+            return found
+    figures["rows"].append(
+        {"name": row.name, "family": row.family, "dtype": row.dtype, "target": row.target}
+        | {"flops": int(row.flops), "bytes": int(row.bytes), "seconds": {}}
+        | ({"memory": {}} if row.family == report.STEP else {})
+    )
+    return figures["rows"][-1]
+
+
+def rounded(value):
+    """Four digits are more than a timing is good for."""
+    if isinstance(value, dict):
+        return {k: rounded(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [rounded(v) for v in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def show(figures: dict, threads: str, names: list[str]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(width=max(Console().width, 132))
+    others = {"torch": "torch", "torch tuned": "tuned", "best": "best", "reference": "reference"}
+    rows = [row for row in figures["rows"] if row["name"] in names]
+    others = {k: name for k, name in others.items() if any(report.ratio(row, threads, k) for row in rows)}
+    console.print(f"\n{threads} thread{'s' * (threads != '1')}; {limit_text(figures['limits'][threads])}")
+    table = Table()
+    for column in ("row", "ours ms", "rate", "of limit", *others.values(), "target"):
+        table.add_column(column, justify="left" if column == "row" else "right", no_wrap=True)
+    for row in rows:
+        bound = report.bound(row, threads, figures["limits"])
+        rate = [f"{bound.rate:.1f} {bound.unit}", f"{bound.part:.0%}"] if bound else ["–", "–"]
+        ratios = [f"{r:.2f}" if (r := report.ratio(row, threads, k)) else "–" for k in others]
+        ours = f"{row['seconds'][threads]['cnnlib'] * 1e3:.3f}"
+        table.add_row(escape(row["name"]), ours, *rate, *ratios, f"{row['target']:g}")
+    console.print(table)
+    for title, part in (("primitives", report.primitives({"rows": rows})), ("training steps", report.steps({"rows": rows}))):
+        means = [f"{name} {m:.2f}" for k, name in others.items() if (m := report.geometric_mean(part, threads, k))]
+        if means:
+            console.print(f"geometric mean over {title}: {', '.join(means)}")
+    for row in report.steps({"rows": rows}):
+        needed = row.get("memory", {}).get(threads, {})
+        each = [f"{kind} {n / 1e6:.0f} MB" if n else f"{kind} not known" for kind, n in needed.items()]
+        console.print(f"{row['name']}, peak memory above import: {', '.join(each)}")
+    if "best" in others:
+        below = report.below_floor(rows, threads)
+        console.print(f"{len(below)} rows below {report.FLOOR} against the best of PyTorch" + ":" * bool(below))
+        for name, r in below:
+            console.print(f"  {r:.2f}  {escape(name)}")
+
+
+def limit_text(limit: dict | str) -> str:
+    if isinstance(limit, str):
+        return f"the machine's limits are not known: {limit}"
+    slowest = limit["bandwidth"][max(limit["bandwidth"], key=int)]
+    peak = f"peak {limit['float32']:.0f} GFLOP/s in float32, {limit['float64']:.0f} in float64"
+    return f"{peak}; {slowest:.0f} GB/s from memory, up to {max(limit['bandwidth'].values()):.0f} from the caches"
 
 
 if __name__ == "__main__":
