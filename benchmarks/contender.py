@@ -22,7 +22,7 @@ class Process:
     """What a contender answers: one method per question."""
 
     def __init__(self, kind: str, threads: int):
-        self.kind, self.ready = kind, {}
+        self.kind, self.threads, self.ready = kind, threads, {}
         if kind.startswith("torch"):
             import torch
 
@@ -61,7 +61,8 @@ class Process:
             started = clock()
             run()
             times.append(clock() - started)
-        fall_asleep()
+        if self.threads > 1:
+            fall_asleep()
         return times
 
     def drop(self) -> None:
@@ -90,13 +91,16 @@ class Process:
         return {"cnnlib": cl.__version__, "numpy": np.__version__, **isa}
 
 
-def fall_asleep(longest: float = 0.2) -> None:
-    """Wait until the threads of this process no longer spin: until it uses no processor time while this one sleeps."""
+def fall_asleep(window: float = 0.01, longest: float = 0.2) -> None:
+    """Wait until the threads of this process no longer spin: until a while of sleep has cost it no processor time.
+
+    The window is as long as the slowest usual tick of the system, for only a tick books the time of a thread that spins.
+    """
     end = time.perf_counter() + longest
     while time.perf_counter() < end:
         used = time.process_time()
-        time.sleep(0.001)
-        if time.process_time() - used < 0.0003:
+        time.sleep(window)
+        if time.process_time() - used < window / 10:
             return
 
 

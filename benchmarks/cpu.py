@@ -18,6 +18,7 @@ import json
 import os
 import platform
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -31,10 +32,11 @@ TORCH = ("torch", "torch tuned")
 def main() -> None:
     options = arguments()
     kinds = contenders(options.against)
-    rows = [row for row in all_rows() if options.only in row.name and row.dtype in options.dtype.split(",")]
+    wanted, dtypes = options.only.split("|"), options.dtype.split(",")
+    rows = [row for row in all_rows() if any(text in row.name for text in wanted) and row.dtype in dtypes]
     figures = start(options)
     for threads in options.threads.split(","):
-        figures["limits"][threads] = limits.in_process_of_its_own(int(threads))
+        figures["limits"][threads] = limits.in_process_of_its_own(int(threads), options.seconds)
         measure(figures, rows, kinds, int(threads), options.seconds)
         show(figures, threads, [row.name for row in rows])
         if options.json:
@@ -46,7 +48,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--against", choices=("torch", "reference"), help="default: torch where it is installed")
     parser.add_argument("--threads", default="1,2", help="numbers of threads, such as 1,2")
-    parser.add_argument("--only", default="", metavar="TEXT", help="only rows whose name contains this text")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only rows whose name contains this text, or this|that")
     parser.add_argument("--dtype", default="float32,float64", help="float32, float64 or both")
     parser.add_argument("--seconds", type=float, default=0.15, help="for each row and way of computing it")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here")
@@ -88,6 +90,7 @@ def machine() -> dict:
 
 
 def measure(figures: dict, rows: list[Row], kinds: list[str], threads: int, seconds: float) -> None:
+    before = busy_elsewhere()
     with ExitStack() as stack:
         turns = [stack.enter_context(Contender(kind, threads)) for kind in kinds]
         for one in turns:
@@ -99,7 +102,23 @@ def measure(figures: dict, rows: list[Row], kinds: list[str], threads: int, seco
         if row.family == report.STEP:
             found = {kind: memory(kind, threads, row.name) for kind in kinds if kind != "torch tuned"}
             entry(figures, row)["memory"][str(threads)] = found
+    if before is not None:
+        used, passed = (after - start for after, start in zip(busy_elsewhere(), before))
+        if used > 0.05 * passed:
+            print(f"Not alone: other processes kept {used / passed:.2f} cores busy meanwhile. Measure again.")
+    places = {row.name: i for i, row in enumerate(all_rows())}
+    figures["rows"].sort(key=lambda row: places.get(row["name"], len(places)))
     progress("")
+
+
+def busy_elsewhere() -> tuple[float, float] | None:
+    """(processor seconds that processes other than this one and its ended children have used, the time); Linux only."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return None
+    user, nice, system, _, _, interrupts, soft, *_ = map(int, stat.read_text().splitlines()[0].split()[1:])
+    all_of_them = (user + nice + system + interrupts + soft) / os.sysconf("SC_CLK_TCK")
+    return all_of_them - sum(os.times()[:4]), time.monotonic()
 
 
 def progress(text: str) -> None:

@@ -25,7 +25,7 @@ SOURCE = Path(__file__).with_suffix(".c")
 SMALLEST = 1 << 18  # bytes: fits into every second-level cache
 
 
-def measure(threads: int) -> dict:
+def measure(threads: int, seconds: float = 0.15) -> dict:
     """{"float32": GFLOP/s, "float64": GFLOP/s, "bandwidth": {bytes: GB/s}}; SystemExit without a compiler."""
     from benchmarks.pin import pin
 
@@ -33,8 +33,8 @@ def measure(threads: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         library = compiled(Path(folder) / "limits.so")
         with ThreadPoolExecutor(threads) as pool:
-            found: dict = {dtype: peak(library, pool, threads, dtype) for dtype in ("float32", "float64")}
-            found["bandwidth"] = {size: bandwidth(library, pool, threads, size) for size in footprints()}
+            found: dict = {dtype: peak(library, pool, threads, dtype, seconds) for dtype in ("float32", "float64")}
+            found["bandwidth"] = {size: bandwidth(library, pool, threads, size, seconds) for size in footprints()}
     return found
 
 
@@ -49,7 +49,7 @@ def compiled(target: Path) -> ctypes.CDLL:
     sys.exit(f"{compiler} could not compile {SOURCE.name}")
 
 
-def best_rate(pool: ThreadPoolExecutor, work: list[Callable[[int], float]], seconds: float = 0.05, times: int = 6) -> float:
+def best_rate(pool: ThreadPoolExecutor, work: list[Callable[[int], float]], seconds: float, times: int = 5) -> float:
     """Work per second when all threads do theirs at once; each is a function of a number of rounds, and says what it did."""
 
     def run(rounds: int) -> tuple[float, float]:
@@ -58,12 +58,12 @@ def best_rate(pool: ThreadPoolExecutor, work: list[Callable[[int], float]], seco
         return done, time.perf_counter() - started
 
     rounds = 1
-    while run(rounds)[1] < seconds:
+    while run(rounds)[1] < seconds / times:
         rounds *= 2
     return max(done / took for done, took in (run(rounds) for _ in range(times)))
 
 
-def peak(library: ctypes.CDLL, pool: ThreadPoolExecutor, threads: int, dtype: str) -> float:
+def peak(library: ctypes.CDLL, pool: ThreadPoolExecutor, threads: int, dtype: str, seconds: float) -> float:
     """GFLOP/s of multiply-adds, each counted as two operations."""
     real = ctypes.c_float if dtype == "float32" else ctypes.c_double
     function = library[f"multiply_adds_{dtype}"]
@@ -71,10 +71,10 @@ def peak(library: ctypes.CDLL, pool: ThreadPoolExecutor, threads: int, dtype: st
     function.argtypes = [ctypes.c_long, real, real, ctypes.POINTER(real)]
     sinks = [real() for _ in range(threads)]
     work = [lambda rounds, sink=sink: function(rounds, 0.999, 0.001, ctypes.byref(sink)) for sink in sinks]
-    return best_rate(pool, work) / 1e9
+    return best_rate(pool, work, seconds) / 1e9
 
 
-def bandwidth(library: ctypes.CDLL, pool: ThreadPoolExecutor, threads: int, size: int) -> float:
+def bandwidth(library: ctypes.CDLL, pool: ThreadPoolExecutor, threads: int, size: int, seconds: float) -> float:
     """GB/s while streaming through ``size`` bytes in all: the better of y = a + s b and memcpy."""
     import numpy as np
 
@@ -86,7 +86,7 @@ def bandwidth(library: ctypes.CDLL, pool: ThreadPoolExecutor, threads: int, size
         held = [[np.ones(n) for _ in range(arrays)] for _ in range(threads)]
         pointers = [[ctypes.c_void_p(a.ctypes.data) for a in one] for one in held]
         work = [lambda rounds, p=p, f=function, n=n: f(*p, ctypes.c_long(n), ctypes.c_long(rounds)) for p in pointers]
-        rates.append(best_rate(pool, work))
+        rates.append(best_rate(pool, work, seconds))
     return max(rates) / 1e9
 
 
@@ -102,15 +102,15 @@ def last_level_cache() -> int:
     return max((int(s[:-1]) << {"K": 10, "M": 20}[s[-1]] for s in sizes if s[-1:] in "KM"), default=1 << 25)
 
 
-def in_process_of_its_own(threads: int) -> dict | str:
-    """The limits, or in one line why they are not known."""
+def in_process_of_its_own(threads: int, seconds: float) -> dict | str:
+    """The limits, or in one line why they are not known. ``seconds``: for each figure."""
     from benchmarks.turns import environment
 
-    command = [sys.executable, "-m", "benchmarks.limits", str(threads)]
+    command = [sys.executable, "-m", "benchmarks.limits", str(threads), str(seconds)]
     root = SOURCE.parent.parent
     done = subprocess.run(command, env=environment("limits", threads), cwd=root, capture_output=True, text=True, check=False)
     return json.loads(done.stdout) if done.returncode == 0 else (done.stderr.strip().splitlines() or ["it failed"])[-1]
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(int(sys.argv[1]))))
+    print(json.dumps(measure(int(sys.argv[1]), *map(float, sys.argv[2:]))))

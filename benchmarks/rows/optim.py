@@ -55,7 +55,7 @@ def step(name: str, tensors: int, n: int) -> Row:
         return make
 
     return Row(
-        name=f"{name} step, {tensors} × {n:,}".replace(",", " "),
+        name=f"{name} step, {tensors} × {n // 1000}k",
         family="optimisers",
         inputs=lambda draw: tuple(draw.normal(n) for _ in range(2 * tensors)),
         ours=ours,
