@@ -25,7 +25,7 @@ lint: $(VENV)/.dev
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m mypy
 
-bench: $(VENV)/.dev  ## every operation and training step: cpu against reference, and PyTorch where it is installed
+bench: $(VENV)/.dev  ## every operation and training step against PyTorch where it is installed, else against the textbook
 	$(BIN)/python -m benchmarks.cpu
 
 $(BIN)/python:

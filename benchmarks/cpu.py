@@ -67,11 +67,18 @@ def contenders(against: str | None) -> list[str]:
 
 def start(options: argparse.Namespace) -> dict:
     """Figures without rows, or with those of the file that is to be added to."""
-    new = {"date": datetime.date.today().isoformat(), "machine": machine(), "versions": {}, "command": command(), "limits": {}}
+    new = {
+        "date": datetime.date.today().isoformat(),
+        "machine": machine(),
+        "versions": {},
+        "command": command(),
+        "limits": {},
+        "elsewhere": {},
+    }
     if options.add and options.json and options.json.exists():
         old = json.loads(options.json.read_text())
         if old["machine"] == new["machine"]:
-            return old | {"date": new["date"]}
+            return {**new, **old, "date": new["date"]}
         print(f"{options.json} is of another machine: starting anew.", file=sys.stderr)
     return new | {"rows": []}
 
@@ -104,6 +111,7 @@ def measure(figures: dict, rows: list[Row], kinds: list[str], threads: int, seco
             entry(figures, row)["memory"][str(threads)] = found
     if before is not None:
         used, passed = (after - start for after, start in zip(busy_elsewhere(), before))
+        figures["elsewhere"][str(threads)] = max(used / passed, figures["elsewhere"].get(str(threads), 0.0))
         if used > 0.05 * passed:
             print(f"Not alone: other processes kept {used / passed:.2f} cores busy meanwhile. Measure again.")
     places = {row.name: i for i, row in enumerate(all_rows())}

@@ -4,6 +4,7 @@ The figures are one dict, as ``benchmarks.cpu --json`` writes it::
 
     {"date": …, "machine": {…}, "versions": {…}, "command": …,
      "limits": {"1": {"float32": GFLOP/s, "float64": …, "bandwidth": {bytes: GB/s}} or why not, "2": …},
+     "elsewhere": {"1": processor cores that other processes kept busy meanwhile, "2": …},
      "rows": [{"name", "family", "dtype", "target", "flops", "bytes",
                "seconds": {"1": {"cnnlib": …, "torch": …, "torch channels_last": …, "torch tuned": …, …}, "2": …},
                "memory": {"1": {"cnnlib": bytes, "torch": bytes}}}]}

@@ -8,6 +8,7 @@ contenders must meet the same weather.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
@@ -50,7 +51,8 @@ class Contender:
             sys.exit(f"benchmarks: {self.kind} ended at {what} {details}; what it said is above.")
 
     def close(self) -> None:
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # it ended before
+            self.process.stdin.close()
         self.process.wait()
         self.process.stdout.close()
 
