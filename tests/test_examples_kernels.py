@@ -72,6 +72,14 @@ def test_the_table(tmp_path):
     assert rows == ["1", "3", "4"] and "One core: at most" in done.stdout
 
 
+@compiled
+def test_the_table_of_memory(tmp_path):
+    command = [sys.executable, SCRIPT.with_name("memory.py"), "--size", "1", "--rounds", "1"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == list("1234567")
+
+
 def test_without_a_compiler_it_says_what_to_do(tmp_path):
     command = [sys.executable, SCRIPT, "--size", "8"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={"PATH": str(tmp_path), "SYSTEMROOT": ""})
