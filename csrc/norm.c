@@ -120,8 +120,15 @@ static void batch_norm_columns(void *arg, idx begin, idx end, int worker) {
     }
 }
 
+static void fill(REAL *a, REAL value, idx n) {
+    if (a) for (idx i = 0; i < n; i++) a[i] = value;
+}
+
 static void for_channels(struct norm_call *p, range_body channels, range_body columns) {
-    if (p->N < 1 || p->S < 1) return;
+    if (p->N < 1 || p->S < 1) {   /* the mean of nothing; sums of nothing */
+        fill(p->mean_out, NAN, p->C), fill(p->var_out, NAN, p->C), fill(p->dgamma, 0, p->C), fill(p->dbeta, 0, p->C);
+        return;
+    }
     const double work = 3.0 * (double)p->N * (double)p->S;
     if (p->S == 1) parallel_for((p->C + VL - 1) / VL, grain_of(work), columns, p);
     else parallel_for(p->C, grain_of(work), channels, p);
@@ -320,6 +327,7 @@ static int layer_norm(idx R, idx D, double eps, const void *x, const void *gamma
     struct norm_call p = {.N = R, .S = D, .eps = eps, .x = x, .gamma = gamma, .beta = beta, .out = y, .mean_out = mean,
                           .var_out = rstd};
     if (D) parallel_for(R, grain_of(3.0 * (double)D), layer_norm_rows, &p);
+    else fill(mean, NAN, R), fill(rstd, NAN, R);
     return CNN_OK;
 }
 
@@ -367,6 +375,7 @@ static int layer_norm_backward(idx R, idx D, const void *dy, const void *x, cons
                                const void *rstd, void *dx, void *dgamma, void *dbeta) {
     struct norm_call p = {.N = R, .S = D, .dy = dy, .x = x, .gamma = gamma, .mean = mean, .var = rstd, .out = dx,
                           .dgamma = dgamma, .dbeta = dbeta};
+    if (R < 1) fill(dgamma, 0, D), fill(dbeta, 0, D);
     if (R < 1 || D < 1) return CNN_OK;
     const idx rows = rows_of_part(R), parts = (R + rows - 1) / rows;
     p.partial = scratch_take(sizeof(REAL) * (size_t)(parts * 2 * D));

@@ -225,6 +225,7 @@ static void local_contrast_norm_backward_images(void *arg, idx begin, idx end, i
 }
 
 static int run_lcn(struct lcn_call *p, idx N, idx size, double sigma, range_body body) {
+    if (p->C < 1) fill(p->deviation_out, NAN, N * p->H * p->W);
     if (p->C < 1 || p->H < 1 || p->W < 1) return CNN_OK;
     p->radius = MIN(size / 2, MAX(p->H, p->W));
     const double M = (double)p->H * (double)p->W;

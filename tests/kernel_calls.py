@@ -74,6 +74,7 @@ class Sizes:
         return tuple((n + sum(p) - k) // s + 1 for n, k, s, p in sides)  # type: ignore[return-value]
 
 
+FAMILIES = ("linear", "conv", "pool", "norm", "activation", "dropout", "loss", "embedding", "optim")
 KEY = Key(2**64 - 3, 3, 2**32 - 1)
 
 
@@ -84,11 +85,13 @@ class Calls:
         self.rng, self.dtype, self.sizes, self.scale = np.random.default_rng(seed), dtype, sizes, scale
 
     def __iter__(self) -> Iterator[Call]:
+        for name in FAMILIES:
+            yield from self.of(name)
+
+    def of(self, family: str) -> Iterator[Call]:
         with np.errstate(all="ignore"):
-            families = self.linear, self.conv, self.pool, self.norm, self.activation
-            for family in (*families, self.dropout, self.loss, self.embedding, self.optim):
-                for kernel, *arguments in family(self.sizes):
-                    yield Call(kernel, tuple(arguments))
+            for kernel, *arguments in getattr(self, family)(self.sizes):
+                yield Call(kernel, tuple(arguments))
 
     def floats(self, *shape: int) -> np.ndarray:
         return (self.rng.standard_normal(shape) * self.scale).astype(self.dtype)
@@ -132,13 +135,15 @@ class Calls:
     def norm(self, s: Sizes) -> Iterator[tuple[Any, ...]]:
         C = s.groups * s.C
         for shape in ((s.images, C, s.n), (s.n, C, 1)):
-            x, dy, mean, var = self.floats(*shape), self.floats(*shape), self.floats(C), self.positive(C)
+            x, dy = self.floats(*shape), self.floats(*shape)
+            _, mean, var = REFERENCE.batch_norm_forward(x, None, None, 1e-5)
             for gamma, beta in ((None, None), (self.positive(C), self.floats(C))):
                 yield "batch_norm_forward", x, gamma, beta, 1e-5
                 yield "batch_norm_backward", dy, x, gamma, mean, var, 1e-5
                 yield "batch_norm_inference_forward", x, gamma, beta, mean, var, 1e-5
                 yield "batch_norm_inference_backward", dy, x, gamma, mean, var, 1e-5
-        x, dy, mean, rstd = self.floats(s.M, s.n), self.floats(s.M, s.n), self.floats(s.M), self.positive(s.M)
+        x, dy = self.floats(s.M, s.n), self.floats(s.M, s.n)
+        _, mean, rstd = REFERENCE.layer_norm_forward(x, None, None, 1e-5)
         for gamma, beta in ((None, None), (self.positive(s.n), self.floats(s.n))):
             yield "layer_norm_forward", x, gamma, beta, 1e-5
             yield "layer_norm_backward", dy, x, gamma, mean, rstd

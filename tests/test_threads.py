@@ -4,11 +4,12 @@ import functools
 import itertools
 import multiprocessing
 import os
-import resource
+import re
 import select
 import signal
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -151,6 +152,19 @@ def test_more_threads_than_the_pool_has_room_for():
     assert not differing(calls, expected)
 
 
+HEADER = Path(__file__).parent.parent / "csrc" / "kernels.h"
+
+
+@pytest.mark.skipif(not HEADER.exists(), reason="not in a checkout")
+def test_the_driver_of_the_thread_sanitizer_calls_every_kernel():
+    driver = (Path(__file__).parent / "csrc" / "threads_driver.c").read_text()
+    kernels = re.findall(r"\(\*(\w+)\)\(", HEADER.read_text().split("typedef int (*elementwise_kernel)")[0])
+    kernels += re.findall(r"\(\*(\w+)\)\(", HEADER.read_text().split("tanh_backward;")[1])
+    kernels += re.findall(r"\w+", "".join(re.findall(r"elementwise_kernel (\w.*);", HEADER.read_text())))
+    assert len(kernels) > 50
+    assert not [name for name in kernels if f"->{name}" not in driver]
+
+
 # ---- several Python threads at once
 
 
@@ -256,6 +270,8 @@ def test_a_call_that_is_refused_leaves_the_others_alone():
 @pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_AS")
 @forks
 def test_a_kernel_that_finds_no_memory_says_so_and_the_next_one_computes():
+    import resource
+
     x = np.random.default_rng(0).standard_normal((6, 1, 1024, 1024)).astype(np.float32)
     contrast = lambda: [y.tobytes() for y in COMPILED.local_contrast_norm_forward(x, 2, 1.0, 1e-3)]  # noqa: E731
     cl.set_num_threads(6)  # 72 MB of scratch memory, more than is kept for the next call

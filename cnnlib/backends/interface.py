@@ -4,10 +4,12 @@ A kernel is a plain function on arrays (NumPy or CuPy). It never sees a Tensor, 
 optimiser updates at the end are the one exception, and say so) and returns freshly allocated arrays.
 
 - ``float`` arrays are float32 or float64, one dtype per call; outputs have the dtype of the inputs.
-- Arrays arrive C-contiguous, possibly read-only. Images are N C H W.
-- Arguments arrive validated: kernels check nothing. Shapes are checked once, in ``cnnlib/ops/``.
+- Arrays arrive C-contiguous, aligned and in native byte order, possibly read-only. Images are N C H W. The compiled kernels
+  refuse what they would misread: other layouts, other types, two float dtypes in one call.
+- Values and shapes arrive validated: kernels check none of them. Shapes are checked once, in ``cnnlib/ops/``.
 - NaN and infinity propagate, and may reach an output whose sum holds 0 · NaN, such as padding under a NaN weight.
-- Results are bitwise equal from run to run and for any number of threads.
+- Results are bitwise equal from run to run, for any number of threads and any floating-point state of the caller (rounding
+  mode, flushing of denormals), which is as before after the call.
 
 Names: `X_forward`, then `X_backward` (or one per adjoint); `X_step` for optimisers.
 
