@@ -7,7 +7,6 @@ import ctypes
 import ctypes.util
 import platform
 
-_libm = ctypes.CDLL(ctypes.util.find_library("m"))
 _X86 = platform.machine() in ("x86_64", "AMD64")
 _WORD = 28 if _X86 else 0  # where MXCSR, or FPCR, is in glibc's fenv_t
 
@@ -23,6 +22,9 @@ STATES = {  # bits to set: FZ and DAZ; the three other rounding modes
 
 def supported() -> bool:
     return platform.libc_ver()[0] == "glibc" and platform.machine() in ("x86_64", "aarch64")
+
+
+_libm = ctypes.CDLL(ctypes.util.find_library("m")) if supported() else None
 
 
 def control() -> int:

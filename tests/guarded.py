@@ -23,16 +23,19 @@ from tests.kernel_calls import FAMILIES, Call, Calls, Sizes, random_sizes
 PAGE = mmap.PAGESIZE
 MARK = 0xA5  # between an array and the other end of its pages
 
-libc = ctypes.CDLL(None, use_errno=True)
-libc.mmap.restype = ctypes.c_void_p
-libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
-libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-
 ALLOCATE = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 ALLOCATE_MANY = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t)
 REALLOCATE = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 FREE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+
+
+def c_library():
+    libc = ctypes.CDLL(None)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+    libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    return libc
 
 
 class Handler(ctypes.Structure):
@@ -54,6 +57,7 @@ class Guard:
 
     def __init__(self, place: str):
         self.at_end = place == "end"
+        self.libc = c_library()
         self.blocks: dict[int, tuple[int, int, int]] = {}  # array -> its size, its pages
         self.damaged = 0
         self.handler = Handler(
@@ -72,8 +76,8 @@ class Guard:
 
     def allocate(self, size: int, fill: int = 0xFF) -> int:
         room = (size + PAGE - 1) // PAGE * PAGE
-        pages = libc.mmap(None, room + 2 * PAGE, 0, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
-        libc.mprotect(pages + PAGE, room, mmap.PROT_READ | mmap.PROT_WRITE)
+        pages = self.libc.mmap(None, room + 2 * PAGE, 0, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
+        self.libc.mprotect(pages + PAGE, room, mmap.PROT_READ | mmap.PROT_WRITE)
         array = pages + PAGE + (room - size if self.at_end else 0)
         ctypes.memset(pages + PAGE, MARK, room)
         ctypes.memset(array, fill, size)
@@ -84,7 +88,7 @@ class Guard:
         size, pages, room = self.blocks.pop(array)
         rest = ctypes.string_at(pages + PAGE, room - size) if self.at_end else ctypes.string_at(array + size, room - size)
         self.damaged += rest.count(MARK) != len(rest)
-        libc.munmap(pages, room + 2 * PAGE)
+        self.libc.munmap(pages, room + 2 * PAGE)
 
     def reallocate(self, _, array: int, size: int) -> int:
         new = self.allocate(size)
