@@ -160,7 +160,7 @@ def test_the_driver_of_the_thread_sanitizer_calls_every_kernel():
     driver = (Path(__file__).parent / "csrc" / "threads_driver.c").read_text()
     kernels = re.findall(r"\(\*(\w+)\)\(", HEADER.read_text().split("typedef int (*elementwise_kernel)")[0])
     kernels += re.findall(r"\(\*(\w+)\)\(", HEADER.read_text().split("tanh_backward;")[1])
-    kernels += re.findall(r"\w+", "".join(re.findall(r"elementwise_kernel (\w.*);", HEADER.read_text())))
+    kernels += re.findall(r"\w+", " ".join(re.findall(r"elementwise_kernel (\w.*);", HEADER.read_text())))
     assert len(kernels) > 50
     assert not [name for name in kernels if f"->{name}" not in driver]
 
