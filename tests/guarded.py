@@ -137,6 +137,8 @@ def main(progress_path: str, place: str, dtype: str, count: str) -> None:
     kernels, guard = kernel_set("cpu"), Guard(place)
     rng = np.random.default_rng(71)
     calls = [call for i in range(int(count)) for call in Calls(i, dtype, random_sizes(rng, 1 << 14))]
+    for width in (5, 9, 17, 33):  # rows of outputs that fill vectors exactly, and whose last window ends the image
+        calls += Calls(width, dtype, Sizes(W=width, window=(3, 3), step=(2, 2))).of("pool")
     calls += calls_of_size_zero(dtype)
     with open(progress_path, "w") as progress:
         for i, call in enumerate(calls):
