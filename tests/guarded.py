@@ -98,10 +98,12 @@ class Guard:
 
     @contextlib.contextmanager
     def __call__(self):
-        before = self.set_handler(self.capsule)
+        before, limit = self.set_handler(self.capsule), cpu.get_buffer_limit()
+        cpu.set_buffer_limit(0)  # results from here, too, not from the kernels' own heap
         try:
             yield
         finally:
+            cpu.set_buffer_limit(limit)
             self.set_handler(before)
 
 
