@@ -73,7 +73,6 @@ def start(options: argparse.Namespace) -> dict:
         "versions": {},
         "command": command(),
         "limits": {},
-        "elsewhere": {},
     }
     if options.add and options.json and options.json.exists():
         old = json.loads(options.json.read_text())
@@ -111,8 +110,9 @@ def measure(figures: dict, rows: list[Row], kinds: list[str], threads: int, seco
             entry(figures, row)["memory"][str(threads)] = found
     if before is not None:
         used, passed = (after - start for after, start in zip(busy_elsewhere(), before))
-        figures["elsewhere"][str(threads)] = max(used / passed, figures["elsewhere"].get(str(threads), 0.0))
-        if used > 0.05 * passed:
+        for row in rows:
+            entry(figures, row)["elsewhere"][str(threads)] = used / passed
+        if used > report.ALONE * passed:
             print(f"Not alone: other processes kept {used / passed:.2f} cores busy meanwhile. Measure again.")
     places = {row.name: i for i, row in enumerate(all_rows())}
     figures["rows"].sort(key=lambda row: places.get(row["name"], len(places)))
@@ -141,7 +141,7 @@ def entry(figures: dict, row: Row) -> dict:
             return found
     figures["rows"].append(
         {"name": row.name, "family": row.family, "dtype": row.dtype, "target": row.target}
-        | {"flops": int(row.flops), "bytes": int(row.bytes), "seconds": {}}
+        | {"flops": int(row.flops), "bytes": int(row.bytes), "seconds": {}, "elsewhere": {}}
         | ({"memory": {}} if row.family == report.STEP else {})
     )
     return figures["rows"][-1]

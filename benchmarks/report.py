@@ -4,9 +4,9 @@ The figures are one dict, as ``benchmarks.cpu --json`` writes it::
 
     {"date": …, "machine": {…}, "versions": {…}, "command": …,
      "limits": {"1": {"float32": GFLOP/s, "float64": …, "bandwidth": {bytes: GB/s}} or why not, "2": …},
-     "elsewhere": {"1": processor cores that other processes kept busy meanwhile, "2": …},
      "rows": [{"name", "family", "dtype", "target", "flops", "bytes",
                "seconds": {"1": {"cnnlib": …, "torch": …, "torch channels_last": …, "torch tuned": …, …}, "2": …},
+               "elsewhere": {"1": cores that other processes kept busy meanwhile},
                "memory": {"1": {"cnnlib": bytes, "torch": bytes}}}]}
 """
 
@@ -18,6 +18,7 @@ import statistics
 from typing import NamedTuple
 
 FLOOR = 0.97
+ALONE = 0.05  # of a core: what other processes may use
 STEP = "training steps"
 OURS = "cnnlib"
 
@@ -84,3 +85,16 @@ def below_floor(rows: list[dict], threads: str) -> list[tuple[str, float]]:
 
 def all_threads(figures: dict) -> list[str]:
     return sorted({t for row in figures["rows"] for t in row["seconds"]}, key=int)
+
+
+def by_family(rows: list[dict]) -> dict[str, list[dict]]:
+    """The rows of each family, families in the order in which they first come."""
+    families: dict[str, list[dict]] = {}
+    for row in rows:
+        families.setdefault(row["family"], []).append(row)
+    return families
+
+
+def disturbed(figures: dict, threads: str) -> list[str]:
+    """Rows during whose measurement the machine had other work."""
+    return [row["name"] for row in figures["rows"] if row.get("elsewhere", {}).get(threads, 0.0) > ALONE]

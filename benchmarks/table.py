@@ -6,7 +6,6 @@ python -m benchmarks.table benchmarks/results/FILE.json
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 from pathlib import Path
@@ -89,6 +88,8 @@ def below(figures: dict, threads: list[str]) -> str:
         found = report.below_floor(figures["rows"], t)
         names = "; ".join(f"{name} {r:.2f}" for name, r in found)
         text.append(f"Below {report.FLOOR} against PyTorch's fastest way, {plural(t)}: {names or 'no row'}.\n")
+        if found := report.disturbed(figures, t):
+            text.append(f"Measured while the machine had other work, {plural(t)}: {'; '.join(found)}.\n")
     return "\n".join(text)
 
 
@@ -104,7 +105,7 @@ def memory(figures: dict, threads: list[str]) -> str:
 
 def rows(figures: dict, threads: list[str]) -> str:
     text = []
-    for family, members in itertools.groupby(figures["rows"], key=lambda row: row["family"]):
+    for family, members in report.by_family(figures["rows"]).items():
         columns = [family]
         for t in threads:
             columns += [f"ms, {plural(t)}", "of the limit", "tuned", "fastest"]
