@@ -1,7 +1,7 @@
-/* Normalisations. Sums of many values are taken in chunks that stay in L1: within a chunk in vectors, from chunk to chunk in
-   double. Chunks depend on the shape only. Threads split channels or rows. */
+/* Normalisations. Sums of many values are taken in chunks: within a chunk in vectors, from chunk to chunk in double. Chunks
+   depend on the shape only. Threads split channels or rows. */
 
-enum { CHUNK = 1024 };   /* values per partial sum */
+enum { CHUNK = 256 * LANES_IN_VECTOR };   /* values per partial sum: 64 for each lane of four accumulators */
 
 struct norm_call {
     idx N, C, S;
@@ -14,6 +14,17 @@ struct norm_call {
 static REAL or_one(const REAL *a, idx i) { return a ? a[i] : 1; }
 static REAL or_zero(const REAL *a, idx i) { return a ? a[i] : 0; }
 
+/* N runs of S values are cut into chunks of `runs` runs of `length` values each, about equal. */
+struct chunk_size { idx runs, length; };
+static struct chunk_size chunk_size_of(idx N, idx S) {
+    if (S <= CHUNK) {
+        const idx chunks = (N + CHUNK / S - 1) / (CHUNK / S);
+        return (struct chunk_size){(N + chunks - 1) / chunks, S};
+    }
+    const idx chunks = (S + CHUNK - 1) / CHUNK, length = (S + chunks - 1) / chunks;
+    return (struct chunk_size){1, (length + VL - 1) / VL * VL};
+}
+
 /* ---- mean and variance ---- */
 
 struct moments { double count, mean, m2; };   /* m2 = sum of (x - mean)^2 */
@@ -25,98 +36,174 @@ static struct moments join(struct moments a, struct moments b) {
     return (struct moments){count, a.mean + delta * share, a.m2 + b.m2 + delta * delta * a.count * share};
 }
 
-/* Two passes over one chunk of `runs` runs of `length` values, `step` apart. Values are taken relative to `origin`, one of
-   them, so that a constant has a variance of exactly 0; the mean of the first pass is corrected by the second. */
-static struct moments moments_of_chunk(const REAL *x, idx runs, idx length, idx step, REAL origin) {
+static struct moments moments_about(REAL origin, const REAL *x, idx runs, idx length, idx step) {
     const double count = (double)(runs * length);
-    vr a = {0}, b = {0};
+    vr s[4] = {{0}}, q[4] = {{0}};
     for (idx r = 0; r < runs; r++) {
         const REAL *p = x + r * step;
         idx i = 0;
-        for (; i + 2 * VL <= length; i += 2 * VL) a += load(p + i) - origin, b += load(p + i + VL) - origin;
-        for (; i < length; i += VL) a += keep_lanes(load_part(p + i, length - i) - origin, length - i);
-    }
-    const REAL mean = (REAL)(horizontal_sum(a + b) / count);
-    vr c = {0}, d = {0};
-    a = b = (vr){0};
-    for (idx r = 0; r < runs; r++) {
-        const REAL *p = x + r * step;
-        idx i = 0;
-        for (; i + 2 * VL <= length; i += 2 * VL) {
-            vr u = load(p + i) - origin - mean, v = load(p + i + VL) - origin - mean;
-            a += u, b += v, c += u * u, d += v * v;
-        }
+        for (; i + 4 * VL <= length; i += 4 * VL)
+            for (idx j = 0; j < 4; j++) {
+                const vr d = load(p + i + j * VL) - origin;
+                s[j] += d, q[j] += d * d;
+            }
         for (; i < length; i += VL) {
-            vr u = keep_lanes(load_part(p + i, length - i) - origin - mean, length - i);
-            a += u, c += u * u;
+            const vr d = keep_lanes(load_part(p + i, length - i) - origin, length - i);
+            s[0] += d, q[0] += d * d;
         }
     }
-    const double rest = horizontal_sum(a + b) / count;
-    return (struct moments){count, mean + rest, horizontal_sum(c + d) - rest * rest * count};
+    const double sum = horizontal_sum((s[0] + s[1]) + (s[2] + s[3])), squares = horizontal_sum((q[0] + q[1]) + (q[2] + q[3]));
+    return (struct moments){count, origin + sum / count, squares - sum * sum / count};
 }
 
-/* Of N runs of S values, `step` apart; the mean is relative to x[0]. */
+/* Of N runs of S values, `step` apart, in one pass. Squares are taken of differences from the mean so far, at first from that of a
+   quarter of the first chunk. Where it is far from a chunk's own mean, so that the chunk's m2 cancels, the distance between the
+   two is a larger part of the result. A constant has a variance of exactly 0. */
 static struct moments moments_of(const REAL *x, idx N, idx S, idx step) {
-    struct moments total = {0};
-    const idx runs = MAX(1, CHUNK / S), length = MIN(S, CHUNK);
-    for (idx n = 0; n < N; n += runs)
-        for (idx i = 0; i < S; i += length)
-            total = join(total, moments_of_chunk(x + n * step + i, MIN(runs, N - n), MIN(length, S - i), step, x[0]));
+    const struct chunk_size chunk = chunk_size_of(N, S);
+    const idx first_runs = (chunk.runs + 3) / 4, quarter = ((MIN(S, chunk.length) + 3) / 4 + VL - 1) / VL * VL;
+    const idx first_length = chunk.runs < 4 ? MIN(S, quarter) : S;
+    struct moments total = {.mean = moments_about(x[0], x, first_runs, first_length, step).mean};
+    for (idx n = 0; n < N; n += chunk.runs)
+        for (idx i = 0; i < S; i += chunk.length) {
+            const idx runs = MIN(chunk.runs, N - n), length = MIN(chunk.length, S - i);
+            const struct moments part = moments_about((REAL)total.mean, x + n * step + i, runs, length, step);
+            total = total.count ? join(total, part) : part;
+        }
     if (total.m2 < 0) total.m2 = 0;
     return total;
 }
 
-/* ---- batch norm: x (N, C, S) ---- */
+/* ---- batch norm: x (N, C, S), channel by channel or, where S is small, many columns (c, s) side by side ---- */
 
-/* y = (x - mean) scale + shift over all planes of channel c. */
-INLINE void scale_channel(const struct norm_call *p, idx c, REAL mean, REAL scale, REAL shift) {
-    for (idx n = 0; n < p->N; n++) {
-        const idx at = (n * p->C + c) * p->S;
-        for (idx i = 0; i < p->S; i += VL)
-            store_part(p->out + at + i, (load_part(p->x + at + i, p->S - i) - mean) * scale + shift, p->S - i);
-    }
+enum { BLOCK_COLUMNS = 16 * LANES_IN_VECTOR };   /* in a block: whole channels */
+static int by_columns(idx S) { return 8 * S <= BLOCK_COLUMNS; }
+
+struct scaling { REAL mean, scale, shift; };   /* y = (x - mean) scale + shift */
+
+static struct scaling normalise(const struct norm_call *p, idx c, struct moments m) {
+    const double var = m.m2 / m.count, scale = or_one(p->gamma, c) / sqrt(var + p->eps);
+    const REAL mean = (REAL)m.mean;
+    p->mean_out[c] = mean, p->var_out[c] = (REAL)var;
+    /* What rounding the mean does to y, the shift takes back. */
+    return (struct scaling){mean, (REAL)scale, (REAL)(or_zero(p->beta, c) - (m.mean - mean) * scale)};
+}
+static struct scaling normalise_as_given(const struct norm_call *p, idx c) {
+    return (struct scaling){p->mean[c], (REAL)(or_one(p->gamma, c) / sqrt(p->var[c] + p->eps)), or_zero(p->beta, c)};
+}
+
+static void scale_run(const REAL *x, idx length, struct scaling k, REAL *y) {
+    idx i = 0;
+    for (; i + VL <= length; i += VL) store(y + i, (load(x + i) - k.mean) * k.scale + k.shift);
+    if (i < length) store_n(y + i, (load_n(x + i, length - i) - k.mean) * k.scale + k.shift, length - i);
 }
 
 static void batch_norm_channels(void *arg, idx begin, idx end, int worker) {
     (void)worker;
     const struct norm_call *p = arg;
     for (idx c = begin; c < end; c++) {
-        const REAL *x = p->x + c * p->S;
-        struct moments m = moments_of(x, p->N, p->S, p->C * p->S);
-        const double var = m.m2 / m.count, scale = or_one(p->gamma, c) / sqrt(var + p->eps);
-        const REAL mean = (REAL)(m.mean + x[0]);
-        const double rest = (x[0] - (double)mean) + m.mean;   /* rounding the mean shifts y; beta takes it back */
-        p->mean_out[c] = mean, p->var_out[c] = (REAL)var;
-        scale_channel(p, c, mean, (REAL)scale, (REAL)(or_zero(p->beta, c) - rest * scale));
+        const struct scaling k = normalise(p, c, moments_of(p->x + c * p->S, p->N, p->S, p->C * p->S));
+        for (idx n = 0; n < p->N; n++) scale_run(p->x + (n * p->C + c) * p->S, p->S, k, p->out + (n * p->C + c) * p->S);
     }
 }
 
-/* S = 1: VL channels side by side. Sums of 256 rows are added to sums of those. */
-#define FOR_ROWS(n, N, flush) for (idx n = 0; n < (N); ((++n & 255) == 0 || n == (N)) ? (void)(flush) : (void)0)
+static void batch_norm_inference_planes(void *arg, idx begin, idx end, int worker) {
+    (void)worker;
+    const struct norm_call *p = arg;
+    for (idx i = begin; i < end; i++)
+        scale_run(p->x + i * p->S, p->S, normalise_as_given(p, i % p->C), p->out + i * p->S);
+}
+
+/* Columns [at, at + width) of the (N, C S) matrix belong to the channels from c on. */
+struct columns { idx c, channels, at, width; };
+
+static struct columns block_of_columns(const struct norm_call *p, idx block) {
+    const idx channels = BLOCK_COLUMNS / p->S, c = block * channels, n = MIN(channels, p->C - c);
+    return (struct columns){c, n, c * p->S, n * p->S};
+}
+
+/* Every REAL of the next functions' arrays belongs to one column; they work on `vectors` vectors at a time, 4 or 1. */
+#define FOR_COLUMNS(each, width)                                                  \
+    for (idx j = 0; j < (width);)                                                \
+        if ((width) - j >= 4 * VL) each(j, 4, 4 * VL), j += 4 * VL;              \
+        else each(j, 1, (width) - j), j += VL
+enum { ROWS = 256 };   /* sums over so many rows are added to sums of those */
+
+/* mean relative to the first row, and m2. */
+INLINE void moments_of_columns(const REAL *x, idx N, idx step, const idx vectors, const idx width, REAL *mean, REAL *m2) {
+    vr origin[4], offset[4] = {{0}};
+    for (idx v = 0; v < vectors; v++) origin[v] = load_part(x + v * VL, width - v * VL);
+    for (int pass = 0; pass < 2; pass++) {
+        vr sum[4] = {{0}}, squares[4] = {{0}};
+        for (idx n0 = 0; n0 < N; n0 += ROWS) {
+            vr s[4] = {{0}}, q[4] = {{0}};
+            for (idx n = n0; n < MIN(N, n0 + ROWS); n++)
+                for (idx v = 0; v < vectors; v++) {
+                    const vr d = load_part(x + n * step + v * VL, width - v * VL) - origin[v] - offset[v];
+                    s[v] += d, q[v] += d * d;
+                }
+            for (idx v = 0; v < vectors; v++) sum[v] += s[v], squares[v] += q[v];
+        }
+        for (idx v = 0; v < vectors; v++) {
+            const vr rest = sum[v] / (REAL)N;
+            offset[v] += rest, squares[v] -= sum[v] * rest;
+            if (pass) store_part(mean + v * VL, offset[v], width - v * VL), store_part(m2 + v * VL, squares[v], width - v * VL);
+        }
+    }
+}
+
+static struct moments moments_of_channel(const REAL *x, const REAL *mean, const REAL *m2, idx N, idx S) {
+    struct moments m = {.count = (double)N * (double)S};
+    for (idx i = 0; i < S; i++) m.mean += ((double)x[i] + mean[i] - x[0]) / (double)S;
+    m.mean += x[0];
+    for (idx i = 0; i < S; i++) {
+        const double distance = (double)x[i] + mean[i] - m.mean;
+        m.m2 += m2[i] + (double)N * distance * distance;
+    }
+    if (m.m2 < 0) m.m2 = 0;
+    return m;
+}
+
+static void scale_columns(const struct norm_call *p, struct columns b, const struct scaling *scalings) {
+    REAL mean[BLOCK_COLUMNS], scale[BLOCK_COLUMNS], shift[BLOCK_COLUMNS];
+    for (idx i = 0, c = 0; c < b.channels; c++)
+        for (idx s = 0; s < p->S; s++, i++)
+            mean[i] = scalings[c].mean, scale[i] = scalings[c].scale, shift[i] = scalings[c].shift;
+    for (idx n = 0; n < p->N; n++) {
+        const REAL *x = p->x + n * p->C * p->S + b.at;
+        REAL *y = p->out + n * p->C * p->S + b.at;
+        for (idx i = 0; i < b.width; i += VL) {
+            const idx left = b.width - i;
+            const vr d = load_part(x + i, left) - load_part(mean + i, left);
+            store_part(y + i, d * load_part(scale + i, left) + load_part(shift + i, left), left);
+        }
+    }
+}
 
 static void batch_norm_columns(void *arg, idx begin, idx end, int worker) {
     (void)worker;
     const struct norm_call *p = arg;
-    for (idx c = begin * VL; c < MIN(p->C, end * VL); c += VL) {
-        const idx width = p->C - c, N = p->N, C = p->C;
-        const REAL *x = p->x + c, count = (REAL)N;
-        vr origin = load_part(x, width), s = {0}, total = {0};
-        FOR_ROWS(n, N, (total += s, s = (vr){0})) s += load_part(x + n * C, width) - origin;
-        vr mean = total / count, q = {0}, rest = {0}, squares = {0};
-        s = (vr){0};
-        FOR_ROWS(n, N, (rest += s, squares += q, s = q = (vr){0})) {
-            vr d = load_part(x + n * C, width) - origin - mean;
-            s += d, q += d * d;
-        }
-        rest /= count, mean += rest;
-        vr var = squares / count - rest * rest;
-        var = choose(var < 0, (vr){0}, var);
-        vr scale = (p->gamma ? load_part(p->gamma + c, width) : broadcast(1)) / vsqrt(var + (REAL)p->eps);
-        vr beta = p->beta ? load_part(p->beta + c, width) : (vr){0};
-        for (idx n = 0; n < N; n++)
-            store_part(p->out + n * C + c, (load_part(x + n * C, width) - origin - mean) * scale + beta, width);
-        store_part(p->mean_out + c, origin + mean, width);
-        store_part(p->var_out + c, var, width);
+    for (idx block = begin; block < end; block++) {
+        const struct columns b = block_of_columns(p, block);
+        const REAL *x = p->x + b.at;
+        REAL mean[BLOCK_COLUMNS], m2[BLOCK_COLUMNS];
+        struct scaling scalings[BLOCK_COLUMNS];
+#define MOMENTS(j, vectors, width) moments_of_columns(x + j, p->N, p->C * p->S, vectors, width, mean + j, m2 + j)
+        FOR_COLUMNS(MOMENTS, b.width);
+        for (idx c = 0, i = 0; c < b.channels; c++, i += p->S)
+            scalings[c] = normalise(p, b.c + c, moments_of_channel(x + i, mean + i, m2 + i, p->N, p->S));
+        scale_columns(p, b, scalings);
+    }
+}
+
+static void batch_norm_inference_columns(void *arg, idx begin, idx end, int worker) {
+    (void)worker;
+    const struct norm_call *p = arg;
+    for (idx block = begin; block < end; block++) {
+        const struct columns b = block_of_columns(p, block);
+        struct scaling scalings[BLOCK_COLUMNS];
+        for (idx c = 0; c < b.channels; c++) scalings[c] = normalise_as_given(p, b.c + c);
+        scale_columns(p, b, scalings);
     }
 }
 
@@ -125,12 +212,13 @@ static void fill(REAL *a, REAL value, idx n) {
 }
 
 static void for_channels(struct norm_call *p, range_body channels, range_body columns) {
-    if (p->N < 1 || p->S < 1) {   /* the mean of nothing; sums of nothing */
+    if (p->N < 1 || p->C < 1 || p->S < 1) {   /* the mean of nothing; sums of nothing */
         fill(p->mean_out, NAN, p->C), fill(p->var_out, NAN, p->C), fill(p->dgamma, 0, p->C), fill(p->dbeta, 0, p->C);
         return;
     }
     const double work = 3.0 * (double)p->N * (double)p->S;
-    if (p->S == 1) parallel_for((p->C + VL - 1) / VL, grain_of(work), columns, p);
+    const idx in_block = BLOCK_COLUMNS / p->S;
+    if (by_columns(p->S)) parallel_for((p->C + in_block - 1) / in_block, grain_of(work * (double)in_block / 4), columns, p);
     else parallel_for(p->C, grain_of(work), channels, p);
 }
 
@@ -142,89 +230,139 @@ static int batch_norm(idx N, idx C, idx S, double eps, const void *x, const void
     return CNN_OK;
 }
 
-/* Sums over channel c of dy, dy d and d, where d = x - mean. */
+static int batch_norm_inference(idx N, idx C, idx S, double eps, const void *x, const void *gamma, const void *beta,
+                                const void *mean, const void *var, void *y) {
+    struct norm_call p = {.N = N, .C = C, .S = S, .eps = eps, .x = x, .gamma = gamma, .beta = beta, .mean = mean, .var = var,
+                          .out = y};
+    if (S > 0 && !by_columns(S)) parallel_for(N * C, grain_of((double)S), batch_norm_inference_planes, &p);
+    else for_channels(&p, NULL, batch_norm_inference_columns);
+    return CNN_OK;
+}
+
+/* Sums over a channel of dy, dy d and d, where d = x - mean. */
 struct channel_sums { double dy, dy_d, d; };
 
 static struct channel_sums sums_of_channel(const struct norm_call *p, idx c) {
     const REAL mean = p->mean[c];
-    const idx S = p->S, runs = MAX(1, CHUNK / S), length = MIN(S, CHUNK);
+    const idx S = p->S;
+    const struct chunk_size chunk = chunk_size_of(p->N, S);
     struct channel_sums total = {0};
-    for (idx n0 = 0; n0 < p->N; n0 += runs)
-        for (idx i0 = 0; i0 < S; i0 += length) {
-            vr a = {0}, b = {0}, u = {0}, v = {0}, e = {0}, f = {0};
-            for (idx n = n0; n < MIN(p->N, n0 + runs); n++) {
+    for (idx n0 = 0; n0 < p->N; n0 += chunk.runs)
+        for (idx i0 = 0; i0 < S; i0 += chunk.length) {
+            vr a[2] = {{0}}, u[2] = {{0}}, e[2] = {{0}};
+            for (idx n = n0; n < MIN(p->N, n0 + chunk.runs); n++) {
                 const REAL *x = p->x + (n * p->C + c) * S, *dy = p->dy + (n * p->C + c) * S;
-                const idx end = MIN(S, i0 + length);
+                const idx end = MIN(S, i0 + chunk.length);
                 idx i = i0;
-                for (; i + 2 * VL <= end; i += 2 * VL) {
-                    vr g = load(dy + i), h = load(dy + i + VL), d = load(x + i) - mean, k = load(x + i + VL) - mean;
-                    a += g, b += h, u += g * d, v += h * k, e += d, f += k;
-                }
+                for (; i + 2 * VL <= end; i += 2 * VL)
+                    for (idx j = 0; j < 2; j++) {
+                        const vr g = load(dy + i + j * VL), d = load(x + i + j * VL) - mean;
+                        a[j] += g, u[j] += g * d, e[j] += d;
+                    }
                 for (; i < end; i += VL) {
-                    vr g = load_part(dy + i, end - i), d = keep_lanes(load_part(x + i, end - i) - mean, end - i);
-                    a += g, u += g * d, e += d;
+                    const vr g = load_part(dy + i, end - i), d = keep_lanes(load_part(x + i, end - i) - mean, end - i);
+                    a[0] += g, u[0] += g * d, e[0] += d;
                 }
             }
-            total.dy += horizontal_sum(a + b), total.dy_d += horizontal_sum(u + v), total.d += horizontal_sum(e + f);
+            total.dy += horizontal_sum(a[0] + a[1]), total.dy_d += horizontal_sum(u[0] + u[1]);
+            total.d += horizontal_sum(e[0] + e[1]);
         }
     return total;
 }
 
-/* dx = on_dy dy + on_d (x - mean) + constant */
-INLINE void combine_channel(const struct norm_call *p, idx c, REAL on_dy, REAL on_d, REAL constant) {
-    const REAL mean = p->mean[c];
-    for (idx n = 0; n < p->N; n++) {
-        const idx at = (n * p->C + c) * p->S;
-        for (idx i = 0; i < p->S; i += VL) {
-            vr g = load_part(p->dy + at + i, p->S - i), d = load_part(p->x + at + i, p->S - i) - mean;
-            store_part(p->out + at + i, g * on_dy + (d * on_d + constant), p->S - i);
-        }
-    }
+struct mixture { REAL mean, on_dy, on_d, constant; };   /* dx = on_dy dy + on_d (x - mean) + constant */
+
+static struct mixture differentiate(const struct norm_call *p, idx c, struct channel_sums s) {
+    const double m = (double)p->N * (double)p->S, r = 1 / sqrt(p->var[c] + p->eps);
+    const double shift = s.d / m;   /* what rounding the mean left in d */
+    const double dgamma = (s.dy_d - shift * s.dy) * r, scale = or_one(p->gamma, c) * r, on_d = -scale * r * dgamma / m;
+    p->dgamma[c] = (REAL)dgamma, p->dbeta[c] = (REAL)s.dy;
+    return (struct mixture){p->mean[c], (REAL)scale, (REAL)on_d, (REAL)(-scale * s.dy / m - on_d * shift)};
+}
+static struct mixture differentiate_as_given(const struct norm_call *p, idx c, struct channel_sums s) {
+    const double r = 1 / sqrt(p->var[c] + p->eps);
+    p->dgamma[c] = (REAL)(s.dy_d * r), p->dbeta[c] = (REAL)s.dy;
+    return (struct mixture){.on_dy = (REAL)(or_one(p->gamma, c) * r)};
 }
 
-static void batch_norm_backward_channels(void *arg, idx begin, idx end, int worker) {
-    (void)worker;
-    const struct norm_call *p = arg;
-    const double m = (double)p->N * (double)p->S;
+INLINE void backward_of_channels(const struct norm_call *p, idx begin, idx end, const int given) {
     for (idx c = begin; c < end; c++) {
         const struct channel_sums s = sums_of_channel(p, c);
-        const double r = 1 / sqrt(p->var[c] + p->eps), shift = s.d / m;   /* what rounding the mean left in d */
-        const double dgamma = (s.dy_d - shift * s.dy) * r, scale = or_one(p->gamma, c) * r, on_d = -scale * r * dgamma / m;
-        p->dgamma[c] = (REAL)dgamma, p->dbeta[c] = (REAL)s.dy;
-        combine_channel(p, c, (REAL)scale, (REAL)on_d, (REAL)(-scale * s.dy / m - on_d * shift));
-    }
-}
-
-struct column_sums { vr dy, dy_d, d; };
-
-INLINE struct column_sums sums_of_columns(const struct norm_call *p, idx c, idx width, vr mean) {
-    struct column_sums total = {0};
-    vr a = {0}, b = {0}, e = {0};
-    FOR_ROWS(n, p->N, (total.dy += a, total.dy_d += b, total.d += e, a = b = e = (vr){0})) {
-        vr g = load_part(p->dy + n * p->C + c, width), d = load_part(p->x + n * p->C + c, width) - mean;
-        a += g, b += g * d, e += d;
-    }
-    return total;
-}
-
-static void batch_norm_backward_columns(void *arg, idx begin, idx end, int worker) {
-    (void)worker;
-    const struct norm_call *p = arg;
-    const REAL m = (REAL)p->N;
-    for (idx c = begin * VL; c < MIN(p->C, end * VL); c += VL) {
-        const idx width = p->C - c;
-        const vr mean = load_part(p->mean + c, width);
-        const struct column_sums s = sums_of_columns(p, c, width, mean);
-        const vr r = 1 / vsqrt(load_part(p->var + c, width) + (REAL)p->eps), shift = s.d / m;
-        const vr dgamma = (s.dy_d - shift * s.dy) * r;
-        const vr scale = p->gamma ? load_part(p->gamma + c, width) * r : r, on_d = r * dgamma / m, average = s.dy / m;
-        store_part(p->dgamma + c, dgamma, width);
-        store_part(p->dbeta + c, s.dy, width);
+        const struct mixture k = given ? differentiate_as_given(p, c, s) : differentiate(p, c, s);
         for (idx n = 0; n < p->N; n++) {
-            vr g = load_part(p->dy + n * p->C + c, width), d = load_part(p->x + n * p->C + c, width) - mean - shift;
-            store_part(p->out + n * p->C + c, (g - average - d * on_d) * scale, width);
+            const REAL *x = p->x + (n * p->C + c) * p->S, *dy = p->dy + (n * p->C + c) * p->S;
+            REAL *dx = p->out + (n * p->C + c) * p->S;
+            for (idx i = 0; i < p->S; i += VL) {
+                const vr g = load_part(dy + i, p->S - i) * k.on_dy;
+                const vr v = given ? g : g + ((load_part(x + i, p->S - i) - k.mean) * k.on_d + k.constant);
+                store_part(dx + i, v, p->S - i);
+            }
         }
     }
+}
+static void batch_norm_backward_channels(void *arg, idx begin, idx end, int worker) {
+    (void)worker;
+    backward_of_channels(arg, begin, end, 0);
+}
+static void batch_norm_inference_backward_channels(void *arg, idx begin, idx end, int worker) {
+    (void)worker;
+    backward_of_channels(arg, begin, end, 1);
+}
+
+struct column_sums { REAL dy[BLOCK_COLUMNS], dy_d[BLOCK_COLUMNS], d[BLOCK_COLUMNS]; };
+
+INLINE void sums_of_columns(const struct norm_call *p, idx at, const REAL *mean, const idx vectors, const idx width, idx to,
+                            struct column_sums *sums) {
+    vr total_a[4] = {{0}}, total_u[4] = {{0}}, total_e[4] = {{0}}, m[4];
+    for (idx v = 0; v < vectors; v++) m[v] = load_part(mean + v * VL, width - v * VL);
+    for (idx n0 = 0; n0 < p->N; n0 += ROWS) {
+        vr a[4] = {{0}}, u[4] = {{0}}, e[4] = {{0}};
+        for (idx n = n0; n < MIN(p->N, n0 + ROWS); n++)
+            for (idx v = 0; v < vectors; v++) {
+                const idx i = n * p->C * p->S + at + v * VL, left = width - v * VL;
+                const vr g = load_part(p->dy + i, left), d = load_part(p->x + i, left) - m[v];
+                a[v] += g, u[v] += g * d, e[v] += d;
+            }
+        for (idx v = 0; v < vectors; v++) total_a[v] += a[v], total_u[v] += u[v], total_e[v] += e[v];
+    }
+    for (idx v = 0; v < vectors; v++) {
+        const idx i = to + v * VL, left = width - v * VL;
+        store_part(sums->dy + i, total_a[v], left), store_part(sums->dy_d + i, total_u[v], left);
+        store_part(sums->d + i, total_e[v], left);
+    }
+}
+
+INLINE void backward_of_columns(const struct norm_call *p, idx begin, idx end, const int given) {
+    for (idx block = begin; block < end; block++) {
+        const struct columns b = block_of_columns(p, block);
+        REAL mean[BLOCK_COLUMNS], on_dy[BLOCK_COLUMNS], on_d[BLOCK_COLUMNS], constant[BLOCK_COLUMNS];
+        struct column_sums sums;
+        for (idx i = 0; i < b.width; i++) mean[i] = p->mean[b.c + i / p->S];
+#define SUMS(j, vectors, width) sums_of_columns(p, b.at + j, mean + j, vectors, width, j, &sums)
+        FOR_COLUMNS(SUMS, b.width);
+        for (idx c = 0, i = 0; c < b.channels; c++) {
+            struct channel_sums s = {0};
+            for (idx j = i; j < i + p->S; j++) s.dy += sums.dy[j], s.dy_d += sums.dy_d[j], s.d += sums.d[j];
+            const struct mixture k = given ? differentiate_as_given(p, b.c + c, s) : differentiate(p, b.c + c, s);
+            for (idx j = 0; j < p->S; j++, i++) on_dy[i] = k.on_dy, on_d[i] = k.on_d, constant[i] = k.constant;
+        }
+        for (idx n = 0; n < p->N; n++)
+            for (idx i = 0; i < b.width; i += VL) {
+                const idx at = n * p->C * p->S + b.at + i, left = b.width - i;
+                const vr g = load_part(p->dy + at, left) * load_part(on_dy + i, left);
+                const vr d = load_part(p->x + at, left) - load_part(mean + i, left);
+                const vr v = given ? g : g + (d * load_part(on_d + i, left) + load_part(constant + i, left));
+                store_part(p->out + at, v, left);
+            }
+    }
+}
+static void batch_norm_backward_columns(void *arg, idx begin, idx end, int worker) {
+    (void)worker;
+    backward_of_columns(arg, begin, end, 0);
+}
+static void batch_norm_inference_backward_columns(void *arg, idx begin, idx end, int worker) {
+    (void)worker;
+    backward_of_columns(arg, begin, end, 1);
 }
 
 static int batch_norm_backward(idx N, idx C, idx S, double eps, const void *dy, const void *x, const void *gamma,
@@ -233,64 +371,6 @@ static int batch_norm_backward(idx N, idx C, idx S, double eps, const void *dy, 
                           .out = dx, .dgamma = dgamma, .dbeta = dbeta};
     for_channels(&p, batch_norm_backward_channels, batch_norm_backward_columns);
     return CNN_OK;
-}
-
-static void batch_norm_inference_channels(void *arg, idx begin, idx end, int worker) {
-    (void)worker;
-    const struct norm_call *p = arg;
-    for (idx c = begin; c < end; c++)
-        scale_channel(p, c, p->mean[c], (REAL)(or_one(p->gamma, c) / sqrt(p->var[c] + p->eps)), or_zero(p->beta, c));
-}
-
-static void batch_norm_inference_columns(void *arg, idx begin, idx end, int worker) {
-    (void)worker;
-    const struct norm_call *p = arg;
-    for (idx c = begin * VL; c < MIN(p->C, end * VL); c += VL) {
-        const idx width = p->C - c;
-        vr mean = load_part(p->mean + c, width), beta = p->beta ? load_part(p->beta + c, width) : (vr){0};
-        vr gamma = p->gamma ? load_part(p->gamma + c, width) : broadcast(1);
-        vr scale = gamma / vsqrt(load_part(p->var + c, width) + (REAL)p->eps);
-        for (idx at = c; at < p->N * p->C; at += p->C)
-            store_part(p->out + at, (load_part(p->x + at, width) - mean) * scale + beta, width);
-    }
-}
-
-static int batch_norm_inference(idx N, idx C, idx S, double eps, const void *x, const void *gamma, const void *beta,
-                                const void *mean, const void *var, void *y) {
-    struct norm_call p = {.N = N, .C = C, .S = S, .eps = eps, .x = x, .gamma = gamma, .beta = beta, .mean = mean, .var = var,
-                          .out = y};
-    for_channels(&p, batch_norm_inference_channels, batch_norm_inference_columns);
-    return CNN_OK;
-}
-
-static void batch_norm_inference_backward_channels(void *arg, idx begin, idx end, int worker) {
-    (void)worker;
-    const struct norm_call *p = arg;
-    for (idx c = begin; c < end; c++) {
-        const struct channel_sums s = sums_of_channel(p, c);
-        const double r = 1 / sqrt(p->var[c] + p->eps);
-        const REAL scale = (REAL)(or_one(p->gamma, c) * r);
-        p->dgamma[c] = (REAL)(s.dy_d * r), p->dbeta[c] = (REAL)s.dy;
-        for (idx n = 0; n < p->N; n++) {
-            const idx at = (n * p->C + c) * p->S;
-            for (idx i = 0; i < p->S; i += VL)
-                store_part(p->out + at + i, load_part(p->dy + at + i, p->S - i) * scale, p->S - i);
-        }
-    }
-}
-
-static void batch_norm_inference_backward_columns(void *arg, idx begin, idx end, int worker) {
-    (void)worker;
-    const struct norm_call *p = arg;
-    for (idx c = begin * VL; c < MIN(p->C, end * VL); c += VL) {
-        const idx width = p->C - c;
-        const struct column_sums s = sums_of_columns(p, c, width, load_part(p->mean + c, width));
-        const vr r = 1 / vsqrt(load_part(p->var + c, width) + (REAL)p->eps);
-        const vr scale = p->gamma ? load_part(p->gamma + c, width) * r : r;
-        store_part(p->dgamma + c, s.dy_d * r, width);
-        store_part(p->dbeta + c, s.dy, width);
-        for (idx at = c; at < p->N * p->C; at += p->C) store_part(p->out + at, load_part(p->dy + at, width) * scale, width);
-    }
 }
 
 static int batch_norm_inference_backward(idx N, idx C, idx S, double eps, const void *dy, const void *x, const void *gamma,
@@ -309,7 +389,7 @@ static void layer_norm_rows(void *arg, idx begin, idx end, int worker) {
     for (idx r = begin; r < end; r++) {
         const REAL *x = p->x + r * p->S;
         const struct moments m = moments_of(x, 1, p->S, p->S);
-        const REAL mean = (REAL)(m.mean + x[0]), rest = (REAL)((x[0] - (double)mean) + m.mean);
+        const REAL mean = (REAL)m.mean, rest = (REAL)(m.mean - mean);
         const REAL scale = (REAL)(1 / sqrt(m.m2 / m.count + p->eps));
         p->mean_out[r] = mean, p->var_out[r] = scale;
         for (idx i = 0; i < p->S; i += VL) {

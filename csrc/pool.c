@@ -271,7 +271,7 @@ static int run_pool(struct pool_call *c, const struct pool_shape *shape) {
     return CNN_OK;
 }
 
-/* ---- windows of 2 x 2, side by side, in rows of VL and more: vectors along a row, without scratch ---- */
+/* ---- vectors along a row, without scratch: windows of 2 x 2 side by side in rows of VL and more; averages of planes ---- */
 
 static int is_wide_2x2(const struct pool_shape *s) {   /* and none is clipped */
     return s->KH == 2 && s->KW == 2 && s->SH == 2 && s->SW == 2 && !s->top && !s->left && 2 * s->OH <= s->H
@@ -361,7 +361,24 @@ static void avg_pool_2x2_backward_planes(void *arg, idx begin, idx end, int work
     }
 }
 
-static int run_wide_2x2(struct pool_call *c, const struct pool_shape *s, range_body planes) {
+static int is_global(const struct pool_shape *s) {   /* one window, the whole plane */
+    return s->OH == 1 && s->OW == 1 && s->KH == s->H && s->KW == s->W && !s->top && !s->left;
+}
+static void avg_pool_global_planes(void *arg, idx begin, idx end, int worker) {
+    (void)worker;
+    const struct pool_call *c = arg;
+    const idx n = plane_size(&c->s);
+    for (idx plane = begin; plane < end; plane++) {
+        const REAL *x = c->x + plane * n;
+        vr a = {0}, b = {0};
+        idx i = 0;
+        for (; i + 2 * VL <= n; i += 2 * VL) a += load(x + i), b += load(x + i + VL);
+        for (; i < n; i += VL) a += load_part(x + i, n - i);
+        c->result[plane] = horizontal_sum(a + b) / (REAL)n;
+    }
+}
+
+static int run_on_planes(struct pool_call *c, const struct pool_shape *s, range_body planes) {
     c->s = *s;
     parallel_for(s->planes, grain_of(2.0 * (double)plane_size(s)), planes, c);
     return CNN_OK;
@@ -407,7 +424,7 @@ static void max_pool_band(const struct pool_call *c, const struct band *b) {
 }
 static int max_pool2d(const struct pool_shape *s, const void *x, void *y, void *argmax) {
     struct pool_call c = {.pool = max_pool_band, .x = x, .result = y, .argmax = argmax};
-    return is_wide_2x2(s) ? run_wide_2x2(&c, s, max_pool_2x2_planes) : run_pool(&c, s);
+    return is_wide_2x2(s) ? run_on_planes(&c, s, max_pool_2x2_planes) : run_pool(&c, s);
 }
 
 INLINE void send_to_winner(const struct pool_call *c, const struct band *b, struct window w, const idx KH, const idx KW,
@@ -435,7 +452,7 @@ static void max_pool_backward_band(const struct pool_call *c, const struct band 
 }
 static int max_pool2d_backward(const struct pool_shape *s, const void *dy, const void *argmax, void *dx) {
     struct pool_call c = {.pool = max_pool_backward_band, .backward = 1, .dy = dy, .argmax = (uint8_t *)argmax, .result = dx};
-    return is_wide_2x2(s) ? run_wide_2x2(&c, s, max_pool_2x2_backward_planes) : run_pool(&c, s);
+    return is_wide_2x2(s) ? run_on_planes(&c, s, max_pool_2x2_backward_planes) : run_pool(&c, s);
 }
 
 /* ---- average pooling ---- */
@@ -480,7 +497,8 @@ static void avg_pool_band(const struct pool_call *c, const struct band *b) {
 }
 static int avg_pool2d(const struct pool_shape *s, int count_include_pad, const void *x, void *y) {
     struct pool_call c = {.pool = avg_pool_band, .x = x, .result = y, .count_include_pad = count_include_pad};
-    return is_wide_2x2(s) ? run_wide_2x2(&c, s, avg_pool_2x2_planes) : run_pool(&c, s);
+    if (is_global(s)) return run_on_planes(&c, s, avg_pool_global_planes);
+    return is_wide_2x2(s) ? run_on_planes(&c, s, avg_pool_2x2_planes) : run_pool(&c, s);
 }
 
 static void avg_pool_backward_band(const struct pool_call *c, const struct band *b) {
@@ -493,7 +511,7 @@ static void avg_pool_backward_band(const struct pool_call *c, const struct band 
 static int avg_pool2d_backward(const struct pool_shape *s, int count_include_pad, const void *dy, void *dx) {
     struct pool_call c = {.pool = avg_pool_backward_band, .backward = 1, .dy = dy, .result = dx,
                           .count_include_pad = count_include_pad};
-    return is_wide_2x2(s) ? run_wide_2x2(&c, s, avg_pool_2x2_backward_planes) : run_pool(&c, s);
+    return is_wide_2x2(s) ? run_on_planes(&c, s, avg_pool_2x2_backward_planes) : run_pool(&c, s);
 }
 
 /* ---- Lp pooling ---- */
