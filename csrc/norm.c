@@ -56,9 +56,9 @@ static struct moments moments_about(REAL origin, const REAL *x, idx runs, idx le
     return (struct moments){count, origin + sum / count, squares - sum * sum / count};
 }
 
-/* Of N runs of S values, `step` apart, in one pass. Squares are taken of differences from the mean so far, at first from that of a
-   quarter of the first chunk. Where it is far from a chunk's own mean, so that the chunk's m2 cancels, the distance between the
-   two is a larger part of the result. A constant has a variance of exactly 0. */
+/* Of N runs of S values, `step` apart, in one pass. Squares are taken of differences from the mean so far, at first from that
+   of a quarter of the first chunk. Where it is far from a chunk's own mean, so that the chunk's m2 cancels, their distance is
+   a larger part of the result. A constant has a variance of exactly 0. */
 static struct moments moments_of(const REAL *x, idx N, idx S, idx step) {
     const struct chunk_size chunk = chunk_size_of(N, S);
     const idx first_runs = (chunk.runs + 3) / 4, quarter = ((MIN(S, chunk.length) + 3) / 4 + VL - 1) / VL * VL;

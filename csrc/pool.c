@@ -1,5 +1,5 @@
-/* Pooling, of VL planes side by side: a band of their rows is transposed into scratch, where lane i belongs to plane i. A window
-   is then a loop over whole vectors, whatever its size, stride and padding, and small maps run as fast as large ones. Threads
+/* Pooling, of VL planes side by side: a band of their rows is transposed into scratch, where lane i belongs to plane i. A
+   window is then a loop over whole vectors, whatever its size, stride and padding, and small maps need no other code. Threads
    split the groups of VL planes and their bands; no sum crosses a band. */
 
 struct span { idx begin, end; };   /* [begin, end) */

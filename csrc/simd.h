@@ -170,8 +170,8 @@ INLINE vr copy_sign(vr magnitude, vr sign) { return (vr)(((vi)vabs(magnitude)) |
 #define SHUFFLE(a, b, s) __builtin_shufflevector(a, b, s(0), s(1), s(2), s(3), s(4), s(5), s(6), s(7))
 #else
 #define SHUFFLE(a, b, s) \
-    __builtin_shufflevector(a, b, s(0), s(1), s(2), s(3), s(4), s(5), s(6), s(7), s(8), s(9), s(10), s(11), s(12), s(13), s(14), \
-                            s(15))
+    __builtin_shufflevector(a, b, s(0), s(1), s(2), s(3), s(4), s(5), s(6), s(7), s(8), s(9), s(10), s(11), s(12), s(13), \
+                            s(14), s(15))
 #endif
 
 #define PARTNER_1(i) ((i) ^ 1)
