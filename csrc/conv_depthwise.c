@@ -51,10 +51,14 @@ struct view { const REAL *first, *zeros; idx H, W, top; };
 INLINE struct view view_of(const struct depthwise *p, const REAL *plane, idx column) {
     return (struct view){plane + column, p->zeros + column, p->H, p->W, p->top};
 }
-INLINE const REAL *row_of(const struct view *view, idx row) {
+INLINE void prefetch_vectors(const int n, const REAL *p) {
+#pragma GCC unroll 2
+    for (int i = 0; i < n; i++) __builtin_prefetch((const char *)p + AHEAD + 64 * i);
+}
+INLINE const REAL *row_of(const int S, const struct view *view, idx row) {
     idx ih = row - view->top;
     const REAL *inside = view->first + ih * view->W;
-    __builtin_prefetch((const char *)inside + AHEAD);
+    prefetch_vectors(S, inside);
     return (size_t)ih < (size_t)view->H ? inside : view->zeros;
 }
 
@@ -69,7 +73,7 @@ INLINE void convolve_step(const int K, const int S, const int inside, const stru
     sum[0] = broadcast(bias);
 #pragma GCC unroll 2
     for (int j = 0; j < S; j++) {
-        const REAL *row = row_of(view, t * S + j);
+        const REAL *row = row_of(S, view, t * S + j);
         vr part[7];   /* one sum through all rows would be a chain that nothing overlaps */
 #pragma GCC unroll 7
         for (int kw = 0; kw < K; kw++) {
@@ -137,11 +141,13 @@ INLINE void spread_pairs(const int K, const int odd, const struct depthwise *p, 
                 idx ih = (row + p->top - kh) / 2;
                 if (row + p->top < kh || ih >= p->H) continue;
                 const REAL *from = x + (j * p->H + ih) * p->W + c->column + p->left / 2;
+                prefetch_vectors(1, from);
                 if (c->inside) spread_row(K, odd, 1, from, mask, w + (j * K + kh) * K, sum);
                 else spread_row(K, odd, 0, from, mask, w + (j * K + kh) * K, sum);
             }
         idx n = MIN(2 * VL, p->OW - 2 * c->column);
         REAL *d = y + 2 * c->column;
+        prefetch_vectors(2, d);
         if (n >= VL) store(d, SHUFFLE(sum[0], sum[1], ZIP_LOW));
         else store_n(d, SHUFFLE(sum[0], sum[1], ZIP_LOW), n);
         if (n == 2 * VL) store(d + VL, SHUFFLE(sum[0], sum[1], ZIP_HIGH));
@@ -165,7 +171,7 @@ INLINE void weigh_step(const int K, const int S, const int columns, const int in
                        idx t, int from, int to, const vr *d, vr (*sum)[3]) {
 #pragma GCC unroll 2
     for (int j = 0; j < S; j++) {
-        const REAL *row = row_of(view, t * S + j);
+        const REAL *row = row_of(S, view, t * S + j);
         vr v[3];
 #pragma GCC unroll 3
         for (int u = 0; u < columns; u++) v[u] = load_columns(S, inside, row + u, mask + u * S);

@@ -86,6 +86,11 @@ static struct pixels pixels_at(const struct weight_sum *q, idx group, idx i) {
                            column, MIN(q->columns, q->s->OW - column)};
 }
 
+/* Many short pieces far apart: what comes next has to be told. */
+INLINE void prefetch_reals(const REAL *p, idx n) {
+    for (idx i = 0; i < n; i += 64 / (idx)sizeof(REAL)) __builtin_prefetch(p + i);
+}
+
 /* Strips of dy: NR channels per pixel, the last strip VL if that is enough. */
 static void pack_dy(const struct weight_sum *q, const struct pixels *b, idx f0, idx f1, REAL *d) {
     idx run = b->rows * b->columns, S = q->s->OH * q->s->OW;
@@ -94,7 +99,10 @@ static void pack_dy(const struct weight_sum *q, const struct pixels *b, idx f0, 
         if (n < width) memset(d, 0, sizeof(REAL) * (size_t)(b->images * run * width));
         for (idx i = b->image; i < b->image + b->images; i++, d += run * width) {
             const REAL *dy = q->dy + (i * q->s->F + b->group * q->F + f) * S + b->row * q->s->OW + b->column;
-            pack(n, run, dy, S, 1, d, width);
+            for (idx j = 0; j < n; j += 4, dy += 4 * S) {
+                for (idx l = 4; l < MIN(8, n - j); l++) prefetch_reals(dy + l * S, run);
+                pack(MIN(4, n - j), run, dy, S, 1, d + j, width);
+            }
         }
     }
 }
@@ -104,6 +112,7 @@ static void pack_image_row(const struct weight_sum *q, idx channels, idx ih, idx
     idx W = ih >= 0 && ih < q->s->H ? q->s->W : 0, cb = q->cb;
     idx begin = MIN(q->PW, MAX(0, -first)), end = MAX(begin, MIN(q->PW, W - first));
     memset(d, 0, sizeof(REAL) * (size_t)(begin * cb));
+    for (idx c = 0; c < channels; c++) prefetch_reals(x + c * q->s->H * q->s->W + (ih + 1) * q->s->W, W);
     if (begin < end) pack(channels, end - begin, x + ih * W + first + begin, q->s->H * W, 1, d + begin * cb, cb);
     memset(d + end * cb, 0, sizeof(REAL) * (size_t)((q->PW - end) * cb));
 }
