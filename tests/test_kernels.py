@@ -1,6 +1,5 @@
 """The compiled kernels, called directly: every instruction set of this machine, both dtypes, against the textbook."""
 
-import functools
 import itertools
 import os
 import platform
@@ -148,105 +147,6 @@ def test_products_pass_nan_and_infinity_on(isa, dtype):
         ]
         assert np.isnan(checked[0].expected[0][0, N - 1])
         check(checked, isa, dtype)
-
-
-# ---- conv
-
-GEOMETRIES = {  # N, groups, channels and outputs per group, image, kernel, stride, pads, dilation
-    "pointwise": (2, 1, 17, 15, (5, 7), (1, 1), (1, 1), (0, 0, 0, 0), (1, 1)),
-    "pointwise with stride": (2, 1, 5, 6, (7, 8), (1, 1), (2, 3), (0, 0, 0, 0), (1, 1)),
-    "pointwise in groups": (2, 3, 2, 4, (6, 5), (1, 1), (1, 1), (0, 0, 0, 0), (1, 1)),
-    "depthwise": (2, 9, 1, 1, (13, 19), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
-    "depthwise, two outputs each, stride": (2, 5, 1, 2, (12, 11), (3, 5), (2, 1), (1, 0, 2, 2), (1, 1)),
-    "signal": (3, 1, 4, 7, (1, 45), (1, 5), (1, 2), (0, 0, 3, 1), (1, 2)),
-    "kernel as large as the image": (3, 1, 6, 9, (5, 4), (5, 4), (1, 1), (0, 0, 0, 0), (1, 1)),
-    "sums longer than one block": (1, 1, 75, 16, (6, 6), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
-    "first layer": (2, 1, 1, 6, (28, 28), (5, 5), (1, 1), (2, 2, 2, 2), (1, 1)),
-    "wide": (1, 1, 2, 3, (3, 1100), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
-    "stride larger than the kernel": (2, 1, 3, 4, (11, 13), (2, 2), (4, 3), (0, 1, 2, 0), (1, 1)),
-    "mostly padding": (1, 1, 2, 3, (2, 1), (3, 3), (1, 1), (5, 4, 3, 6), (1, 1)),
-}
-
-
-def output_size(image, kernel, stride, pads, dilation):
-    sizes = zip(image, kernel, stride, (pads[:2], pads[2:]), dilation, strict=True)
-    return tuple((n + p[0] + p[1] - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sizes)
-
-
-def random_geometry(rng):
-    while True:
-        pick = lambda *values: int(rng.choice(values))  # noqa: E731
-        groups, C, F = pick(1, 1, 1, 2, 3, 7), pick(1, 2, 3, 6, 16), pick(1, 2, 5, 6, 14, 15, 33)
-        image = pick(1, 4, 7, 8, 14, 17), pick(1, 4, 7, 8, 15, 16, 17, 33)
-        kernel, stride = (pick(1, 2, 3, 3, 5), pick(1, 2, 3, 3, 5)), (pick(1, 1, 2, 3), pick(1, 1, 2, 3))
-        pads, dilation = tuple(pick(0, 0, 1, 2, 3) for _ in range(4)), (pick(1, 1, 2, 3), pick(1, 1, 2, 3))
-        N = pick(1, 2, 3)
-        size = output_size(image, kernel, stride, pads, dilation)
-        if min(size) > 0 and N * groups * C * F * np.prod(size) * np.prod(kernel) < 1e6:
-            return N, groups, C, F, image, kernel, stride, pads, dilation
-
-
-def conv_arrays(rng, dtype, N, groups, C, F, image, kernel, stride, pads, dilation):
-    size = output_size(image, kernel, stride, pads, dilation)
-    x, w = draw(rng, dtype, N, groups * C, *image), draw(rng, dtype, groups * F, C, *kernel)
-    return x, w, draw(rng, dtype, groups * F), draw(rng, dtype, N, groups * F, *size)
-
-
-@functools.cache
-def conv_cases(dtype):
-    rng = np.random.default_rng(21)
-    cases = []
-    for geometry in [*GEOMETRIES.values(), *(random_geometry(rng) for _ in range(40))]:
-        _, groups, *_, stride, pads, dilation = geometry
-        settings = stride, pads, dilation, groups
-        x, w, b, dy = conv_arrays(rng, dtype, *geometry)
-        cases += [
-            case("conv2d_forward", x, w, b if rng.random() < 0.7 else None, *settings),
-            case("conv2d_backward_input", dy, w, x.shape, *settings),
-            case("conv2d_backward_weight", dy, x, w.shape, *settings),
-            case("conv2d_backward_bias", dy),
-        ]
-    return cases
-
-
-@each_isa
-@each_dtype
-@pytest.mark.parametrize("threads", [1, 3])  # how an image is cut into blocks depends on it
-def test_convolutions_of_random_geometry(isa, dtype, threads):
-    cl.set_num_threads(threads)
-    check(conv_cases(dtype), isa, dtype)
-
-
-@each_isa
-@each_dtype
-def test_convolutions_pass_nan_and_infinity_on(isa, dtype):
-    rng = np.random.default_rng(22)
-    for name in ("depthwise", "pointwise", "signal", "first layer", "sums longer than one block"):
-        geometry = GEOMETRIES[name]
-        _, groups, *_, stride, pads, dilation = geometry
-        x, w, b, dy = conv_arrays(rng, dtype, *geometry)
-        x[0, 0, 0, 0], x[-1, -1, -1, -1], dy[0, 0, 0, 0], dy[-1, -1, -1, -1] = np.nan, np.inf, -np.inf, np.nan
-        w[0] = 0.0
-        settings = stride, pads, dilation, groups
-        checked = [
-            case("conv2d_forward", x, w, b, *settings),
-            case("conv2d_backward_input", dy, w, x.shape, *settings),
-            case("conv2d_backward_weight", dy, x, w.shape, *settings),
-            case("conv2d_backward_bias", dy),
-        ]
-        check(checked, isa, dtype)
-
-
-@each_isa
-@each_dtype
-def test_convolutions_of_no_images_are_empty_and_their_gradients_zero(isa, dtype):
-    cpu.set_isa(isa)
-    x, w, dy = (np.ones(shape, dtype) for shape in ((0, 3, 5, 5), (4, 3, 3, 3), (0, 4, 5, 5)))
-    settings = (1, 1), (1, 1, 1, 1), (1, 1), 1
-    assert COMPILED.conv2d_forward(x, w, None, *settings).shape == dy.shape
-    assert COMPILED.conv2d_backward_input(dy, w, x.shape, *settings).shape == x.shape
-    np.testing.assert_array_equal(COMPILED.conv2d_backward_weight(dy, x, w.shape, *settings), np.zeros(w.shape))
-    np.testing.assert_array_equal(COMPILED.conv2d_backward_bias(dy), np.zeros(4))
 
 
 # ---- environment
