@@ -11,8 +11,8 @@ struct depthwise {
     idx N, outputs, inputs, fan;         /* planes of y and x per image; how many of x each of y sums over */
     idx K, S, H, W, OH, OW, top, left;
     const REAL *x, *w, *bias;
-    REAL *y;                             /* backward-weight: dy is x's partner and y its gradient of the weights */
-    const REAL *dy;
+    REAL *y;                             /* backward-weight: dw */
+    const REAL *dy;                      /* backward-weight only */
     idx chunks;
     struct chunk *chunk;
     vi *mask;                            /* (chunk, kw, S): the lanes of each vector that are in the image */
@@ -64,7 +64,7 @@ INLINE const REAL *row_of(const int S, const struct view *view, idx row) {
 
 /* ---- forward ---- */
 
-/* Step t reads the rows t * S + j, j < S, and adds them with kernel row q * S + j to the output row t - q, whose sum is sum[q]. */
+/* Step t reads the rows t * S + j, j < S, and adds them with kernel row q * S + j to the output row t - q: to sum[q]. */
 INLINE void convolve_step(const int K, const int S, const int inside, const struct view *view, const vi *mask, const REAL *w,
                           idx t, REAL bias, vr *sum) {
     const int last = (K - 1) / S;
@@ -91,8 +91,8 @@ INLINE void convolve_step(const int K, const int S, const int inside, const stru
     }
 }
 
-INLINE void convolve_chunk(const int K, const int S, const int inside, const struct depthwise *p, struct chunk c, const vi *mask,
-                           const REAL *x, const REAL *w, REAL bias, int more, REAL *y) {
+INLINE void convolve_chunk(const int K, const int S, const int inside, const struct depthwise *p, struct chunk c,
+                           const vi *mask, const REAL *x, const REAL *w, REAL bias, int more, REAL *y) {
     const int last = (K - 1) / S;
     const struct view view = view_of(p, x, c.column * S - p->left);
     idx OH = p->OH, OW = p->OW;
@@ -126,7 +126,7 @@ INLINE void convolve_planes(const int K, const int S, const struct depthwise *p,
 
 /* ---- backward-input, stride 2 ---- */
 
-/* Columns 2a and 2a + 1 of dx, for VL values of a: to which of them a column of the kernel adds is known when left is odd or even. */
+/* Columns 2a and 2a + 1 of dx, for VL values of a: whether left is odd says to which of them a column of the kernel adds. */
 INLINE void spread_row(const int K, const int odd, const int inside, const REAL *row, const vi *mask, const REAL *w, vr *sum) {
 #pragma GCC unroll 7
     for (int kw = 0; kw < K; kw++) sum[(kw + odd) & 1] += w[kw] * load_where(inside, row - ((kw - odd) >> 1), mask[kw]);
@@ -184,8 +184,8 @@ INLINE void weigh_step(const int K, const int S, const int columns, const int in
 }
 
 /* `columns` columns of the kernel from kw on: as many as there are registers for. */
-INLINE void weigh_chunk(const int K, const int S, const int columns, const int inside, const struct depthwise *p, struct chunk c,
-                        const vi *mask, idx kw, const REAL *x, const REAL *dy, vr *sums) {
+INLINE void weigh_chunk(const int K, const int S, const int columns, const int inside, const struct depthwise *p,
+                        struct chunk c, const vi *mask, idx kw, const REAL *x, const REAL *dy, vr *sums) {
     const int last = (K - 1) / S;
     const struct view view = view_of(p, x, c.column * S - p->left + kw);
     idx OH = p->OH, OW = p->OW;
@@ -233,14 +233,20 @@ INLINE void weigh_planes(const int K, const int S, const struct depthwise *p, id
 /* ---- what each kernel size has ---- */
 
 #define KERNELS(K, S) \
-    static void convolve_##K##_##S(void *p, idx begin, idx end, int worker) { (void)worker; convolve_planes(K, S, p, begin, end); } \
-    static void weigh_##K##_##S(void *p, idx begin, idx end, int worker) { (void)worker; weigh_planes(K, S, p, begin, end); }
+    static void convolve_##K##_##S(void *p, idx begin, idx end, int worker) { \
+        (void)worker; \
+        convolve_planes(K, S, p, begin, end); \
+    } \
+    static void weigh_##K##_##S(void *p, idx begin, idx end, int worker) { \
+        (void)worker; \
+        weigh_planes(K, S, p, begin, end); \
+    }
 #define SPREAD(K) \
     static void spread_##K(void *p, idx begin, idx end, int worker) { (void)worker; spread_planes(K, p, begin, end); }
 KERNELS(3, 1) KERNELS(5, 1) KERNELS(7, 1) KERNELS(3, 2) KERNELS(5, 2)
 SPREAD(3) SPREAD(5)
 
-static const range_body convolve_bodies[][2] = {{convolve_3_1, convolve_3_2}, {convolve_5_1, convolve_5_2}, {convolve_7_1, NULL}};
+static const range_body convolve_bodies[][2] = {{convolve_3_1, convolve_3_2}, {convolve_5_1, convolve_5_2}, {convolve_7_1}};
 static const range_body weigh_bodies[][2] = {{weigh_3_1, weigh_3_2}, {weigh_5_1, weigh_5_2}, {weigh_7_1, NULL}};
 static const range_body spread_bodies[] = {spread_3, spread_5};
 
@@ -250,8 +256,8 @@ static int is_depthwise(const struct conv_shape *s) {
 }
 
 static struct depthwise depthwise_of(const struct conv_shape *s) {
-    return (struct depthwise){.N = s->N, .outputs = s->F, .inputs = s->C, .fan = 1, .K = s->KH, .S = s->SH, .H = s->H, .W = s->W,
-                              .OH = s->OH, .OW = s->OW, .top = s->top, .left = s->left};
+    return (struct depthwise){.N = s->N, .outputs = s->F, .inputs = s->C, .fan = 1, .K = s->KH, .S = s->SH,
+                              .H = s->H, .W = s->W, .OH = s->OH, .OW = s->OW, .top = s->top, .left = s->left};
 }
 
 /* The first column of the image that column 0 of the output reads with column kw of the kernel. */

@@ -1,4 +1,4 @@
-/* The gradients of a convolution's parameters: dot products over pixels.
+/* The gradient of a convolution's weights where it has few outputs: dot products over pixels.
 
    dw[f, k] = sum over pixels of dy[f, pixel] patch[k, pixel]. Both are contiguous along the pixels, so vectors run along them and
    few channels cost nothing extra. A thread owns rows k of the patches: it gathers them once and meets all f. */

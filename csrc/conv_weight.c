@@ -1,8 +1,9 @@
 /* The gradients of a convolution's parameters. Few output channels: dot products (conv_dots.c). Many: outer products.
 
-   dw[k, f] = sum over pixels of x[k, pixel] dy[pixel, f]: both operands are transposed once, a block of pixels at a time, so that
-   their channels are contiguous. dy becomes strips of f for the vectors. x becomes a padded image with its channels innermost:
-   there a pixel meets whole rows of the kernel, `run` elements (kw, c), without any copy per tap, whatever the stride. */
+   dw[k, f] = sum over pixels of x[k, pixel] dy[pixel, f]: both operands are transposed once, a block of pixels at a time, so
+   that their channels are contiguous. dy becomes strips of f for the vectors. x becomes a padded image with its channels
+   innermost: there a pixel meets whole rows of the kernel, `run` elements (kw, c), without any copy per tap, whatever the
+   stride. */
 #include "conv_dots.c"
 
 enum { CHANNEL_BLOCK = 32, F_BLOCK = 512 };
@@ -52,8 +53,8 @@ INLINE void outer_products(const int m, const int vectors, idx pixels, const REA
 
 typedef void (*outer_kernel)(int, idx, const REAL *, const idx *, const REAL *, REAL *, const idx *, idx, int);
 #define OUTER(m) \
-    static void outer_##m(int vectors, idx pixels, const REAL *x, const idx *pixel, const REAL *dy, REAL *sums, const idx *row, \
-                          idx ld, int accumulate) { \
+    static void outer_##m(int vectors, idx pixels, const REAL *x, const idx *pixel, const REAL *dy, REAL *sums, \
+                          const idx *row, idx ld, int accumulate) { \
         if (vectors > 1) outer_products(m, 2, pixels, x, pixel, dy, sums, row, ld, accumulate); \
         else outer_products(m, 1, pixels, x, pixel, dy, sums, row, ld, accumulate); \
     }
