@@ -1,6 +1,7 @@
-/* Chooses the instruction set, once at import or when asked. */
+/* Chooses the instruction set, once at import or when asked; and holds the precision asked for. */
 #include "kernels.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
 const struct kernel_table *cnn_f32, *cnn_f64;
@@ -48,3 +49,7 @@ const char *cnn_available_isa(int i) {
         if (sets[s].supported() && i-- == 0) return sets[s].name;
     return NULL;
 }
+
+static atomic_int exact;
+void cnn_set_exact(int value) { atomic_store(&exact, value); }
+int cnn_get_exact(void) { return atomic_load(&exact); }

@@ -132,5 +132,7 @@ extern const struct kernel_table *cnn_f32, *cnn_f64;
 int cnn_set_isa(const char *name);      /* NULL: the best that this machine has; -1: unknown or unsupported */
 const char *cnn_isa(void);
 const char *cnn_available_isa(int i);   /* best first; NULL past the end */
+void cnn_set_exact(int exact);          /* 1: no Winograd */
+int cnn_get_exact(void);
 
 #endif

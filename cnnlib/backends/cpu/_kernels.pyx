@@ -31,6 +31,8 @@ cdef extern from "kernels.h":
     int cnn_set_isa(const char *name)
     const char *cnn_isa()
     const char *cnn_available_isa(int i)
+    void cnn_set_exact(int exact)
+    int cnn_get_exact()
     void cnn_set_num_threads(int n)
     int cnn_get_num_threads()
     void cnn_split_finely(int yes)
@@ -128,6 +130,12 @@ def set_isa(name):
     cdef bytes encoded = b"" if name is None else name.encode()
     if cnn_set_isa(NULL if name is None else <const char *>encoded) != 0:
         raise ValueError(f"instruction set {name!r} is unknown or not supported here: this machine has {', '.join(available_isas())}")
+
+def set_exact(bint exact):
+    cnn_set_exact(exact)
+
+def get_exact():
+    return cnn_get_exact() != 0
 
 def set_num_threads(int n):
     if n < 1:

@@ -1,0 +1,341 @@
+/* Winograd's minimal filtering F(4 x 4, 3 x 3): a 4 x 4 tile of the output from a 6 x 6 tile of the input with 36 multiplications
+   where the definition takes 144. Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016.
+
+       y = A'[(G g G') * (B' d B)] A      (' transposes, * multiplies element by element)
+
+   In one dimension, the product of the polynomials g (degree 2) and y (degree 3) is known from its values at five points and its
+   leading coefficient ("infinity"); correlation is the transpose of that product. For the points p = 0, a, -a, b, -b:
+
+       row p of A  = 1, p, p^2, p^3;   row p of G = (1, p, p^2) / N(p), where N(p) = product of p - q over the other points q;
+       row p of B' = coefficients of the product of x - q over q != p; the last one: of x - q over all five;
+       the rows of infinity in A and G: 0, 0, 0, 1 and 0, 0, 1.
+
+   a = sqrt(1/2), b = sqrt(2): because a b = 1 the entries stay near 1, and with them the rounding errors (4 to 6 times less than
+   with 1 and 2). Then N(0) = 1, N(a) = N(-a) = -3/2, N(b) = N(-b) = 6. tests/test_winograd.py derives these rows again.
+
+   The sum over channels makes of each of the 36 elements a matrix product: weights (F x C) times tiles (C x tiles). Tiles are
+   numbered along the rows of tiles, over all images. A chunk of them is transformed at once; its products go piece by piece. */
+
+enum { TILE = 4, POINTS = 6, ELEMENTS = POINTS * POINTS };
+
+static const REAL ROOT_HALF = (REAL)0.70710678118654752440, ROOT_TWO = (REAL)1.41421356237309504880;
+
+/* ---- one dimension ---- */
+
+INLINE void transform_input(vr *d) {   /* B' d */
+    vr d0 = d[0], d1 = d[1], d2 = d[2], d3 = d[3], d4 = d[4], d5 = d[5];
+    vr even_a = d4 - 2 * d2, odd_a = d3 - 2 * d1, even_b = d4 - (REAL)0.5 * d2, odd_b = d3 - (REAL)0.5 * d1;
+    d[0] = d0 - (REAL)2.5 * d2 + d4;
+    d[1] = even_a + ROOT_HALF * odd_a;
+    d[2] = even_a - ROOT_HALF * odd_a;
+    d[3] = even_b + ROOT_TWO * odd_b;
+    d[4] = even_b - ROOT_TWO * odd_b;
+    d[5] = d1 - (REAL)2.5 * d3 + d5;
+}
+
+INLINE void transform_output(vr *m) {   /* A' m: four results */
+    vr even_a = m[1] + m[2], odd_a = ROOT_HALF * (m[1] - m[2]), even_b = m[3] + m[4], odd_b = ROOT_TWO * (m[3] - m[4]);
+    m[0] = m[0] + even_a + even_b;
+    m[1] = odd_a + odd_b;
+    m[2] = (REAL)0.5 * even_a + 2 * even_b;
+    m[3] = (REAL)0.5 * odd_a + 2 * odd_b + m[5];
+}
+
+INLINE void transform_filter(const vr *g, vr *u) {   /* G g */
+    const REAL ca = (REAL)(-2 / 3.), cb = (REAL)(1 / 6.);
+    vr even_a = ca * (g[0] + (REAL)0.5 * g[2]), odd_a = (ca * ROOT_HALF) * g[1];
+    vr even_b = cb * (g[0] + 2 * g[2]), odd_b = (cb * ROOT_TWO) * g[1];
+    u[0] = g[0];
+    u[1] = even_a + odd_a;
+    u[2] = even_a - odd_a;
+    u[3] = even_b + odd_b;
+    u[4] = even_b - odd_b;
+    u[5] = g[2];
+}
+
+/* ---- lanes ---- */
+
+#if VECTOR_BYTES == 16 && !REAL_IS_FLOAT
+#define EVEN 0, 2
+#define ODD 1, 3
+#define LOW 0, 2
+#define HIGH 1, 3
+#elif VECTOR_BYTES == 16 || (VECTOR_BYTES == 32 && !REAL_IS_FLOAT)
+#define EVEN 0, 2, 4, 6
+#define ODD 1, 3, 5, 7
+#define LOW 0, 4, 1, 5
+#define HIGH 2, 6, 3, 7
+#elif VECTOR_BYTES == 32 || !REAL_IS_FLOAT
+#define EVEN 0, 2, 4, 6, 8, 10, 12, 14
+#define ODD 1, 3, 5, 7, 9, 11, 13, 15
+#define LOW 0, 8, 1, 9, 2, 10, 3, 11
+#define HIGH 4, 12, 5, 13, 6, 14, 7, 15
+#else
+#define EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
+#define ODD 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
+#define LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#endif
+
+/* Every fourth real from s on, from s + 1 on, ... (the first n of these four) */
+INLINE void split_phases(const int n, const REAL *s, vr *d) {
+    vr a = load(s), b = load(s + VL), c = load(s + 2 * VL), e = load(s + 3 * VL);
+    vr even_ab = __builtin_shufflevector(a, b, EVEN), even_ce = __builtin_shufflevector(c, e, EVEN);
+    vr odd_ab = __builtin_shufflevector(a, b, ODD), odd_ce = __builtin_shufflevector(c, e, ODD);
+    d[0] = __builtin_shufflevector(even_ab, even_ce, EVEN);
+    d[1] = __builtin_shufflevector(odd_ab, odd_ce, EVEN);
+    if (n == 2) return;
+    d[2] = __builtin_shufflevector(even_ab, even_ce, ODD);
+    d[3] = __builtin_shufflevector(odd_ab, odd_ce, ODD);
+}
+
+INLINE void join_phases(const vr *s, REAL *d) {
+    vr low_02 = __builtin_shufflevector(s[0], s[2], LOW), high_02 = __builtin_shufflevector(s[0], s[2], HIGH);
+    vr low_13 = __builtin_shufflevector(s[1], s[3], LOW), high_13 = __builtin_shufflevector(s[1], s[3], HIGH);
+    store(d, __builtin_shufflevector(low_02, low_13, LOW));
+    store(d + VL, __builtin_shufflevector(low_02, low_13, HIGH));
+    store(d + 2 * VL, __builtin_shufflevector(high_02, high_13, LOW));
+    store(d + 3 * VL, __builtin_shufflevector(high_02, high_13, HIGH));
+}
+
+/* ---- tiles ---- */
+
+struct tiling { idx rows, columns, count; };   /* of tiles in an image; tiles in all images */
+
+static struct tiling tiling_of(idx N, idx OH, idx OW) {
+    idx rows = ceil_div(OH, TILE), columns = ceil_div(OW, TILE);
+    return (struct tiling){rows, columns, N * rows * columns};
+}
+
+/* Tiles beside each other in one image: where they are, and at which of the tiles asked for. */
+struct tile_run { idx image, row, column, length, at; };
+
+static struct tile_run run_at(const struct tiling *t, idx first, idx at, idx end) {
+    idx tile = first + at, column = tile % t->columns;
+    return (struct tile_run){tile / t->columns / t->rows, tile / t->columns % t->rows, column, MIN(t->columns - column, end - at), at};
+}
+
+/* Lines of an image plane, zero outside. */
+struct plane { const REAL *pixels; idx H, W; const REAL *zeros; };
+
+INLINE void fill_zeros(REAL *z, idx pitch, idx begin, idx end) {
+    for (int i = 0; i < POINTS; i++)
+        for (idx k = begin; k < end; k += VL) store(z + i * pitch + k, (vr){0});
+}
+
+/* The transform down the columns [column, column + n) of the `height` rows from `row` on: six lines. Writes whole vectors. */
+INLINE void transform_columns(void (*const transform)(vr *), const int height, const struct plane *s, idx row, idx column, idx n,
+                              REAL *z, idx pitch) {
+    const REAL *line[POINTS];
+    idx begin = MIN(n, MAX(0, -column)), end = MAX(begin, MIN(n, s->W - column)), k = begin;
+    for (int i = 0; i < height; i++)
+        line[i] = row + i >= 0 && row + i < s->H ? s->pixels + (row + i) * s->W + column + begin : s->zeros;
+    fill_zeros(z, pitch, 0, begin);
+    for (; k < end; k += VL) {
+        vr d[POINTS];
+#pragma GCC unroll 6
+        for (int i = 0; i < height; i++) {
+            d[i] = end - k >= VL ? load(line[i]) : load_n(line[i], end - k);
+            line[i] += VL;
+        }
+        transform(d);
+#pragma GCC unroll 6
+        for (int i = 0; i < POINTS; i++) store(z + i * pitch + k, d[i]);
+    }
+    fill_zeros(z, pitch, k, n);
+}
+
+/* ---- forward, and backward-input: the same with rotated, transposed weights and padding 2 - p ---- */
+
+enum { PIECE_TILES = 64, BLOCK_ROWS = 28, WEIGHT_CHANNELS = 16, LANES_OF_PANEL = (MR + 15) / 16 * 16 };
+
+struct winograd {
+    idx C, H, W, F, OH, OW, top, left;
+    const REAL *x; idx x_image;
+    const REAL *w; idx w_out, w_in; int rotated;   /* weight (f, c, 3, 3) */
+    const REAL *bias;
+    REAL *y; idx y_image;
+
+    struct tiling tiling;
+    idx first, tiles;                  /* the chunk at work */
+    idx piece, pieces, piece_reals;    /* tiles of a piece, pieces of the chunk; its transformed input: (element, strip, c, NR) */
+    idx height, block, blocks;         /* output channels: rows of a panel, rows of a block, blocks */
+    idx v_element, u_element, m_element;
+    idx line;
+    REAL *v, *zeros, *scratch;
+    idx worker_reals;
+};
+
+/* One channel of a piece. z: lines along all its pixels; `next` the same, one tile to the right. */
+static void transform_piece(const struct winograd *p, idx piece, idx c, REAL *scratch) {
+    idx first = p->first + piece * p->piece, tiles = MIN(p->piece, p->tiles - piece * p->piece);
+    REAL *z = scratch, *next = scratch + POINTS * p->line, *v = p->v + piece * p->piece_reals + c * NR;
+    for (idx at = 0; at < tiles;) {
+        struct tile_run r = run_at(&p->tiling, first, at, tiles);
+        struct plane plane = {p->x + r.image * p->x_image + c * p->H * p->W, p->H, p->W, p->zeros};
+        transform_columns(transform_input, POINTS, &plane, r.row * TILE - p->top, r.column * TILE - p->left,
+                          (r.length + 1) * TILE, z + at * TILE, p->line);
+        for (int i = 0; i < POINTS; i++)
+            for (idx k = 0; k < r.length * TILE; k += VL)
+                store(next + i * p->line + at * TILE + k, load(z + i * p->line + (at + 1) * TILE + k));
+        at += r.length;
+    }
+    for (idx q = 0; q < tiles; q += VL)
+        for (int i = 0; i < POINTS; i++) {
+            vr d[POINTS];
+            split_phases(4, z + i * p->line + q * TILE, d);
+            split_phases(2, next + i * p->line + q * TILE, d + 4);
+            transform_input(d);
+#pragma GCC unroll 6
+            for (int j = 0; j < POINTS; j++) store(v + (i * POINTS + j) * p->v_element + q / NR * NR * p->C + q % NR, d[j]);
+        }
+}
+
+static void transform_pieces(void *arg, idx begin, idx end, int worker) {
+    const struct winograd *p = arg;
+    for (idx i = begin; i < end; i++) transform_piece(p, i / p->C, i % p->C, p->scratch + worker * p->worker_reals);
+}
+
+/* The panel of m output channels from f on: (element, c, m). Whole vectors: the next channel overwrites what is too much. */
+static void transform_weights(const struct winograd *p, idx f, idx m, REAL *u) {
+    REAL taps[WEIGHT_CHANNELS * 9 * LANES_OF_PANEL] __attribute__((aligned(64)));
+    for (idx c0 = 0; c0 < p->C; c0 += WEIGHT_CHANNELS) {
+        idx channels = MIN(WEIGHT_CHANNELS, p->C - c0);
+        const REAL *w = p->w + f * p->w_out + c0 * p->w_in;
+        if (p->w_in == 9) pack(m, channels * 9, w, p->w_out, 1, taps, LANES_OF_PANEL);
+        else for (idx c = 0; c < channels; c++) pack(m, 9, w + c * p->w_in, p->w_out, 1, taps + c * 9 * LANES_OF_PANEL, LANES_OF_PANEL);
+        for (idx c = 0; c < channels; c++)
+            for (idx l = 0; l < m; l += VL) {
+                const REAL *g = taps + c * 9 * LANES_OF_PANEL + l;
+                vr columns[POINTS][3], t[3], d[POINTS];
+                for (int j = 0; j < 3; j++) {
+                    for (int i = 0; i < 3; i++) t[i] = load(g + (p->rotated ? 8 - i * 3 - j : i * 3 + j) * LANES_OF_PANEL);
+                    transform_filter(t, d);
+                    for (int i = 0; i < POINTS; i++) columns[i][j] = d[i];
+                }
+                for (int i = 0; i < POINTS; i++) {
+                    transform_filter(columns[i], d);
+                    for (int j = 0; j < POINTS; j++) store(u + (i * POINTS + j) * p->u_element + (c0 + c) * m + l, d[j]);
+                }
+            }
+    }
+}
+
+/* m (element, row, tile) of a block of output channels */
+static void multiply_piece(const struct winograd *p, idx rows, idx strips, const REAL *u, const REAL *v, REAL *m) {
+    for (int e = 0; e < ELEMENTS; e++)
+        for (idx s = 0; s < strips; s++)
+            for (idx i = 0; i < rows; i += p->height)
+                micro_kernels[MIN(p->height, rows - i)](
+                    p->C, u + i / p->height * ELEMENTS * p->u_element + e * p->u_element, v + e * p->v_element + s * NR * p->C, NR, NULL,
+                    VL, m + e * p->m_element + i * p->piece + s * NR, p->piece, 0);
+}
+
+/* The tiles of one output channel as four lines of pixels, then into the image. */
+static void transform_channel(const struct winograd *p, idx first, idx tiles, idx f, const REAL *m, REAL *lines) {
+    REAL bias = p->bias ? p->bias[f] : 0;
+    for (idx q = 0; q < tiles; q += VL) {
+        vr columns[TILE][POINTS];
+#pragma GCC unroll 6
+        for (int j = 0; j < POINTS; j++) {
+            vr d[POINTS];
+#pragma GCC unroll 6
+            for (int i = 0; i < POINTS; i++) d[i] = load(m + (i * POINTS + j) * p->m_element + q);
+            transform_output(d);
+#pragma GCC unroll 4
+            for (int i = 0; i < TILE; i++) columns[i][j] = d[i];
+        }
+#pragma GCC unroll 4
+        for (int i = 0; i < TILE; i++) {
+            transform_output(columns[i]);
+            for (int j = 0; j < TILE; j++) columns[i][j] += bias;
+            join_phases(columns[i], lines + i * p->line + q * TILE);
+        }
+    }
+    for (idx at = 0; at < tiles;) {
+        struct tile_run r = run_at(&p->tiling, first, at, tiles);
+        REAL *y = p->y + r.image * p->y_image + (f * p->OH + r.row * TILE) * p->OW + r.column * TILE;
+        for (idx i = 0; i < MIN(TILE, p->OH - r.row * TILE); i++)
+            copy_reals(y + i * p->OW, lines + i * p->line + at * TILE, MIN(r.length * TILE, p->OW - r.column * TILE));
+        at += r.length;
+    }
+}
+
+/* Blocks of output channels times pieces. A worker keeps the transformed weights until the next block. */
+static void multiply_pieces(void *arg, idx begin, idx end, int worker) {
+    const struct winograd *p = arg;
+    REAL *u = p->scratch + worker * p->worker_reals, *m = u + p->block / p->height * ELEMENTS * p->u_element;
+    REAL *lines = m + ELEMENTS * p->m_element;
+    idx ready = -1;
+    for (idx item = begin; item < end; item++) {
+        idx block = item / p->pieces, piece = item % p->pieces, f = block * p->block, rows = MIN(p->block, p->F - f);
+        idx first = p->first + piece * p->piece, tiles = MIN(p->piece, p->tiles - piece * p->piece);
+        if (block != ready)
+            for (idx i = 0; i < rows; i += p->height)
+                transform_weights(p, f + i, MIN(p->height, rows - i), u + i / p->height * ELEMENTS * p->u_element);
+        ready = block;
+        multiply_piece(p, rows, ceil_div(tiles, NR), u, p->v + piece * p->piece_reals, m);
+        for (idx i = 0; i < rows; i++) transform_channel(p, first, tiles, f + i, m + i * p->piece, lines);
+    }
+}
+
+enum { CHUNK_REALS = 2 << 20 };
+
+static int winograd(struct winograd p) {
+    idx tiles = p.tiling.count;
+    if (!tiles || !p.C || !p.F) return CNN_OK;
+    p.piece = MIN(PIECE_TILES, round_up(tiles, NR));
+    p.height = panel_height(p.F), p.block = MAX(1, BLOCK_ROWS / p.height) * p.height;
+    p.blocks = ceil_div(p.F, p.block);
+    p.v_element = p.C * p.piece + 16, p.piece_reals = ELEMENTS * p.v_element;   /* + 16: not all into the same sets of a cache */
+    p.m_element = p.block * p.piece + 16, p.u_element = round_up(p.C * p.height, 16) + 16;
+    p.line = (p.piece + 1) * TILE + 2 * VL;
+    idx chunk = block_of(tiles, MAX(1, CHUNK_REALS / p.piece_reals) * p.piece), chunk_pieces = ceil_div(chunk, p.piece);
+    chunk = chunk_pieces * p.piece;
+    p.worker_reals = p.block / p.height * ELEMENTS * p.u_element + ELEMENTS * p.m_element + 2 * POINTS * p.line;
+
+    idx grain_in = grain_of(30 * (double)p.piece), grain_out = grain_of(0.1 * ELEMENTS * (double)(p.block * p.piece) * (double)p.C);
+    idx workers = MAX(parallel_workers(chunk_pieces * p.C, grain_in), parallel_workers(chunk_pieces * p.blocks, grain_out));
+    REAL *shared = scratch_take(sizeof(REAL) * (size_t)(chunk_pieces * p.piece_reals + p.line + workers * p.worker_reals));
+    if (!shared) return CNN_NO_MEMORY;
+    p.v = shared, p.zeros = p.v + chunk_pieces * p.piece_reals, p.scratch = shared + chunk_pieces * p.piece_reals + p.line;
+    memset(p.v + chunk_pieces * p.piece_reals, 0, sizeof(REAL) * (size_t)p.line);
+    for (p.first = 0; p.first < tiles; p.first += chunk) {
+        p.tiles = MIN(chunk, tiles - p.first), p.pieces = ceil_div(p.tiles, p.piece);
+        parallel_for(p.pieces * p.C, grain_in, transform_pieces, &p);
+        parallel_for(p.pieces * p.blocks, grain_out, multiply_pieces, &p);
+    }
+    scratch_give(shared);
+    return CNN_OK;
+}
+
+static int winograd_forward(const struct conv_shape *s, const REAL *x, const REAL *w, const REAL *b, REAL *y) {
+    idx C = s->C / s->groups, F = s->F / s->groups;
+    int status = CNN_OK;
+    for (idx g = 0; g < s->groups && status == CNN_OK; g++)
+        status = winograd((struct winograd){
+            .C = C, .H = s->H, .W = s->W, .F = F, .OH = s->OH, .OW = s->OW, .top = s->top, .left = s->left,
+            .x = x + g * C * s->H * s->W, .x_image = s->C * s->H * s->W, .w = w + g * F * C * 9, .w_out = C * 9, .w_in = 9,
+            .bias = b ? b + g * F : NULL, .y = y + g * F * s->OH * s->OW, .y_image = s->F * s->OH * s->OW,
+            .tiling = tiling_of(s->N, s->OH, s->OW)});
+    return status;
+}
+
+static int winograd_backward_input(const struct conv_shape *s, const REAL *dy, const REAL *w, REAL *dx) {
+    idx C = s->C / s->groups, F = s->F / s->groups;
+    int status = CNN_OK;
+    for (idx g = 0; g < s->groups && status == CNN_OK; g++)
+        status = winograd((struct winograd){
+            .C = F, .H = s->OH, .W = s->OW, .F = C, .OH = s->H, .OW = s->W, .top = 2 - s->top, .left = 2 - s->left,
+            .x = dy + g * F * s->OH * s->OW, .x_image = s->F * s->OH * s->OW, .w = w + g * F * C * 9, .w_out = 9, .w_in = C * 9,
+            .rotated = 1, .y = dx + g * C * s->H * s->W, .y_image = s->C * s->H * s->W,
+            .tiling = tiling_of(s->N, s->H, s->W)});
+    return status;
+}
+
+#include "winograd_weight.c"
+
+static int winograd_pays(const struct conv_shape *s, idx C, idx F, idx OH, idx OW) {
+    int fits = s->KH == 3 && s->KW == 3 && s->SH == 1 && s->SW == 1 && s->DH == 1 && s->DW == 1;
+    return REAL_IS_FLOAT && fits && !cnn_get_exact() && C >= 32 && F >= 32 && tiling_of(s->N, OH, OW).count >= 16;
+}

@@ -1,0 +1,188 @@
+/* The gradient of the weights: the filter and the output change their parts, so
+
+       dw = G' [sum over tiles of (A dy A') * (B' x B)] G,
+
+   and each of the 36 elements is a product of gradients (F x tiles) and tiles (tiles x C). Here the tiles are what is summed, so
+   vectors run along channels: the strips and panels of the product are what the transforms write. */
+
+INLINE void transform_gradient(vr *d) {   /* A d, of four */
+    vr d0 = d[0], d3 = d[3], even_a = d0 + (REAL)0.5 * d[2], odd_a = ROOT_HALF * (d[1] + (REAL)0.5 * d3);
+    vr even_b = d0 + 2 * d[2], odd_b = ROOT_TWO * (d[1] + 2 * d3);
+    d[1] = even_a + odd_a;
+    d[2] = even_a - odd_a;
+    d[3] = even_b + odd_b;
+    d[4] = even_b - odd_b;
+    d[5] = d3;
+}
+
+INLINE void transform_sums(const vr *u, vr *g) {   /* G' u: three results */
+    const REAL ca = (REAL)(-2 / 3.), cb = (REAL)(1 / 6.);
+    vr even_a = ca * (u[1] + u[2]), even_b = cb * (u[3] + u[4]);
+    g[0] = u[0] + even_a + even_b;
+    g[1] = (ca * ROOT_HALF) * (u[1] - u[2]) + (cb * ROOT_TWO) * (u[3] - u[4]);
+    g[2] = (REAL)0.5 * even_a + 2 * even_b + u[5];
+}
+
+enum { LANES = VECTOR_BYTES / sizeof(REAL) > 4 ? VECTOR_BYTES / sizeof(REAL) : 4 };   /* pack takes four at a time */
+enum { RUN_TILES = 16, RUN_PIXELS = (RUN_TILES + 1) * TILE, WEIGHT_PIECE_TILES = 32 };
+
+struct winograd_weight {
+    idx C, F;
+    struct plane x, dy;                 /* the first planes of the group */
+    idx x_image, dy_image, top, left;
+    REAL *dw;
+
+    struct tiling tiling;
+    idx first, tiles, chunk;            /* the chunk at work; most tiles of a chunk */
+    idx height, panels, strips;         /* of gradients; of input channels */
+    idx v_element, d_element;           /* v: (element, strip, tile, NR); d: (element, panel, tile, m) */
+    idx block_panels, block_strips;     /* of a block of sums */
+    idx block_reals, sums_element;
+    int keeps_sums, is_last;
+    REAL *v, *d, *zeros, *sums, *scratch;
+    idx worker_reals;
+};
+
+/* Tiles [begin, end) of the chunk, `width` channels from that of plane s on, to `to`: (element, tile, to_tile). */
+INLINE void transform_channels(void (*const transform)(vr *), const int height, const struct winograd_weight *p, struct plane s,
+                               idx image, idx top, idx left, idx width, idx begin, idx end, REAL *to, idx to_element, idx to_tile,
+                               REAL *scratch) {
+    const idx pitch = RUN_PIXELS + VL, line = LANES * pitch, beyond = height > TILE ? TILE : 0;
+    REAL *z = scratch, *pixels = scratch + POINTS * line;
+    for (idx l = 0; l < width; l += VL)
+        for (idx at = begin; at < end;) {
+            struct tile_run r = run_at(&p->tiling, p->first, at, MIN(end, at + RUN_TILES));
+            idx n = MIN(VL, width - l);
+            for (idx c = 0; c < n; c++) {
+                struct plane plane = {s.pixels + r.image * image + (l + c) * s.H * s.W, s.H, s.W, s.zeros};
+                transform_columns(transform, height, &plane, r.row * TILE - top, r.column * TILE - left, r.length * TILE + beyond,
+                                  z + c * pitch, line);
+            }
+            for (int i = 0; i < POINTS; i++) {
+                pack(round_up(n, 4), r.length * TILE + beyond, z + i * line, pitch, 1, pixels, LANES);
+                for (idx t = 0; t < r.length; t++) {
+                    vr d[POINTS];
+#pragma GCC unroll 6
+                    for (int j = 0; j < height; j++) d[j] = load(pixels + (t * TILE + j) * LANES);
+                    transform(d);
+                    REAL *out = to + i * POINTS * to_element + (at + t) * to_tile + l;
+#pragma GCC unroll 6
+                    for (int j = 0; j < POINTS; j++)
+                        if (n == VL) store(out + j * to_element, d[j]);
+                        else store_n(out + j * to_element, d[j], n);
+                }
+            }
+            at += r.length;
+        }
+}
+
+/* Items: pieces of the chunk, then strips of x and panels of dy. */
+static void transform_both(void *arg, idx begin, idx end, int worker) {
+    const struct winograd_weight *p = arg;
+    REAL *scratch = p->scratch + worker * p->worker_reals;
+    for (idx item = begin; item < end; item++) {
+        idx part = item % (p->strips + p->panels), from = item / (p->strips + p->panels) * WEIGHT_PIECE_TILES;
+        idx to = MIN(p->tiles, from + WEIGHT_PIECE_TILES);
+        if (part < p->strips) {
+            struct plane s = p->x;
+            s.pixels += part * NR * s.H * s.W;
+            transform_channels(transform_input, POINTS, p, s, p->x_image, p->top, p->left, MIN(NR, p->C - part * NR), from, to,
+                               p->v + part * p->chunk * NR, p->v_element, NR, scratch);
+        } else {
+            struct plane s = p->dy;
+            idx f = (part - p->strips) * p->height;
+            s.pixels += f * s.H * s.W;
+            idx m = MIN(p->height, p->F - f);
+            transform_channels(transform_gradient, TILE, p, s, p->dy_image, 0, 0, m, from, to, p->d + p->chunk * f, p->d_element,
+                               m, scratch);
+        }
+    }
+}
+
+/* sums: (element, row, column) of a block */
+static void finish_weights(const struct winograd_weight *p, idx f0, idx rows, idx c0, idx columns, const REAL *sums) {
+    for (idx f = 0; f < rows; f++)
+        for (idx c = 0; c < columns; c += VL) {
+            vr half[3][POINTS], t[POINTS], g[3];
+            REAL taps[9 * VL] __attribute__((aligned(64)));
+            for (int j = 0; j < POINTS; j++) {
+                for (int i = 0; i < POINTS; i++) t[i] = load(sums + (i * POINTS + j) * p->sums_element + f * p->block_strips * NR + c);
+                transform_sums(t, g);
+                for (int i = 0; i < 3; i++) half[i][j] = g[i];
+            }
+            for (int i = 0; i < 3; i++) {
+                transform_sums(half[i], g);
+                for (int j = 0; j < 3; j++) store(taps + (i * 3 + j) * VL, g[j]);
+            }
+            pack(9, MIN(VL, columns - c), taps, VL, 1, p->dw + ((f0 + f) * p->C + c0 + c) * 9, 9);
+        }
+}
+
+static void sum_blocks(void *arg, idx begin, idx end, int worker) {
+    const struct winograd_weight *p = arg;
+    idx across = ceil_div(p->strips, p->block_strips);
+    for (idx item = begin; item < end; item++) {
+        idx panel0 = item / across * p->block_panels, strip0 = item % across * p->block_strips;
+        idx panels = MIN(p->block_panels, p->panels - panel0), strips = MIN(p->block_strips, p->strips - strip0);
+        REAL *sums = p->keeps_sums ? p->sums + item * p->block_reals : p->scratch + worker * p->worker_reals;
+        for (int e = 0; e < ELEMENTS; e++)
+            for (idx s = 0; s < strips; s++)
+                for (idx i = 0; i < panels; i++) {
+                    idx f = (panel0 + i) * p->height;
+                    micro_kernels[MIN(p->height, p->F - f)](
+                        p->tiles, p->d + e * p->d_element + p->chunk * f, p->v + e * p->v_element + (strip0 + s) * p->chunk * NR, NR,
+                        NULL, VL, sums + e * p->sums_element + i * p->height * p->block_strips * NR + s * NR, p->block_strips * NR,
+                        p->first > 0);
+                }
+        idx f = panel0 * p->height, c = strip0 * NR;
+        if (p->is_last)
+            finish_weights(p, f, MIN(panels * p->height, p->F - f), c, MIN(strips * NR, p->C - c), sums);
+    }
+}
+
+enum { WEIGHT_CHUNK_REALS = 4 << 20 };
+
+static int winograd_sum(struct winograd_weight p) {
+    idx tiles = p.tiling.count;
+    p.height = panel_height(p.F), p.panels = ceil_div(p.F, p.height), p.strips = ceil_div(p.C, NR);
+    p.chunk = block_of(tiles, MAX(128, WEIGHT_CHUNK_REALS / (ELEMENTS * (p.C + p.F))));
+    p.v_element = p.strips * p.chunk * NR + 16, p.d_element = round_up(p.chunk * p.F, 16) + 16;
+    p.block_panels = MAX(1, 28 / p.height), p.block_strips = 2;
+    idx items, least = 4 * cnn_get_num_threads();
+    for (;;) {
+        items = ceil_div(p.panels, p.block_panels) * ceil_div(p.strips, p.block_strips);
+        if (items >= least || p.block_panels * p.block_strips == 1) break;
+        if (p.block_strips > 1) p.block_strips--;
+        else p.block_panels--;
+    }
+    p.sums_element = p.block_panels * p.height * p.block_strips * NR + 16, p.block_reals = ELEMENTS * p.sums_element;
+    p.keeps_sums = p.chunk < tiles;
+    idx parts = p.strips + p.panels, pieces = ceil_div(p.chunk, WEIGHT_PIECE_TILES), zeros = RUN_PIXELS + 2 * VL;
+    idx transform_reals = POINTS * LANES * (RUN_PIXELS + VL) + RUN_PIXELS * LANES;
+    idx grain_in = grain_of(1000 * (double)MIN(NR, p.C)), grain_out = grain_of(0.1 * (double)p.block_reals * (double)p.chunk);
+    idx workers = MAX(parallel_workers(parts * pieces, grain_in), parallel_workers(items, grain_out));
+    p.worker_reals = round_up(MAX(transform_reals, p.keeps_sums ? 0 : p.block_reals), 16);
+    idx v = round_up(ELEMENTS * p.v_element, 16), d = ELEMENTS * p.d_element, sums = p.keeps_sums ? items * p.block_reals : 0;
+    REAL *shared = scratch_take(sizeof(REAL) * (size_t)(zeros + v + d + sums + workers * p.worker_reals));
+    if (!shared) return CNN_NO_MEMORY;
+    memset(shared, 0, sizeof(REAL) * (size_t)zeros);
+    p.x.zeros = p.dy.zeros = shared, p.v = shared + zeros, p.d = p.v + v, p.sums = p.d + d, p.scratch = p.sums + sums;
+    for (p.first = 0; p.first < tiles; p.first += p.chunk) {
+        p.tiles = MIN(p.chunk, tiles - p.first), p.is_last = p.first + p.chunk >= tiles;
+        parallel_for(parts * ceil_div(p.tiles, WEIGHT_PIECE_TILES), grain_in, transform_both, &p);
+        parallel_for(items, grain_out, sum_blocks, &p);
+    }
+    scratch_give(shared);
+    return CNN_OK;
+}
+
+static int winograd_backward_weight(const struct conv_shape *s, const REAL *dy, const REAL *x, REAL *dw) {
+    idx C = s->C / s->groups, F = s->F / s->groups;
+    int status = CNN_OK;
+    for (idx g = 0; g < s->groups && status == CNN_OK; g++)
+        status = winograd_sum((struct winograd_weight){
+            .C = C, .F = F, .x = {.pixels = x + g * C * s->H * s->W, .H = s->H, .W = s->W}, .x_image = s->C * s->H * s->W,
+            .dy = {.pixels = dy + g * F * s->OH * s->OW, .H = s->OH, .W = s->OW}, .dy_image = s->F * s->OH * s->OW,
+            .top = s->top, .left = s->left, .dw = dw + g * F * C * 9, .tiling = tiling_of(s->N, s->OH, s->OW)});
+    return status;
+}
