@@ -328,6 +328,7 @@ static int pointwise(idx N, idx M, idx K, idx S, const REAL *w, idx wrs, idx wcs
 }
 
 #include "conv_depthwise.c"
+#include "winograd.c"
 
 /* ---- kernels ---- */
 
@@ -335,6 +336,7 @@ static int conv2d_forward(const struct conv_shape *s, const void *x, const void 
     idx C = s->C / s->groups, F = s->F / s->groups, taps = s->KH * s->KW;
     if (is_pointwise(s)) return pointwise(s->N, F, C, s->H * s->W, w, C, 1, x, b, y);
     if (is_depthwise(s)) return depthwise_forward(s, x, w, b, y);
+    if (winograd_pays(s, FORWARD)) return winograd_forward(s, x, w, b, y);
     struct tap *tap = scratch_take(sizeof(struct tap) * (size_t)taps);
     if (!tap) return CNN_NO_MEMORY;
     for (idx t = 0; t < taps; t++) tap[t] = (struct tap){t / s->KW * s->DH - s->top, t % s->KW * s->DW - s->left, t};
@@ -366,6 +368,7 @@ static int backward_input_phase(const struct conv_shape *s, idx h, idx w, struct
 static int conv2d_backward_input(const struct conv_shape *s, const void *dy, const void *w, void *dx) {
     if (is_pointwise(s)) return pointwise(s->N, s->C, s->F, s->H * s->W, w, 1, s->C, dy, NULL, dx);
     if (is_depthwise(s)) return depthwise_backward_input(s, dy, w, dx);
+    if (winograd_pays(s, BACKWARD_INPUT)) return winograd_backward_input(s, dy, w, dx);
     struct tap *tap = scratch_take(sizeof(struct tap) * (size_t)(s->KH * s->KW));
     if (!tap) return CNN_NO_MEMORY;
     int status = CNN_OK;

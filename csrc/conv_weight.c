@@ -266,6 +266,7 @@ static int conv2d_backward_weight(const struct conv_shape *s, const void *dy, co
         return CNN_OK;
     }
     if (is_depthwise(s)) return depthwise_backward_weight(s, dy, x, dw);
+    if (winograd_pays(s, BACKWARD_WEIGHT)) return winograd_backward_weight(s, dy, x, dw);
     idx F = s->F / s->groups;
     return F >= VL ? weight_by_outer_products(s, dy, x, dw) : weight_by_dots(s, dy, x, dw);
 }

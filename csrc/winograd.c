@@ -1,20 +1,20 @@
-/* Winograd's minimal filtering F(4 x 4, 3 x 3): a 4 x 4 tile of the output from a 6 x 6 tile of the input with 36 multiplications
-   where the definition takes 144. Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016.
+/* Winograd's minimal filtering F(4 x 4, 3 x 3): a 4 x 4 tile of the output from a 6 x 6 tile of the input, with 36
+   multiplications where the definition takes 144. Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016.
 
        y = A'[(G g G') * (B' d B)] A      (' transposes, * multiplies element by element)
 
-   In one dimension, the product of the polynomials g (degree 2) and y (degree 3) is known from its values at five points and its
-   leading coefficient ("infinity"); correlation is the transpose of that product. For the points p = 0, a, -a, b, -b:
+   In one dimension, the product of two polynomials g (degree 2) and y (degree 3) is known from its values at five points and
+   its leading coefficient ("infinity"); correlation is the transpose of that product. For the points p = 0, a, -a, b, -b:
 
        row p of A  = 1, p, p^2, p^3;   row p of G = (1, p, p^2) / N(p), where N(p) = product of p - q over the other points q;
        row p of B' = coefficients of the product of x - q over q != p; the last one: of x - q over all five;
        the rows of infinity in A and G: 0, 0, 0, 1 and 0, 0, 1.
 
-   a = sqrt(1/2), b = sqrt(2): because a b = 1 the entries stay near 1, and with them the rounding errors (4 to 6 times less than
-   with 1 and 2). Then N(0) = 1, N(a) = N(-a) = -3/2, N(b) = N(-b) = 6. tests/test_winograd.py derives these rows again.
+   a = sqrt(1/2), b = sqrt(2): because a b = 1 the entries stay near 1, and with them the rounding errors, several times less
+   than with 1 and 2. Then N(0) = 1, N(a) = N(-a) = -3/2, N(b) = N(-b) = 6. tests/test_winograd.py derives the rows again.
 
    The sum over channels makes of each of the 36 elements a matrix product: weights (F x C) times tiles (C x tiles). Tiles are
-   numbered along the rows of tiles, over all images. A chunk of them is transformed at once; its products go piece by piece. */
+   numbered along the rows of tiles, over all images, and worked on in pieces. */
 
 enum { TILE = 4, POINTS = 6, ELEMENTS = POINTS * POINTS };
 
@@ -107,12 +107,13 @@ static struct tiling tiling_of(idx N, idx OH, idx OW) {
     return (struct tiling){rows, columns, N * rows * columns};
 }
 
-/* Tiles beside each other in one image: where they are, and at which of the tiles asked for. */
-struct tile_run { idx image, row, column, length, at; };
+/* Tiles beside each other in one image. */
+struct tile_run { idx image, row, column, length; };
 
 static struct tile_run run_at(const struct tiling *t, idx first, idx at, idx end) {
     idx tile = first + at, column = tile % t->columns;
-    return (struct tile_run){tile / t->columns / t->rows, tile / t->columns % t->rows, column, MIN(t->columns - column, end - at), at};
+    return (struct tile_run){.image = tile / t->columns / t->rows, .row = tile / t->columns % t->rows, .column = column,
+                             .length = MIN(t->columns - column, end - at)};
 }
 
 /* Lines of an image plane, zero outside. */
@@ -124,8 +125,8 @@ INLINE void fill_zeros(REAL *z, idx pitch, idx begin, idx end) {
 }
 
 /* The transform down the columns [column, column + n) of the `height` rows from `row` on: six lines. Writes whole vectors. */
-INLINE void transform_columns(void (*const transform)(vr *), const int height, const struct plane *s, idx row, idx column, idx n,
-                              REAL *z, idx pitch) {
+INLINE void transform_columns(void (*const transform)(vr *), const int height, const struct plane *s, idx row, idx column,
+                              idx n, REAL *z, idx pitch) {
     const REAL *line[POINTS];
     idx begin = MIN(n, MAX(0, -column)), end = MAX(begin, MIN(n, s->W - column)), k = begin;
     for (int i = 0; i < height; i++)
@@ -147,7 +148,10 @@ INLINE void transform_columns(void (*const transform)(vr *), const int height, c
 
 /* ---- forward, and backward-input: the same with rotated, transposed weights and padding 2 - p ---- */
 
-enum { PIECE_TILES = 64, BLOCK_ROWS = 28, WEIGHT_CHANNELS = 16, LANES_OF_PANEL = (MR + 15) / 16 * 16 };
+/* A piece of transformed input, with a block of weights and of products, fits into L2; a chunk and small weights into L3. */
+enum { PIECE_TILES = 64, PIECE_REALS = 72 << 10, BLOCK_ROWS = 28, SMALL_WEIGHTS = 1 << 20, CHUNK_REALS = 2 << 20 };
+enum { CHAIN = 128 };   /* channels summed in one go: with longer chains the error would grow */
+enum { WEIGHT_CHANNELS = 16, LANES_OF_PANEL = (MR + 15) / 16 * 16 };
 
 struct winograd {
     idx C, H, W, F, OH, OW, top, left;
@@ -157,27 +161,25 @@ struct winograd {
     REAL *y; idx y_image;
 
     struct tiling tiling;
-    idx first, tiles;                  /* the chunk at work */
-    idx piece, pieces, piece_reals;    /* tiles of a piece, pieces of the chunk; its transformed input: (element, strip, c, NR) */
+    idx first, pieces;                 /* the chunk at work: its first tile, its pieces */
+    idx piece;                         /* tiles of a piece */
     idx height, block, blocks;         /* output channels: rows of a panel, rows of a block, blocks */
-    idx v_element, u_element, m_element;
-    idx line;
-    REAL *v, *zeros, *scratch;
+    idx v_element, u_element, m_element, line;
+    idx v_reals, u_reals, m_reals;     /* input of a piece, weights of a block, products of a block and a piece */
+    REAL *u, *v, *zeros, *scratch;
     idx worker_reals;
 };
 
-/* One channel of a piece. z: lines along all its pixels; `next` the same, one tile to the right. */
-static void transform_piece(const struct winograd *p, idx piece, idx c, REAL *scratch) {
-    idx first = p->first + piece * p->piece, tiles = MIN(p->piece, p->tiles - piece * p->piece);
-    REAL *z = scratch, *next = scratch + POINTS * p->line, *v = p->v + piece * p->piece_reals + c * NR;
+/* One channel of the tiles from `first` on, to v: (element, strip, c, NR). z: six lines along the pixels of all tiles; `next`
+   the same one tile to the right, computed again because reading back what was just written would wait for it. */
+static void transform_piece(const struct winograd *p, idx first, idx tiles, idx c, REAL *v, REAL *scratch) {
+    REAL *z = scratch, *next = scratch + POINTS * p->line;
     for (idx at = 0; at < tiles;) {
         struct tile_run r = run_at(&p->tiling, first, at, tiles);
         struct plane plane = {p->x + r.image * p->x_image + c * p->H * p->W, p->H, p->W, p->zeros};
-        transform_columns(transform_input, POINTS, &plane, r.row * TILE - p->top, r.column * TILE - p->left,
-                          (r.length + 1) * TILE, z + at * TILE, p->line);
-        for (int i = 0; i < POINTS; i++)
-            for (idx k = 0; k < r.length * TILE; k += VL)
-                store(next + i * p->line + at * TILE + k, load(z + i * p->line + (at + 1) * TILE + k));
+        idx row = r.row * TILE - p->top, column = r.column * TILE - p->left, n = r.length * TILE;
+        transform_columns(transform_input, POINTS, &plane, row, column, n, z + at * TILE, p->line);
+        transform_columns(transform_input, POINTS, &plane, row, column + TILE, n, next + at * TILE, p->line);
         at += r.length;
     }
     for (idx q = 0; q < tiles; q += VL)
@@ -186,30 +188,27 @@ static void transform_piece(const struct winograd *p, idx piece, idx c, REAL *sc
             split_phases(4, z + i * p->line + q * TILE, d);
             split_phases(2, next + i * p->line + q * TILE, d + 4);
             transform_input(d);
+            REAL *to = v + i * POINTS * p->v_element + (q / NR * p->C + c) * NR + q % NR;
 #pragma GCC unroll 6
-            for (int j = 0; j < POINTS; j++) store(v + (i * POINTS + j) * p->v_element + q / NR * NR * p->C + q % NR, d[j]);
+            for (int j = 0; j < POINTS; j++) store(to + j * p->v_element, d[j]);
         }
-}
-
-static void transform_pieces(void *arg, idx begin, idx end, int worker) {
-    const struct winograd *p = arg;
-    for (idx i = begin; i < end; i++) transform_piece(p, i / p->C, i % p->C, p->scratch + worker * p->worker_reals);
 }
 
 /* The panel of m output channels from f on: (element, c, m). Whole vectors: the next channel overwrites what is too much. */
 static void transform_weights(const struct winograd *p, idx f, idx m, REAL *u) {
+    const idx ld = LANES_OF_PANEL;
     REAL taps[WEIGHT_CHANNELS * 9 * LANES_OF_PANEL] __attribute__((aligned(64)));
     for (idx c0 = 0; c0 < p->C; c0 += WEIGHT_CHANNELS) {
         idx channels = MIN(WEIGHT_CHANNELS, p->C - c0);
         const REAL *w = p->w + f * p->w_out + c0 * p->w_in;
-        if (p->w_in == 9) pack(m, channels * 9, w, p->w_out, 1, taps, LANES_OF_PANEL);
-        else for (idx c = 0; c < channels; c++) pack(m, 9, w + c * p->w_in, p->w_out, 1, taps + c * 9 * LANES_OF_PANEL, LANES_OF_PANEL);
+        if (p->w_in == 9) pack(m, channels * 9, w, p->w_out, 1, taps, ld);
+        else for (idx c = 0; c < channels; c++) pack(m, 9, w + c * p->w_in, p->w_out, 1, taps + c * 9 * ld, ld);
         for (idx c = 0; c < channels; c++)
             for (idx l = 0; l < m; l += VL) {
-                const REAL *g = taps + c * 9 * LANES_OF_PANEL + l;
+                const REAL *g = taps + c * 9 * ld + l;
                 vr columns[POINTS][3], t[3], d[POINTS];
                 for (int j = 0; j < 3; j++) {
-                    for (int i = 0; i < 3; i++) t[i] = load(g + (p->rotated ? 8 - i * 3 - j : i * 3 + j) * LANES_OF_PANEL);
+                    for (int i = 0; i < 3; i++) t[i] = load(g + (p->rotated ? 8 - i * 3 - j : i * 3 + j) * ld);
                     transform_filter(t, d);
                     for (int i = 0; i < POINTS; i++) columns[i][j] = d[i];
                 }
@@ -221,14 +220,10 @@ static void transform_weights(const struct winograd *p, idx f, idx m, REAL *u) {
     }
 }
 
-/* m (element, row, tile) of a block of output channels */
-static void multiply_piece(const struct winograd *p, idx rows, idx strips, const REAL *u, const REAL *v, REAL *m) {
-    for (int e = 0; e < ELEMENTS; e++)
-        for (idx s = 0; s < strips; s++)
-            for (idx i = 0; i < rows; i += p->height)
-                micro_kernels[MIN(p->height, rows - i)](
-                    p->C, u + i / p->height * ELEMENTS * p->u_element + e * p->u_element, v + e * p->v_element + s * NR * p->C, NR, NULL,
-                    VL, m + e * p->m_element + i * p->piece + s * NR, p->piece, 0);
+static void transform_block(const struct winograd *p, idx block, REAL *u) {
+    idx end = MIN(p->F, (block + 1) * p->block);
+    for (idx f = block * p->block; f < end; f += p->height, u += ELEMENTS * p->u_element)
+        transform_weights(p, f, MIN(p->height, end - f), u);
 }
 
 /* The tiles of one output channel as four lines of pixels, then into the image. */
@@ -261,49 +256,99 @@ static void transform_channel(const struct winograd *p, idx first, idx tiles, id
     }
 }
 
-/* Blocks of output channels times pieces. A worker keeps the transformed weights until the next block. */
-static void multiply_pieces(void *arg, idx begin, idx end, int worker) {
+static idx tiles_of_piece(const struct winograd *p, idx piece) {
+    return MIN(p->piece, p->tiling.count - p->first - piece * p->piece);
+}
+
+/* A block of output channels of a piece; products m: (element, channel, tile). */
+static void multiply_block(const struct winograd *p, idx block, idx piece, const REAL *u, const REAL *v, REAL *m) {
+    idx f = block * p->block, rows = MIN(p->block, p->F - f), tiles = tiles_of_piece(p, piece);
+    idx longest = block_of(p->C, CHAIN);
+    for (int e = 0; e < ELEMENTS; e++)
+        for (idx t = 0; t < tiles; t += NR)
+            for (idx c = 0; c < p->C; c += longest)
+                for (idx i = 0; i < rows; i += p->height) {
+                    idx height = MIN(p->height, rows - i);
+                    micro_kernels[height](
+                        MIN(longest, p->C - c), u + (i / p->height * ELEMENTS + e) * p->u_element + c * height,
+                        v + e * p->v_element + t * p->C + c * NR, NR, NULL, VL,
+                        m + e * p->m_element + i * p->piece + t, p->piece, c > 0);
+                }
+    for (idx i = 0; i < rows; i++)
+        transform_channel(p, p->first + piece * p->piece, tiles, f + i, m + i * p->piece, m + p->m_reals);
+}
+
+/* Small weights are transformed once; then a worker takes whole pieces, and all that is at hand stays in its cache. */
+static void transform_blocks(void *arg, idx begin, idx end, int worker) {
+    (void)worker;
     const struct winograd *p = arg;
-    REAL *u = p->scratch + worker * p->worker_reals, *m = u + p->block / p->height * ELEMENTS * p->u_element;
-    REAL *lines = m + ELEMENTS * p->m_element;
-    idx ready = -1;
-    for (idx item = begin; item < end; item++) {
-        idx block = item / p->pieces, piece = item % p->pieces, f = block * p->block, rows = MIN(p->block, p->F - f);
-        idx first = p->first + piece * p->piece, tiles = MIN(p->piece, p->tiles - piece * p->piece);
-        if (block != ready)
-            for (idx i = 0; i < rows; i += p->height)
-                transform_weights(p, f + i, MIN(p->height, rows - i), u + i / p->height * ELEMENTS * p->u_element);
-        ready = block;
-        multiply_piece(p, rows, ceil_div(tiles, NR), u, p->v + piece * p->piece_reals, m);
-        for (idx i = 0; i < rows; i++) transform_channel(p, first, tiles, f + i, m + i * p->piece, lines);
+    for (idx block = begin; block < end; block++) transform_block(p, block, p->u + block * p->u_reals);
+}
+
+static void whole_pieces(void *arg, idx begin, idx end, int worker) {
+    const struct winograd *p = arg;
+    REAL *m = p->scratch + worker * p->worker_reals, *v = m + p->m_reals + 2 * POINTS * p->line;
+    for (idx piece = begin; piece < end; piece++) {
+        for (idx c = 0; c < p->C; c++)
+            transform_piece(p, p->first + piece * p->piece, tiles_of_piece(p, piece), c, v, m + p->m_reals);
+        for (idx block = 0; block < p->blocks; block++) multiply_block(p, block, piece, p->u + block * p->u_reals, v, m);
     }
 }
 
-enum { CHUNK_REALS = 2 << 20 };
+/* Large weights are transformed block by block where they are used, for a whole chunk of transformed input. */
+static void transform_pieces(void *arg, idx begin, idx end, int worker) {
+    const struct winograd *p = arg;
+    for (idx item = begin; item < end; item++) {
+        idx piece = item / p->C;
+        transform_piece(p, p->first + piece * p->piece, tiles_of_piece(p, piece), item % p->C, p->v + piece * p->v_reals,
+                        p->scratch + worker * p->worker_reals);
+    }
+}
+
+static void multiply_blocks_of_pieces(void *arg, idx begin, idx end, int worker) {
+    const struct winograd *p = arg;
+    REAL *m = p->scratch + worker * p->worker_reals, *u = m + p->m_reals + 2 * POINTS * p->line;
+    idx ready = -1;
+    for (idx item = begin; item < end; item++) {
+        idx block = item / p->pieces, piece = item % p->pieces;
+        if (block != ready) transform_block(p, block, u);
+        ready = block;
+        multiply_block(p, block, piece, u, p->v + piece * p->v_reals, m);
+    }
+}
 
 static int winograd(struct winograd p) {
     idx tiles = p.tiling.count;
     if (!tiles || !p.C || !p.F) return CNN_OK;
-    p.piece = MIN(PIECE_TILES, round_up(tiles, NR));
-    p.height = panel_height(p.F), p.block = MAX(1, BLOCK_ROWS / p.height) * p.height;
-    p.blocks = ceil_div(p.F, p.block);
-    p.v_element = p.C * p.piece + 16, p.piece_reals = ELEMENTS * p.v_element;   /* + 16: not all into the same sets of a cache */
-    p.m_element = p.block * p.piece + 16, p.u_element = round_up(p.C * p.height, 16) + 16;
-    p.line = (p.piece + 1) * TILE + 2 * VL;
-    idx chunk = block_of(tiles, MAX(1, CHUNK_REALS / p.piece_reals) * p.piece), chunk_pieces = ceil_div(chunk, p.piece);
-    chunk = chunk_pieces * p.piece;
-    p.worker_reals = p.block / p.height * ELEMENTS * p.u_element + ELEMENTS * p.m_element + 2 * POINTS * p.line;
+    p.height = panel_height(p.F), p.block = MAX(1, BLOCK_ROWS / p.height) * p.height, p.blocks = ceil_div(p.F, p.block);
+        p.piece = MIN(MAX(NR, MIN(PIECE_TILES, PIECE_REALS / (ELEMENTS * p.C) / NR * NR)), round_up(tiles, NR));
+    p.line = round_up((p.piece + 1) * TILE + 2 * VL, 16);
+    p.v_element = p.C * p.piece + 16, p.u_element = round_up(p.C * p.height, 16) + 16;   /* + 16: not all into the same */
+    p.m_element = p.block * p.piece + 16;                                                /* sets of a cache */
+    p.v_reals = ELEMENTS * p.v_element, p.u_reals = p.block / p.height * ELEMENTS * p.u_element;
+    p.m_reals = ELEMENTS * p.m_element;
 
-    idx grain_in = grain_of(30 * (double)p.piece), grain_out = grain_of(0.1 * ELEMENTS * (double)(p.block * p.piece) * (double)p.C);
-    idx workers = MAX(parallel_workers(chunk_pieces * p.C, grain_in), parallel_workers(chunk_pieces * p.blocks, grain_out));
-    REAL *shared = scratch_take(sizeof(REAL) * (size_t)(chunk_pieces * p.piece_reals + p.line + workers * p.worker_reals));
+    idx all_pieces = ceil_div(tiles, p.piece), pieces = block_of(all_pieces, MAX(1, CHUNK_REALS / p.v_reals));
+    int whole = p.blocks * p.u_reals <= SMALL_WEIGHTS && all_pieces >= 2 * cnn_get_num_threads();
+    idx shared_v = whole ? 0 : pieces * p.v_reals, shared_u = whole ? p.blocks * p.u_reals : 0;
+    p.worker_reals = p.m_reals + 2 * POINTS * p.line + (whole ? p.v_reals : p.u_reals);
+    double work = 0.1 * ELEMENTS * (double)(p.block * p.piece) * (double)p.C;
+    idx grain_piece = grain_of(work * (double)p.blocks), grain_in = grain_of(30 * (double)p.piece), grain_out = grain_of(work);
+    idx workers = whole ? parallel_workers(all_pieces, grain_piece)
+                        : MAX(parallel_workers(pieces * p.C, grain_in), parallel_workers(pieces * p.blocks, grain_out));
+    REAL *shared = scratch_take(sizeof(REAL) * (size_t)(p.line + shared_u + shared_v + workers * p.worker_reals));
     if (!shared) return CNN_NO_MEMORY;
-    p.v = shared, p.zeros = p.v + chunk_pieces * p.piece_reals, p.scratch = shared + chunk_pieces * p.piece_reals + p.line;
-    memset(p.v + chunk_pieces * p.piece_reals, 0, sizeof(REAL) * (size_t)p.line);
-    for (p.first = 0; p.first < tiles; p.first += chunk) {
-        p.tiles = MIN(chunk, tiles - p.first), p.pieces = ceil_div(p.tiles, p.piece);
+    memset(shared, 0, sizeof(REAL) * (size_t)p.line);
+    p.zeros = shared, p.u = shared + p.line, p.v = p.u + shared_u, p.scratch = p.v + shared_v;
+    if (whole) {
+        p.pieces = all_pieces;
+        parallel_for(p.blocks, grain_of(30 * (double)(p.block * p.C)), transform_blocks, &p);
+        parallel_for(p.pieces, grain_piece, whole_pieces, &p);
+    }
+    for (; !whole && p.first < tiles; p.first += pieces * p.piece) {
+        p.pieces = MIN(pieces, ceil_div(tiles - p.first, p.piece));
         parallel_for(p.pieces * p.C, grain_in, transform_pieces, &p);
-        parallel_for(p.pieces * p.blocks, grain_out, multiply_pieces, &p);
+        parallel_for(p.pieces * p.blocks, grain_out, multiply_blocks_of_pieces, &p);
     }
     scratch_give(shared);
     return CNN_OK;
@@ -335,7 +380,18 @@ static int winograd_backward_input(const struct conv_shape *s, const REAL *dy, c
 
 #include "winograd_weight.c"
 
-static int winograd_pays(const struct conv_shape *s, idx C, idx F, idx OH, idx OW) {
+/* Whether the filtering costs less than summing directly. In multiplications per pair of channels: the products, on whole
+   vectors of tiles or, for the weights, of input channels; the transforms of tiles, shared by all channels on the other side;
+   those of the weights. The constants are fitted to measured times, as is what a direct multiplication costs. */
+enum winograd_pass { FORWARD, BACKWARD_INPUT, BACKWARD_WEIGHT };
+
+static int winograd_pays(const struct conv_shape *s, enum winograd_pass pass) {
+    idx C = s->C / s->groups, F = s->F / s->groups;
     int fits = s->KH == 3 && s->KW == 3 && s->SH == 1 && s->SW == 1 && s->DH == 1 && s->DW == 1;
-    return REAL_IS_FLOAT && fits && !cnn_get_exact() && C >= 32 && F >= 32 && tiling_of(s->N, OH, OW).count >= 16;
+    if (!REAL_IS_FLOAT || !fits || MIN(C, F) < 16 || cnn_get_exact()) return 0;
+    idx OH = pass == BACKWARD_INPUT ? s->H : s->OH, OW = pass == BACKWARD_INPUT ? s->W : s->OW;
+    double tiles = (double)tiling_of(s->N, OH, OW).count, pixels = (double)(s->N * OH * OW);
+    double c = (double)C, f = (double)F;
+    double padded = pass == BACKWARD_WEIGHT ? tiles * (double)round_up(C, NR) / c : (double)round_up((idx)tiles, NR);
+    return ELEMENTS * padded + 600 * tiles * (1 / c + 1 / f) + 400 < 1.25 * 9 * pixels;
 }

@@ -2,8 +2,8 @@
 
        dw = G' [sum over tiles of (A dy A') * (B' x B)] G,
 
-   and each of the 36 elements is a product of gradients (F x tiles) and tiles (tiles x C). Here the tiles are what is summed, so
-   vectors run along channels: the strips and panels of the product are what the transforms write. */
+   and each of the 36 elements is a product of gradients (F x tiles) and tiles (tiles x C). Here the tiles are what is summed,
+   so vectors run along channels: the strips and panels of the product are what the transforms write. */
 
 INLINE void transform_gradient(vr *d) {   /* A d, of four */
     vr d0 = d[0], d3 = d[3], even_a = d0 + (REAL)0.5 * d[2], odd_a = ROOT_HALF * (d[1] + (REAL)0.5 * d3);
@@ -24,56 +24,59 @@ INLINE void transform_sums(const vr *u, vr *g) {   /* G' u: three results */
 }
 
 enum { LANES = VECTOR_BYTES / sizeof(REAL) > 4 ? VECTOR_BYTES / sizeof(REAL) : 4 };   /* pack takes four at a time */
-enum { RUN_TILES = 16, RUN_PIXELS = (RUN_TILES + 1) * TILE, WEIGHT_PIECE_TILES = 32 };
+enum { WEIGHT_PIECE_TILES = 16 };
+
+/* x or dy: planes of the group, and its transform in strips of NR or panels of m channels: (element, strip, tile, channel). */
+struct side { struct plane plane; idx image, top, left; REAL *to; idx element; };
 
 struct winograd_weight {
     idx C, F;
-    struct plane x, dy;                 /* the first planes of the group */
-    idx x_image, dy_image, top, left;
+    struct side x, dy;
     REAL *dw;
 
     struct tiling tiling;
     idx first, tiles, chunk;            /* the chunk at work; most tiles of a chunk */
     idx height, panels, strips;         /* of gradients; of input channels */
-    idx v_element, d_element;           /* v: (element, strip, tile, NR); d: (element, panel, tile, m) */
     idx block_panels, block_strips;     /* of a block of sums */
-    idx block_reals, sums_element;
+    idx block_reals, sums_element, pitch;
     int keeps_sums, is_last;
-    REAL *v, *d, *zeros, *sums, *scratch;
+    REAL *sums, *scratch;
     idx worker_reals;
 };
 
-/* Tiles [begin, end) of the chunk, `width` channels from that of plane s on, to `to`: (element, tile, to_tile). */
-INLINE void transform_channels(void (*const transform)(vr *), const int height, const struct winograd_weight *p, struct plane s,
-                               idx image, idx top, idx left, idx width, idx begin, idx end, REAL *to, idx to_element, idx to_tile,
-                               REAL *scratch) {
-    const idx pitch = RUN_PIXELS + VL, line = LANES * pitch, beyond = height > TILE ? TILE : 0;
+/* Tiles [begin, end) of the chunk, `width` channels from c on: tiles lie `pitch` apart in what is written. */
+INLINE void transform_channels(void (*const transform)(vr *), const int height, const struct winograd_weight *p,
+                               const struct side *s, idx c, idx width, idx pitch, idx begin, idx end, REAL *scratch) {
+    const idx row = p->pitch, line = LANES * row, beyond = height > TILE ? TILE : 0;
+    REAL *to = s->to + c * p->chunk;
     REAL *z = scratch, *pixels = scratch + POINTS * line;
-    for (idx l = 0; l < width; l += VL)
+    for (idx l = 0; l < width; l += VL) {
+        idx n = MIN(VL, width - l), used = 0, start[WEIGHT_PIECE_TILES];
         for (idx at = begin; at < end;) {
-            struct tile_run r = run_at(&p->tiling, p->first, at, MIN(end, at + RUN_TILES));
-            idx n = MIN(VL, width - l);
-            for (idx c = 0; c < n; c++) {
-                struct plane plane = {s.pixels + r.image * image + (l + c) * s.H * s.W, s.H, s.W, s.zeros};
-                transform_columns(transform, height, &plane, r.row * TILE - top, r.column * TILE - left, r.length * TILE + beyond,
-                                  z + c * pitch, line);
-            }
-            for (int i = 0; i < POINTS; i++) {
-                pack(round_up(n, 4), r.length * TILE + beyond, z + i * line, pitch, 1, pixels, LANES);
-                for (idx t = 0; t < r.length; t++) {
-                    vr d[POINTS];
-#pragma GCC unroll 6
-                    for (int j = 0; j < height; j++) d[j] = load(pixels + (t * TILE + j) * LANES);
-                    transform(d);
-                    REAL *out = to + i * POINTS * to_element + (at + t) * to_tile + l;
-#pragma GCC unroll 6
-                    for (int j = 0; j < POINTS; j++)
-                        if (n == VL) store(out + j * to_element, d[j]);
-                        else store_n(out + j * to_element, d[j], n);
-                }
-            }
-            at += r.length;
+            struct tile_run r = run_at(&p->tiling, p->first, at, end);
+            struct plane plane = s->plane;
+            plane.pixels += r.image * s->image + (c + l) * plane.H * plane.W;
+            for (idx i = 0; i < n; i++, plane.pixels += plane.H * plane.W)
+                transform_columns(transform, height, &plane, r.row * TILE - s->top, r.column * TILE - s->left,
+                                  r.length * TILE + beyond, z + i * row + used, line);
+            for (idx t = 0; t < r.length; t++) start[at - begin + t] = (used + t * TILE) * LANES;
+            used += r.length * TILE + beyond, at += r.length;
         }
+        for (int i = 0; i < POINTS; i++) {
+            pack(round_up(n, 4), used, z + i * line, row, 1, pixels, LANES);
+            for (idx t = 0; t < end - begin; t++) {
+                vr d[POINTS];
+#pragma GCC unroll 6
+                for (int j = 0; j < height; j++) d[j] = load(pixels + start[t] + j * LANES);
+                transform(d);
+                REAL *out = to + i * POINTS * s->element + (begin + t) * pitch + l;
+#pragma GCC unroll 6
+                for (int j = 0; j < POINTS; j++)
+                    if (n == VL) store(out + j * s->element, d[j]);
+                    else store_n(out + j * s->element, d[j], n);
+            }
+        }
+    }
 }
 
 /* Items: pieces of the chunk, then strips of x and panels of dy. */
@@ -84,29 +87,23 @@ static void transform_both(void *arg, idx begin, idx end, int worker) {
         idx part = item % (p->strips + p->panels), from = item / (p->strips + p->panels) * WEIGHT_PIECE_TILES;
         idx to = MIN(p->tiles, from + WEIGHT_PIECE_TILES);
         if (part < p->strips) {
-            struct plane s = p->x;
-            s.pixels += part * NR * s.H * s.W;
-            transform_channels(transform_input, POINTS, p, s, p->x_image, p->top, p->left, MIN(NR, p->C - part * NR), from, to,
-                               p->v + part * p->chunk * NR, p->v_element, NR, scratch);
+            idx c = part * NR;
+            transform_channels(transform_input, POINTS, p, &p->x, c, MIN(NR, p->C - c), NR, from, to, scratch);
         } else {
-            struct plane s = p->dy;
-            idx f = (part - p->strips) * p->height;
-            s.pixels += f * s.H * s.W;
-            idx m = MIN(p->height, p->F - f);
-            transform_channels(transform_gradient, TILE, p, s, p->dy_image, 0, 0, m, from, to, p->d + p->chunk * f, p->d_element,
-                               m, scratch);
+            idx f = (part - p->strips) * p->height, m = MIN(p->height, p->F - f);
+            transform_channels(transform_gradient, TILE, p, &p->dy, f, m, m, from, to, scratch);
         }
     }
 }
 
 /* sums: (element, row, column) of a block */
 static void finish_weights(const struct winograd_weight *p, idx f0, idx rows, idx c0, idx columns, const REAL *sums) {
-    for (idx f = 0; f < rows; f++)
+    for (idx f = 0; f < rows; f++, sums += p->block_strips * NR)
         for (idx c = 0; c < columns; c += VL) {
             vr half[3][POINTS], t[POINTS], g[3];
             REAL taps[9 * VL] __attribute__((aligned(64)));
             for (int j = 0; j < POINTS; j++) {
-                for (int i = 0; i < POINTS; i++) t[i] = load(sums + (i * POINTS + j) * p->sums_element + f * p->block_strips * NR + c);
+                for (int i = 0; i < POINTS; i++) t[i] = load(sums + (i * POINTS + j) * p->sums_element + c);
                 transform_sums(t, g);
                 for (int i = 0; i < 3; i++) half[i][j] = g[i];
             }
@@ -128,11 +125,10 @@ static void sum_blocks(void *arg, idx begin, idx end, int worker) {
         for (int e = 0; e < ELEMENTS; e++)
             for (idx s = 0; s < strips; s++)
                 for (idx i = 0; i < panels; i++) {
-                    idx f = (panel0 + i) * p->height;
+                    idx f = (panel0 + i) * p->height, c = (strip0 + s) * NR, ld = p->block_strips * NR;
                     micro_kernels[MIN(p->height, p->F - f)](
-                        p->tiles, p->d + e * p->d_element + p->chunk * f, p->v + e * p->v_element + (strip0 + s) * p->chunk * NR, NR,
-                        NULL, VL, sums + e * p->sums_element + i * p->height * p->block_strips * NR + s * NR, p->block_strips * NR,
-                        p->first > 0);
+                        p->tiles, p->dy.to + e * p->dy.element + f * p->chunk, p->x.to + e * p->x.element + c * p->chunk, NR,
+                        NULL, VL, sums + e * p->sums_element + i * p->height * ld + s * NR, ld, p->first > 0);
                 }
         idx f = panel0 * p->height, c = strip0 * NR;
         if (p->is_last)
@@ -140,33 +136,36 @@ static void sum_blocks(void *arg, idx begin, idx end, int worker) {
     }
 }
 
-enum { WEIGHT_CHUNK_REALS = 4 << 20 };
+enum { WEIGHT_CHUNK_REALS = 1 << 20 };
 
 static int winograd_sum(struct winograd_weight p) {
     idx tiles = p.tiling.count;
     p.height = panel_height(p.F), p.panels = ceil_div(p.F, p.height), p.strips = ceil_div(p.C, NR);
-    p.chunk = block_of(tiles, MAX(128, WEIGHT_CHUNK_REALS / (ELEMENTS * (p.C + p.F))));
-    p.v_element = p.strips * p.chunk * NR + 16, p.d_element = round_up(p.chunk * p.F, 16) + 16;
-    p.block_panels = MAX(1, 28 / p.height), p.block_strips = 2;
+    p.chunk = block_of(tiles, MAX(128, WEIGHT_CHUNK_REALS / (ELEMENTS * (p.strips * NR + p.F))));
+    p.x.element = p.strips * p.chunk * NR + 16, p.dy.element = round_up(p.chunk * p.F, 16) + 16;
+    p.block_panels = MAX(1, BLOCK_ROWS / p.height), p.block_strips = 2;
     idx items, least = 4 * cnn_get_num_threads();
     for (;;) {
         items = ceil_div(p.panels, p.block_panels) * ceil_div(p.strips, p.block_strips);
         if (items >= least || p.block_panels * p.block_strips == 1) break;
         if (p.block_strips > 1) p.block_strips--;
-        else p.block_panels--;
+        else p.block_panels = ceil_div(p.block_panels, 2);
     }
     p.sums_element = p.block_panels * p.height * p.block_strips * NR + 16, p.block_reals = ELEMENTS * p.sums_element;
+    idx runs = MIN(WEIGHT_PIECE_TILES, WEIGHT_PIECE_TILES / p.tiling.columns + 2);   /* in a piece, at most */
+    p.pitch = (WEIGHT_PIECE_TILES + runs) * TILE + VL;
     p.keeps_sums = p.chunk < tiles;
-    idx parts = p.strips + p.panels, pieces = ceil_div(p.chunk, WEIGHT_PIECE_TILES), zeros = RUN_PIXELS + 2 * VL;
-    idx transform_reals = POINTS * LANES * (RUN_PIXELS + VL) + RUN_PIXELS * LANES;
+    idx parts = p.strips + p.panels, pieces = ceil_div(p.chunk, WEIGHT_PIECE_TILES), zeros = round_up(p.pitch, 16);
+    idx transform_reals = (POINTS + 1) * LANES * p.pitch;
     idx grain_in = grain_of(1000 * (double)MIN(NR, p.C)), grain_out = grain_of(0.1 * (double)p.block_reals * (double)p.chunk);
     idx workers = MAX(parallel_workers(parts * pieces, grain_in), parallel_workers(items, grain_out));
     p.worker_reals = round_up(MAX(transform_reals, p.keeps_sums ? 0 : p.block_reals), 16);
-    idx v = round_up(ELEMENTS * p.v_element, 16), d = ELEMENTS * p.d_element, sums = p.keeps_sums ? items * p.block_reals : 0;
-    REAL *shared = scratch_take(sizeof(REAL) * (size_t)(zeros + v + d + sums + workers * p.worker_reals));
+    idx x = ELEMENTS * p.x.element, dy = ELEMENTS * p.dy.element, sums = p.keeps_sums ? items * p.block_reals : 0;
+    REAL *shared = scratch_take(sizeof(REAL) * (size_t)(zeros + x + dy + sums + workers * p.worker_reals));
     if (!shared) return CNN_NO_MEMORY;
     memset(shared, 0, sizeof(REAL) * (size_t)zeros);
-    p.x.zeros = p.dy.zeros = shared, p.v = shared + zeros, p.d = p.v + v, p.sums = p.d + d, p.scratch = p.sums + sums;
+    p.x.plane.zeros = p.dy.plane.zeros = shared;
+    p.x.to = shared + zeros, p.dy.to = p.x.to + x, p.sums = p.dy.to + dy, p.scratch = p.sums + sums;
     for (p.first = 0; p.first < tiles; p.first += p.chunk) {
         p.tiles = MIN(p.chunk, tiles - p.first), p.is_last = p.first + p.chunk >= tiles;
         parallel_for(parts * ceil_div(p.tiles, WEIGHT_PIECE_TILES), grain_in, transform_both, &p);
@@ -181,8 +180,9 @@ static int winograd_backward_weight(const struct conv_shape *s, const REAL *dy, 
     int status = CNN_OK;
     for (idx g = 0; g < s->groups && status == CNN_OK; g++)
         status = winograd_sum((struct winograd_weight){
-            .C = C, .F = F, .x = {.pixels = x + g * C * s->H * s->W, .H = s->H, .W = s->W}, .x_image = s->C * s->H * s->W,
-            .dy = {.pixels = dy + g * F * s->OH * s->OW, .H = s->OH, .W = s->OW}, .dy_image = s->F * s->OH * s->OW,
-            .top = s->top, .left = s->left, .dw = dw + g * F * C * 9, .tiling = tiling_of(s->N, s->OH, s->OW)});
+            .C = C, .F = F, .dw = dw + g * F * C * 9, .tiling = tiling_of(s->N, s->OH, s->OW),
+            .x = {.plane = {.pixels = x + g * C * s->H * s->W, .H = s->H, .W = s->W}, .image = s->C * s->H * s->W,
+                  .top = s->top, .left = s->left},
+            .dy = {.plane = {.pixels = dy + g * F * s->OH * s->OW, .H = s->OH, .W = s->OW}, .image = s->F * s->OH * s->OW}});
     return status;
 }
