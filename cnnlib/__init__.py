@@ -32,7 +32,9 @@ _LAZY = {
     "get_num_threads": "cnnlib.backends.cpu",
     "release_buffers": "cnnlib.backends.cpu",
     "set_buffer_limit": "cnnlib.backends.cpu",
+    "get_precision": "cnnlib.backends.cpu",
     "set_num_threads": "cnnlib.backends.cpu",
+    "set_precision": "cnnlib.backends.cpu",
 }
 _MODULES = ("data", "models", "nn", "train", "viz")
 

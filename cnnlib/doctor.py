@@ -27,7 +27,18 @@ class Check:
 
 def examine() -> list[Check]:
     """All checks, in the order in which they are shown."""
-    return [_python(), _numpy(), _kernels(), _compiler(), _instruction_set(), _threads(), _cuda(), _cache(), *_extras()]
+    return [
+        _python(),
+        _numpy(),
+        _kernels(),
+        _compiler(),
+        _instruction_set(),
+        _threads(),
+        _precision(),
+        _cuda(),
+        _cache(),
+        *_extras(),
+    ]
 
 
 def _python() -> Check:
@@ -92,6 +103,15 @@ def _threads() -> Check:
     limit = os.environ.get("OMP_NUM_THREADS")
     by = f", limited by OMP_NUM_THREADS={limit}" if limit else ""
     return Check("threads", "ok", f"{cpu.get_num_threads()} of {os.cpu_count()} processors{by}")
+
+
+def _precision() -> Check:
+    from cnnlib.backends import cpu
+
+    if not cpu.available():
+        return Check("precision", "ok", "exact, as the reference always is")
+    how = {"fast": 'fast: Winograd for 3×3 convolutions in float32; cl.set_precision("exact") sums directly', "exact": "exact"}
+    return Check("precision", "ok", how[cpu.get_precision()])
 
 
 def _cuda() -> Check:

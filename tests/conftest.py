@@ -1,4 +1,4 @@
-"""What a test changes for the whole process is put back after it: backend, instruction set, threads, random state."""
+"""What a test changes for the whole process is put back after it: backend, instruction set, threads, precision, streams."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from cnnlib.backends import cpu
 @pytest.fixture(autouse=True)
 def process_as_before():
     choices, streams = list(backends._choices), random.get_state()
-    isa, threads = (cpu.isa(), cl.get_num_threads()) if cpu.available() else (None, None)
+    isa, threads, precision = cpu.isa(), cl.get_num_threads(), cl.get_precision()
     yield
     backends._choices[:] = choices
     random.set_state(streams)
-    if isa is not None:
+    if cpu.available():
         cpu.set_isa(isa)
         cl.set_num_threads(threads)
+        cl.set_precision(precision)

@@ -9,6 +9,10 @@ eps · √K · |y|. Both together, c for what the order of summation changes:
 where ⋆ is the kernel itself, applied to absolute values, and K counts the terms: the kernel applied to ones. For the
 other kernels the size of the terms is taken as the largest |y₆₄|. c belongs to the algorithm.
 
+Winograd's convolution forms sums and differences of a whole tile before it multiplies, so an output's error comes from
+everything that its tile meets: each tap of w counts as the largest of its 3×3, and (|x| ⋆ |w|) as the largest within reach
+of a tile. Where that is not finite the result may be anything, as long as no NaN or infinity gets lost.
+
 Source: Higham, "Accuracy and Stability of Numerical Algorithms", 2002, chapter 3.
 """
 
@@ -19,7 +23,9 @@ from typing import Any
 
 import numpy as np
 
-CONSTANT = {"direct": 16.0, "winograd": 160.0}
+from cnnlib.backends import cpu
+
+CONSTANT = {"direct": 16.0, "winograd": 16.0}
 
 # Kernels that are sums of products of their array arguments.
 BILINEAR = frozenset(
@@ -28,6 +34,9 @@ BILINEAR = frozenset(
     "max_pool2d_backward avg_pool2d_forward avg_pool2d_backward embedding_backward".split()
 )
 
+# Kernels with a Winograd algorithm, and how far apart two outputs of one tile are.
+TILED = {"conv2d_forward": 3, "conv2d_backward_input": 3, "conv2d_backward_weight": 2}
+LEAST_CHANNELS = 16  # with fewer, csrc/winograd.c never pays
 
 # Differences of terms as large as dy, their first argument: the result may be much smaller than what was rounded.
 CANCELLING = frozenset(["softmax_backward", "log_softmax_backward"])
@@ -38,26 +47,68 @@ def in_float64(value: Any) -> Any:
     return value.astype(np.float64) if _is_float(value) else value
 
 
-def bound(name: str, reference: Callable, arguments: tuple, y64: Any, dtype: Any, algorithm: str = "direct") -> Any:
-    """The largest |y − y₆₄| that rounding explains, an array that broadcasts against ``y64``; 0 for integer results."""
+def algorithm_of(name: str, arguments: tuple, dtype: Any) -> str:
+    """What the compiled kernels may compute with: "winograd" or "direct"."""
+    if name not in TILED or dtype != np.float32 or cpu.get_precision() == "exact":
+        return "direct"
+    w_shape = arguments[2] if name == "conv2d_backward_weight" else arguments[1].shape
+    stride, dilation, groups = arguments[3], arguments[5], arguments[6]
+    fits = tuple(w_shape[2:]) == (3, 3) and tuple(stride) == tuple(dilation) == (1, 1)
+    return "winograd" if fits and min(w_shape[0] // groups, w_shape[1]) >= LEAST_CHANNELS else "direct"
+
+
+def bound(name: str, reference: Callable, arguments: tuple, y64: Any, dtype: Any, algorithm: str | None = None) -> Any:
+    """The largest |y − y₆₄| that rounding explains, an array that broadcasts against ``y64``; 0 for integer results.
+
+    Infinite where only being finite or not is compared. ``algorithm``: by default what :func:`algorithm_of` says.
+    """
     if y64.dtype.kind != "f":
         return 0.0
+    algorithm = algorithm or algorithm_of(name, arguments, dtype)
     unit = CONSTANT[algorithm] * float(np.finfo(dtype).eps)
     if name in BILINEAR:
-        magnitude = reference(*(abs(in_float64(a)) if _is_float(a) else a for a in arguments))
-        terms = reference(*(in_float64(a) * 0.0 + 1.0 if _is_float(a) else a for a in arguments))
+        sizes = tuple(abs(in_float64(a)) if _is_float(a) else a for a in arguments)
+        terms = reference(*(a * 0.0 + 1.0 if _is_float(a) else a for a in sizes))
         root_k = float(max(1.0, terms.max(initial=1.0))) ** 0.5
-        return unit * (magnitude + root_k * abs(y64)) + _tiny(dtype)
+        if algorithm == "winograd":
+            magnitude, y64 = _of_tiles(name, reference, sizes), _within_reach(abs(y64), TILED[name])
+        else:
+            magnitude = reference(*sizes)
+        allowed = unit * (magnitude + root_k * abs(y64)) + _tiny(dtype)
+        return np.where(np.isfinite(allowed), allowed, np.inf if algorithm == "winograd" else 0.0)
     largest = _largest(y64)
     if name in CANCELLING:
         largest = max(largest, _largest(arguments[0]))
     return unit * largest + _tiny(dtype)
 
 
-def first_difference(y: Any, y64: Any, allowed: Any) -> tuple[tuple[int, ...], float] | None:
-    """Index and relative size of the worst violation of ``allowed``, or None. NaN and infinity must agree exactly.
+def _of_tiles(name: str, reference: Callable, sizes: tuple) -> Any:
+    """(|x| ⋆ |w|) of all that meets in a tile."""
+    first, second, *others = sizes
+    if name == "conv2d_backward_weight":
+        first = _within_reach(first, 3)  # dy and x of a tile meet although no tap joins them
+    else:
+        second = _within_reach(second, 2)
+    return _within_reach(reference(first, second, *others), TILED[name])
 
-    Another shape than expected is a violation without an index.
+
+def _within_reach(a: Any, reach: int) -> Any:
+    """The largest element at most ``reach`` rows and columns away."""
+    for axis in (-2, -1):
+        lines, largest = np.moveaxis(a, axis, 0), a.copy()
+        moved = np.moveaxis(largest, axis, 0)
+        for step in range(1, min(reach, len(lines) - 1) + 1):
+            np.maximum(moved[step:], lines[:-step], out=moved[step:])
+            np.maximum(moved[:-step], lines[step:], out=moved[:-step])
+        a = largest
+    return a
+
+
+def first_difference(y: Any, y64: Any, allowed: Any) -> tuple[tuple[int, ...], float] | None:
+    """Index and relative size of the worst violation of ``allowed``, or None.
+
+    NaN and infinity must agree exactly; where infinitely much is allowed, what is not finite must only stay so. Another
+    shape than expected is a violation without an index.
     """
     if y.shape != y64.shape:
         return (), float("inf")
@@ -67,6 +118,8 @@ def first_difference(y: Any, y64: Any, allowed: Any) -> tuple[tuple[int, ...], f
         excess = np.where(
             wrong, np.inf, np.where((y == y64) | np.isnan(difference), 0.0, difference / np.maximum(allowed, 1e-300))
         )
+    lost = np.isfinite(y) & ~np.isfinite(y64)
+    excess = np.where(np.isinf(allowed), np.where(lost, np.inf, 0.0), excess)
     if not excess.size or excess.max() <= 1.0:
         return None
     index = np.unravel_index(int(excess.argmax()), excess.shape)

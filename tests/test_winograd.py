@@ -1,0 +1,286 @@
+"""Winograd's convolution: its matrices, its results in the three passes, and the switch that turns it off."""
+
+import re
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import cnnlib as cl
+from cnnlib.backends import REFERENCE, cpu, kernel_set
+from cnnlib.backends.tolerance import algorithm_of, bound, first_difference, in_float64
+from cnnlib.errors import UnknownNameError
+
+SOURCE = Path(__file__).parent.parent / "csrc" / "winograd.c"
+ONE, SAME = (1, 1), (1, 1, 1, 1)
+PASSES = ("conv2d_forward", "conv2d_backward_input", "conv2d_backward_weight")
+
+compiled = pytest.mark.skipif(not cpu.available(), reason="the compiled kernels were not built")
+each_isa = pytest.mark.parametrize("isa", cpu.available_isas())
+each_pass = pytest.mark.parametrize("name", PASSES)
+
+
+# ---- the matrices
+
+
+def matrices(points):
+    """A' (4×6), G (6×3) and B' (6×6) for five points and infinity, as the head of csrc/winograd.c says."""
+    product = lambda roots: np.poly(roots)[::-1] if len(roots) else np.ones(1)  # noqa: E731
+    a = np.array([[p**k for p in points] + [float(k == 3)] for k in range(4)])
+    norm = [np.prod([p - q for q in points if q != p]) for p in points]
+    g = np.array([[p**k / n for k in range(3)] for p, n in zip(points, norm, strict=True)] + [[0.0, 0.0, 1.0]])
+    rows = [np.append(product([q for q in points if q != p]), 0.0) for p in points] + [product(points)]
+    return a, g, np.array(rows)
+
+
+def test_the_matrices_filter_in_one_dimension():
+    rng = np.random.default_rng(0)
+    a, g, b = matrices([0.0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5)])
+    d, w = rng.standard_normal(6), rng.standard_normal(3)
+    np.testing.assert_allclose(a @ ((g @ w) * (b @ d)), np.correlate(d, w, "valid"), rtol=1e-13, atol=1e-13)
+    assert abs(b).max() < 2.51 and abs(a).max() < 2.83 and abs(g).max() < 1.01  # near 1, so little is rounded away
+
+
+def test_the_constants_in_c_are_those_of_the_points():
+    """transform_filter's 1/N, transform_input's rows of 0 and infinity."""
+    half, two = Fraction(1, 2), Fraction(2)  # squares of the points
+    assert (1 / (2 * half * (half - two)), 1 / (2 * two * (two - half))) == (Fraction(-2, 3), Fraction(1, 6))
+    assert (half * two, half + two) == (1, Fraction(5, 2))
+    text = SOURCE.read_text(encoding="utf-8")
+    assert re.search(r"ca = \(REAL\)\(-2 / 3\.\), cb = \(REAL\)\(1 / 6\.\)", text)
+    roots = re.search(r"ROOT_HALF = \(REAL\)([\d.]+), ROOT_TWO = \(REAL\)([\d.]+);", text)
+    assert [float(r) ** 2 for r in roots.groups()] == pytest.approx([0.5, 2.0], abs=1e-15)
+
+
+# ---- the kernels
+
+
+def draw(rng, *shape):
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def calls(rng, N, C, F, image, pads=SAME, groups=1):
+    """The arguments of each pass; C and F per group."""
+    size = image[0] + sum(pads[:2]) - 2, image[1] + sum(pads[2:]) - 2
+    x, w, dy = draw(rng, N, groups * C, *image), draw(rng, groups * F, C, 3, 3), draw(rng, N, groups * F, *size)
+    geometry = ONE, pads, ONE, groups
+    return {
+        "conv2d_forward": (x, w, draw(rng, groups * F), *geometry),
+        "conv2d_backward_input": (dy, w, x.shape, *geometry),
+        "conv2d_backward_weight": (dy, x, w.shape, *geometry),
+    }
+
+
+def run(name, arguments, precision="fast"):
+    cl.set_precision(precision)
+    return getattr(kernel_set("cpu"), name)(*arguments)
+
+
+def spoil_scratch(name, arguments):
+    """Scratch memory is used again: the NaN that this leaves in it must not come back."""
+    run(name, [np.full_like(a, np.nan) if isinstance(a, np.ndarray) else a for a in arguments])
+
+
+def check(name, arguments):
+    cl.set_precision("fast")
+    reference = getattr(REFERENCE, name)
+    y64 = reference(*(in_float64(a) for a in arguments))
+    assert algorithm_of(name, arguments, np.float32) == "winograd"
+    worst = first_difference(run(name, arguments), y64, bound(name, reference, arguments, y64, np.float32))
+    assert worst is None, f"{name} {[getattr(a, 'shape', a) for a in arguments]}: {worst}"
+
+
+def by_winograd(name, arguments):
+    return run(name, arguments).tobytes() != run(name, arguments, "exact").tobytes()
+
+
+GEOMETRIES = {  # N, C, F, image, pads, groups
+    "exact tiles": (2, 32, 48, (16, 16), SAME, 1),
+    "partial tiles, ragged channels": (3, 37, 45, (23, 18), SAME, 1),
+    "one image": (1, 64, 33, (31, 29), SAME, 1),
+    "no padding": (2, 40, 32, (17, 15), (0, 0, 0, 0), 1),
+    "asymmetric padding": (2, 32, 33, (14, 19), (0, 2, 1, 0), 1),
+    "wide padding": (6, 32, 32, (9, 10), (3, 4, 6, 5), 1),
+    "lower than a tile": (16, 32, 32, (3, 50), SAME, 1),
+    "narrower than a tile": (16, 32, 32, (50, 2), SAME, 1),
+    "smaller than a tile": (100, 32, 32, (3, 3), SAME, 1),
+    "groups": (2, 32, 35, (20, 20), SAME, 2),
+    "several chunks": (8, 130, 64, (29, 31), SAME, 1),
+    "large weights, several chunks": (6, 190, 170, (29, 30), SAME, 1),
+    "many channels": (8, 300, 280, (7, 7), SAME, 1),
+}
+each_geometry = pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
+
+
+@compiled
+@each_isa
+@each_pass
+@each_geometry
+def test_agrees_with_the_float64_textbook(name, geometry, isa):
+    cpu.set_isa(isa)
+    arguments = calls(np.random.default_rng(1), *geometry)[name]
+    spoil_scratch(name, arguments)
+    assert by_winograd(name, arguments)
+    check(name, arguments)
+
+
+sizes = st.integers(1, 21)
+
+
+@compiled
+@each_isa
+@each_pass
+@settings(max_examples=25, deadline=None, database=None, derandomize=True)
+@given(
+    N=st.integers(1, 9), C=st.integers(16, 70), F=st.integers(16, 70), H=sizes, W=sizes,
+    pads=st.tuples(*[st.integers(0, 3)] * 4), groups=st.integers(1, 2), seed=st.integers(0, 9),
+)  # fmt: skip
+def test_agrees_with_the_float64_textbook_for_random_shapes(name, isa, N, C, F, H, W, pads, groups, seed):
+    cpu.set_isa(isa)
+    pads = tuple(p + 1 if size < 3 else p for p, size in zip(pads, (H, H, W, W), strict=True))
+    arguments = calls(np.random.default_rng(seed), N, C, F, (H, W), pads, groups)[name]
+    spoil_scratch(name, arguments)
+    check(name, arguments)
+
+
+@compiled
+@each_isa
+@each_pass
+@pytest.mark.parametrize("geometry", ["groups", "several chunks", "large weights, several chunks", "many channels"])
+def test_one_to_four_threads_give_equal_bits(name, geometry, isa):
+    cpu.set_isa(isa)
+    arguments = calls(np.random.default_rng(2), *GEOMETRIES[geometry])[name]
+    assert by_winograd(name, arguments)
+    results = set()
+    for threads in (1, 2, 3, 4, 4):
+        cl.set_num_threads(threads)
+        results.add(run(name, arguments).tobytes())
+    assert len(results) == 1
+
+
+@compiled
+@each_isa
+@each_pass
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_nan_and_infinity_come_through_and_stay_near(name, value, isa):
+    """Every output that they meet is not finite; at most those of the same tiles are not, either."""
+    cpu.set_isa(isa)
+    arguments = calls(np.random.default_rng(3), *GEOMETRIES["partial tiles, ragged channels"])[name]
+    arguments[0][1, 2, 9, 13] = value
+    with np.errstate(invalid="ignore"):
+        check(name, arguments)
+    y = run(name, arguments)
+    assert by_winograd(name, arguments) and not np.isfinite(y).all()
+    if name != "conv2d_backward_weight":
+        assert np.isfinite(y[0]).all() and np.isfinite(y[1, :, :4]).all() and np.isfinite(y[1, :, :, :8]).all()
+
+
+@compiled
+@each_pass
+def test_float64_never_uses_it(name):
+    arguments = [
+        a.astype(np.float64) if isinstance(a, np.ndarray) else a
+        for a in calls(np.random.default_rng(4), *GEOMETRIES["exact tiles"])[name]
+    ]
+    assert not by_winograd(name, arguments)
+    np.testing.assert_allclose(run(name, arguments), getattr(REFERENCE, name)(*arguments), rtol=1e-11, atol=1e-11)
+
+
+@compiled
+@each_pass
+@pytest.mark.parametrize("change", ["few channels", "stride", "dilation", "5×5", "one small image"])
+def test_it_is_left_alone_where_it_does_not_fit(name, change):
+    rng = np.random.default_rng(5)
+    geometry = {"few channels": (2, 3, 40, (16, 16)), "one small image": (1, 32, 32, (3, 3))}.get(change, (2, 32, 32, (16, 16)))
+    arguments = list(calls(rng, *geometry)[name])
+    if change in ("stride", "dilation", "5×5"):
+        arguments[3 if change == "stride" else 5] = (1, 1) if change == "5×5" else (2, 1)
+        kernel = (5, 5) if change == "5×5" else (3, 3)
+        size = {"stride": (8, 16), "dilation": (14, 16), "5×5": (14, 14)}[change]
+        x, w, dy = draw(rng, 2, 32, 16, 16), draw(rng, 32, 32, *kernel), draw(rng, 2, 32, *size)
+        first = {"conv2d_forward": (x, w, None), "conv2d_backward_input": (dy, w, x.shape)}
+        arguments[:3] = first.get(name, (dy, x, w.shape))
+    assert not by_winograd(name, arguments)
+
+
+# ---- the switch
+
+
+@compiled
+def test_the_choice_is_taken_when_a_kernel_runs():
+    """Not when its forward was bound: the setting belongs to the process."""
+    arguments = calls(np.random.default_rng(6), *GEOMETRIES["exact tiles"])
+    x, w = cl.Tensor(arguments["conv2d_forward"][0], requires_grad=True), cl.Tensor(arguments["conv2d_forward"][1])
+    dy = arguments["conv2d_backward_input"][0]
+    with cl.use("cpu"):
+        y = cl.ops.conv2d(x, w, padding=1)
+        cl.set_precision("exact")
+        y.backward(dy)
+    assert x.grad.tobytes() == run("conv2d_backward_input", arguments["conv2d_backward_input"], "exact").tobytes()
+    assert y.data.tobytes() == run("conv2d_forward", (x.data, w.data, None, ONE, SAME, ONE, 1)).tobytes()
+
+
+@compiled
+def test_fast_is_the_default_and_the_switch_is_read_back():
+    assert cl.get_precision() == "fast"
+    cl.set_precision("exact")
+    assert cl.get_precision() == "exact"
+    cl.set_precision("fast")
+    assert cl.get_precision() == "fast"
+
+
+@pytest.mark.parametrize("word, near", [("exakt", "exact"), ("Fast", "fast")])
+def test_another_word_is_refused_with_the_two_that_there_are(word, near):
+    before = cl.get_precision()
+    with pytest.raises(UnknownNameError, match=f"unknown precision '{word}': did you mean '{near}'.*known: exact, fast"):
+        cl.set_precision(word)
+    assert cl.get_precision() == before
+
+
+def test_the_reference_ignores_it():
+    arguments = calls(np.random.default_rng(7), *GEOMETRIES["exact tiles"])["conv2d_forward"]
+    results = []
+    for precision in ("fast", "exact"):
+        cl.set_precision(precision)
+        results.append(REFERENCE.conv2d_forward(*arguments).tobytes())
+    assert results[0] == results[1]
+
+
+# ---- the tolerance
+
+
+@compiled
+@each_pass
+@pytest.mark.parametrize("C, F, N, size", [(32, 32, 4, 12), (64, 128, 2, 21), (512, 512, 1, 14)])
+def test_an_error_of_a_thousandth_is_outside(name, C, F, N, size):
+    cl.set_precision("fast")
+    arguments, reference = calls(np.random.default_rng(8), N, C, F, (size, size))[name], getattr(REFERENCE, name)
+    y, y64 = run(name, arguments), reference(*(in_float64(a) for a in arguments))
+    allowed = bound(name, reference, arguments, y64, np.float32)
+    assert algorithm_of(name, arguments, np.float32) == "winograd"
+    assert first_difference(y, y64, allowed) is None
+    assert first_difference(y * np.float32(1.001), y64, allowed) is not None, "all of it"
+    largest = np.unravel_index(abs(y64).argmax(), y64.shape)
+    y[largest] *= 1.001
+    assert first_difference(y, y64, allowed)[0] == largest, "one element"
+
+
+@compiled
+@each_pass
+def test_shadow_accepts_it_where_one_pixel_towers_over_its_tile(name):
+    """Next to a huge pixel Winograd rounds to the huge pixel's last digit, also where its kernel does not reach."""
+    arguments = calls(np.random.default_rng(9), *GEOMETRIES["exact tiles"])[name]
+    arguments[0][...] *= 1e-4
+    arguments[0][0, :, 5, 6] = 1e4
+    assert by_winograd(name, arguments)
+    check(name, arguments)
+
+
+def test_exact_is_held_to_the_direct_tolerance():
+    arguments = calls(np.random.default_rng(10), *GEOMETRIES["exact tiles"])["conv2d_forward"]
+    cl.set_precision("exact")
+    assert algorithm_of("conv2d_forward", arguments, np.float32) == "direct"
+    assert algorithm_of("conv2d_forward", arguments, np.float64) == "direct"
