@@ -181,10 +181,16 @@ static idx product_reals(const struct product *p) {   /* scratch of one worker *
     return panel_reals(p) + strips * block_of(p->K, KC);
 }
 
+static REAL bias_at(const struct product *p, idx i, idx j) {
+    return p->bias ? p->bias[i * p->bias_rs + j * p->bias_cs] : 0;
+}
+
 static void start_from_bias(const struct product *p, idx m0, idx m1, idx n0, idx n1) {
     for (idx i = m0; i < m1; i++)
-        for (idx j = n0; j < n1; j++)
-            p->c[i * p->crs + j * p->ccs] = p->bias ? p->bias[i * p->bias_rs + j * p->bias_cs] : 0;
+        if (p->ccs == 1 && p->bias && p->bias_cs == 1)
+            copy_reals(p->c + i * p->crs + n0, p->bias + i * p->bias_rs + n0, n1 - n0);
+        else
+            for (idx j = n0; j < n1; j++) p->c[i * p->crs + j * p->ccs] = bias_at(p, i, j);
 }
 
 static void multiply_blocks(const struct product *p, idx mc, idx nc, idx kc, const REAL *panels, const REAL *strips,
@@ -224,16 +230,17 @@ static void multiply_range(const struct product *p, idx m0, idx m1, idx n0, idx 
         }
 }
 
-/* ---- few rows, B stored by columns: dot products, nothing packed ---- */
+/* ---- few rows: B is read once, nothing is packed ---- */
 
-enum { DOT_ROWS = 4, DOT_COLUMNS = 4 };
+enum { FEW = 4, DOT_ROWS = 16, ROW_CHUNK = 16384 / sizeof(REAL) };   /* of C, to stay near */
 
-INLINE void dots(const int m, const int n, const struct product *p, idx j) {
-    vr sum[DOT_ROWS][DOT_COLUMNS] = {{{0}}};
-    const REAL *a = p->a, *b = p->b + j * p->bcs;
+/* B stored by columns: dot products along k. */
+INLINE void dots(const int m, const int n, const struct product *p, idx i0, idx j0) {
+    vr sum[FEW][FEW] = {{{0}}};
+    const REAL *a = p->a + i0 * p->ars, *b = p->b + j0 * p->bcs;
     for (idx k = 0; k < p->K; k += VL) {
         idx w = MIN(VL, p->K - k);
-        vr av[DOT_ROWS];
+        vr av[FEW];
 #pragma GCC unroll 4
         for (int i = 0; i < m; i++) av[i] = w == VL ? load(a + i * p->ars + k) : load_n(a + i * p->ars + k, w);
 #pragma GCC unroll 4
@@ -247,26 +254,77 @@ INLINE void dots(const int m, const int n, const struct product *p, idx j) {
     for (int i = 0; i < m; i++)
 #pragma GCC unroll 4
         for (int l = 0; l < n; l++)
-            p->c[i * p->crs + (j + l) * p->ccs] =
-                horizontal_sum(sum[i][l]) + (p->bias ? p->bias[i * p->bias_rs + (j + l) * p->bias_cs] : 0);
+            p->c[(i0 + i) * p->crs + (j0 + l) * p->ccs] = horizontal_sum(sum[i][l]) + bias_at(p, i0 + i, j0 + l);
 }
 
-INLINE void dots_of_rows(const int m, const struct product *p, idx begin, idx end) {
-    idx j = begin;
-    for (; j + DOT_COLUMNS <= end; j += DOT_COLUMNS) dots(m, DOT_COLUMNS, p, j);
-    for (; j < end; j++) dots(m, 1, p, j);
+INLINE void dots_of_rows(const int n, const struct product *p, idx j) {
+    for (idx i = 0; i < p->M; i += FEW)
+        switch (p->M - i) {
+            case 1: dots(1, n, p, i, j); break;
+            case 2: dots(2, n, p, i, j); break;
+            case 3: dots(3, n, p, i, j); break;
+            default: dots(4, n, p, i, j);
+        }
 }
 
-static int is_dots(const struct product *p) {   /* a short K would spend its time in the horizontal sums */
-    return p->M <= DOT_ROWS && p->acs == 1 && p->brs == 1 && p->K >= 4 * VL;
+/* B stored by rows: to every row of C, `depth` rows of B at a time, each with its factor. */
+INLINE void add_rows(const int m, const int depth, const struct product *p, idx i0, idx k, idx j0, idx j1) {
+    REAL a[FEW][8], *c = p->c + i0 * p->crs;
+    for (int i = 0; i < m; i++)
+        for (int l = 0; l < depth; l++) a[i][l] = p->a[(i0 + i) * p->ars + (k + l) * p->acs];
+    for (idx j = j0; j < j1; j += VL) {
+        idx w = MIN(VL, j1 - j);
+        vr x[FEW];
+#pragma GCC unroll 4
+        for (int i = 0; i < m; i++) x[i] = w == VL ? load(c + i * p->crs + j) : load_n(c + i * p->crs + j, w);
+#pragma GCC unroll 8
+        for (int l = 0; l < depth; l++) {
+            const REAL *b = p->b + (k + l) * p->brs + j;
+            vr bv = w == VL ? load(b) : load_n(b, w);
+#pragma GCC unroll 4
+            for (int i = 0; i < m; i++) x[i] += a[i][l] * bv;
+        }
+#pragma GCC unroll 4
+        for (int i = 0; i < m; i++) {
+            if (w == VL) store(c + i * p->crs + j, x[i]);
+            else store_n(c + i * p->crs + j, x[i], w);
+        }
+    }
 }
 
-static void dots_range(const struct product *p, idx begin, idx end) {
-    switch (p->M) {
-        case 1: dots_of_rows(1, p, begin, end); break;
-        case 2: dots_of_rows(2, p, begin, end); break;
-        case 3: dots_of_rows(3, p, begin, end); break;
-        default: dots_of_rows(4, p, begin, end);
+INLINE void sums_of_rows(const int m, const int depth, const struct product *p, idx i, idx j0, idx j1) {
+    idx k = 0;
+    start_from_bias(p, i, i + m, j0, j1);
+    for (; k + depth <= p->K; k += depth) add_rows(m, depth, p, i, k, j0, j1);
+    for (; k < p->K; k++) add_rows(m, 1, p, i, k, j0, j1);
+}
+
+static void sums_without_packing(const struct product *p, idx j0, idx j1) {
+    for (idx i = 0; i < p->M; i += FEW)
+        switch (p->M - i) {
+            case 1: sums_of_rows(1, 8, p, i, j0, j1); break;
+            case 2: sums_of_rows(2, 8, p, i, j0, j1); break;
+            case 3: sums_of_rows(3, 4, p, i, j0, j1); break;
+            default: sums_of_rows(4, 4, p, i, j0, j1);
+        }
+}
+
+/* A short K would spend its time in the horizontal sums, a short row of B in its start. */
+static int is_dots(const struct product *p) {
+    return p->M <= DOT_ROWS && p->acs == 1 && p->brs == 1 && p->K >= MAX(4, p->M) * VL;
+}
+static int is_sums(const struct product *p) {
+    return (p->M <= FEW || p->K <= FEW) && p->bcs == 1 && p->ccs == 1 && p->N >= NR;
+}
+static int needs_no_packing(const struct product *p) { return is_dots(p) || is_sums(p); }
+
+static void multiply_unpacked(const struct product *p, idx begin, idx end) {
+    if (is_dots(p)) {
+        idx j = begin;
+        for (; j + FEW <= end; j += FEW) dots_of_rows(FEW, p, j);
+        for (; j < end; j++) dots_of_rows(1, p, j);
+    } else {
+        for (idx j = begin; j < end; j += ROW_CHUNK) sums_without_packing(p, j, MIN(end, j + ROW_CHUNK));
     }
 }
 
@@ -276,8 +334,8 @@ static int splits_rows(const struct product *p) { return p->M > p->N; }   /* the
 
 static void multiply_part(void *arg, idx begin, idx end, int worker) {
     const struct product *p = arg;
-    if (is_dots(p)) {
-        dots_range(p, begin * NR, MIN(p->N, end * NR));
+    if (needs_no_packing(p)) {
+        multiply_unpacked(p, begin * NR, MIN(p->N, end * NR));
         return;
     }
     REAL *scratch = p->scratch + worker * product_reals(p);
@@ -296,7 +354,7 @@ static int multiply(struct product given) {
     if (!p.M || !p.N) return CNN_OK;
     idx unit = splits_rows(&p) ? panel_height(p.M) : NR, items = ((splits_rows(&p) ? p.M : p.N) + unit - 1) / unit;
     idx grain = grain_of(0.1 * (double)p.M * (double)p.N * (double)p.K / (double)items);
-    if (!is_dots(&p)) {
+    if (!needs_no_packing(&p)) {
         p.scratch = scratch_take(sizeof(REAL) * (size_t)product_reals(&p) * (size_t)parallel_workers(items, grain));
         if (!p.scratch) return CNN_NO_MEMORY;
     }
@@ -314,7 +372,7 @@ static void multiply_some(void *arg, idx begin, idx end, int worker) {
     for (idx n = begin; n < end; n++) {
         struct product p = batch->first;
         p.a += n * batch->stride_a, p.b += n * batch->stride_b, p.c += n * batch->stride_c;
-        if (is_dots(&p)) dots_range(&p, 0, p.N);
+        if (needs_no_packing(&p)) multiply_unpacked(&p, 0, p.N);
         else multiply_range(&p, 0, p.M, 0, p.N, scratch);
     }
 }
