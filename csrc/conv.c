@@ -2,40 +2,57 @@
    never stored: a block of pixels at a time, the part of the image that it sees is padded into scratch memory, and strips of
    patches are copied from there (or read in place) into the micro-kernel of gemm.c.
 
-   Forward and backward-input are both a `correlation`: they differ in the taps and in the strides of weights and output. */
+   Forward and backward-input are both a `correlation`: they differ in the taps, in the strides of the weights, and in that
+   backward-input with a stride has several phases of output pixels, each with taps of its own. */
 
 /* The output pixel (oh, ow) sees the input pixel (oh * SH + tap.h, ow * SW + tap.w) with weight `index` of its KH x KW. */
 struct tap { idx h, w, index; };
 
+/* Output pixels (oh, ow) of a phase lie at (oh * step_h + h, ow * step_w + w) of the output plane; they see `taps` of the taps. */
+struct phase { idx h, w, first, taps; };
+
 struct correlation {
     idx N, groups, C, H, W;                       /* input: C channels per group */
-    idx M, OH, OW, SH, SW;                        /* output: M channels per group */
+    idx M, OH, OW, SH, SW;                        /* output: M channels per group, OH x OW pixels per phase */
     idx taps; const struct tap *tap;
+    idx phases; const struct phase *phase;        /* none: one phase with all taps */
     const REAL *x;
     const REAL *w; idx w_group, w_out, w_in;      /* weight (g, m, c, tap) */
-    const REAL *bias;                             /* per output channel, or NULL */
-    REAL *y; idx y_plane, y_row, y_column;        /* output pixel (oh, ow) of a plane */
+    const REAL *bias;                             /* per output channel, or NULL; only with one phase */
+    REAL *y; idx y_rows, y_columns, step_h, step_w;
 
     idx images, rows, columns;                    /* a block of output pixels: whole images, whole rows or part of a row */
     idx image_blocks, row_blocks, column_blocks;
     idx top, left, PH, PW;                        /* the padded image of a block starts at the first tap */
-    idx K, kc;
+    idx RS, PS, pitch;                            /* it keeps RS rows per output row, PS phases of columns: pitch reals */
+    idx K, parts, part;                           /* M in parts of `part` rows, for several threads */
     int in_place;
     idx *offset;                                  /* of k inside the padded image */
     REAL *weights, *scratch;
-    idx padded_reals, worker_reals;
+    idx padded_reals, strip_reals, worker_reals;
 };
 
-enum { BLOCK_PIXELS = 512 };
+enum { BLOCK_PIXELS = 1024 };
+#define PATCH_KC (KC * 3 / 2)   /* longer than in gemm.c: sums that leave the registers may go to scattered places */
 
 static idx ceil_div(idx a, idx b) { return (a + b - 1) / b; }
 
 /* ---- blocks ---- */
 
+/* How many units of `unit` pixels, at most `limit`, cut `total` of them into the fewest strips. */
+static idx least_waste(idx total, idx unit, idx limit) {
+    idx best = 1, fewest = PTRDIFF_MAX, most = MAX(1, MIN(total, limit));
+    for (idx n = most; n > most / 2 && fewest > ceil_div(total * unit, NR); n--) {
+        idx strips = total / n * ceil_div(n * unit, NR) + ceil_div(total % n * unit, NR);
+        if (strips < fewest) fewest = strips, best = n;
+    }
+    return best;
+}
+
 static void choose_blocks(struct correlation *p, idx pixels) {
     p->columns = block_of(p->OW, pixels);
-    p->rows = p->columns < p->OW ? 1 : block_of(p->OH, MAX(1, pixels / p->OW));
-    p->images = p->rows < p->OH || p->columns < p->OW ? 1 : block_of(p->N, MAX(1, pixels / (p->OH * p->OW)));
+    p->rows = p->columns < p->OW ? 1 : least_waste(p->OH, p->OW, pixels / p->OW);
+    p->images = p->rows < p->OH || p->columns < p->OW ? 1 : least_waste(p->N, p->OH * p->OW, pixels / (p->OH * p->OW));
     p->image_blocks = ceil_div(p->N, p->images);
     p->row_blocks = ceil_div(p->OH, p->rows);
     p->column_blocks = ceil_div(p->OW, p->columns);
@@ -43,7 +60,12 @@ static void choose_blocks(struct correlation *p, idx pixels) {
 
 static idx blocks(const struct correlation *p) { return p->image_blocks * p->row_blocks * p->column_blocks; }
 
-/* The columns of the padded image are sorted by their phase modulo SW: then patches are contiguous for every stride. */
+static struct phase phase_of(const struct correlation *p, idx i) {
+    return p->phase ? p->phase[i] : (struct phase){0, 0, 0, p->taps};
+}
+
+/* The columns of the padded image are sorted by their phase modulo SW: then patches are contiguous for every stride. When all
+   taps lie in one row (column), only the rows (columns) that they meet are kept. */
 static void choose_padding(struct correlation *p) {
     idx bottom = 0, right = 0;
     p->top = p->left = 0;
@@ -51,13 +73,19 @@ static void choose_padding(struct correlation *p) {
         p->top = t ? MIN(p->top, p->tap[t].h) : p->tap[t].h, bottom = t ? MAX(bottom, p->tap[t].h) : p->tap[t].h;
         p->left = t ? MIN(p->left, p->tap[t].w) : p->tap[t].w, right = t ? MAX(right, p->tap[t].w) : p->tap[t].w;
     }
-    p->PH = (p->rows - 1) * p->SH + bottom - p->top + 1;
+    p->RS = bottom > p->top ? p->SH : 1, p->PS = right > p->left ? p->SW : 1;
+    p->PH = (p->rows - 1) * p->RS + bottom - p->top + 1;
     p->PW = p->columns - 1 + (right - p->left) / p->SW + 1;
-    p->padded_reals = round_up(p->images * p->C * p->PH * p->SW * p->PW, 16) + 2 * NR;
-    for (idx k = 0; k < p->K; k++) {
-        const struct tap *t = &p->tap[k % p->taps];
-        idx h = t->h - p->top, w = t->w - p->left;
-        p->offset[k] = ((k / p->taps * p->PH + h) * p->SW + w % p->SW) * p->PW + w / p->SW;
+    p->pitch = p->RS * p->PS * p->PW;
+    p->padded_reals = round_up(p->images * p->C * p->PH * p->PS * p->PW, 16) + 2 * NR;
+    for (idx i = 0; i < MAX(1, p->phases); i++) {
+        struct phase phase = phase_of(p, i);
+        idx *offset = p->offset + p->C * phase.first;
+        for (idx k = 0; k < p->C * phase.taps; k++) {
+            const struct tap *t = &p->tap[phase.first + k % phase.taps];
+            idx h = t->h - p->top, w = t->w - p->left;
+            offset[k] = ((k / phase.taps * p->PH + h) * p->PS + w % p->PS) * p->PW + w / p->PS;
+        }
     }
 }
 
@@ -73,119 +101,220 @@ static struct block block_at(const struct correlation *p, idx i) {
                           column, MIN(p->columns, p->OW - column)};
 }
 
-/* The padded image of channels [c0, c1). */
-static void pad_block(const struct correlation *p, const struct block *b, idx c0, idx c1, REAL *padded) {
-    idx height = p->PH - (p->rows - b->rows) * p->SH;
-    for (idx i = 0; i < b->images * (c1 - c0); i++) {
-        idx n = i / (c1 - c0), c = c0 + i % (c1 - c0);
-        const REAL *plane = p->x + (((b->image + n) * p->groups + b->group) * p->C + c) * p->H * p->W;
-        REAL *d = padded + (n * p->C + c) * p->PH * p->SW * p->PW;
-        for (idx r = 0; r < height; r++) {
-            idx ih = b->row * p->SH + p->top + r;
-            for (idx phase = 0; phase < p->SW; phase++, d += p->PW) {
-                idx first = b->column * p->SW + p->left + phase, W = ih >= 0 && ih < p->H ? p->W : 0;
-                idx end = MIN(p->PW, first < W ? (W - 1 - first) / p->SW + 1 : 0);
-                idx begin = MIN(MAX(end, 0), first < 0 ? ceil_div(-first, p->SW) : 0);
-                const REAL *s = plane + ih * p->W + first;
-                for (idx j = 0; j < begin; j++) d[j] = 0;
-                if (p->SW == 1 && begin < end) copy_reals(d + begin, s + begin, end - begin);
-                else for (idx j = begin; j < end; j++) d[j] = s[j * p->SW];
-                for (idx j = MAX(begin, end); j < p->PW; j++) d[j] = 0;
-            }
-        }
+/* ---- padding ---- */
+
+/* Writes up to VL - 1 zeros more: the next row overwrites them. */
+INLINE void zero_and_beyond(REAL *d, idx n) {
+    for (idx j = 0; j < n; j += VL) store(d + j, (vr){0});
+}
+INLINE void copy_and_zero_beyond(REAL *d, const REAL *s, idx n) {
+    idx j = 0;
+    for (; j + VL <= n; j += VL) store(d + j, load(s + j));
+    if (j < n) store(d + j, load_n(s + j, n - j));
+}
+INLINE void copy_every(const idx step, REAL *d, const REAL *s, idx n) {
+    for (idx j = 0; j < n; j++) d[j] = s[j * step];
+}
+
+static void pad_row(REAL *d, const REAL *s, idx begin, idx end, idx width, idx step) {
+    if (step == 1) {
+        zero_and_beyond(d, begin);
+        copy_and_zero_beyond(d + begin, s + begin, end - begin);
+        zero_and_beyond(d + end, width - end);
+        return;
+    }
+    for (idx j = 0; j < begin; j++) d[j] = 0;
+    if (step == 2) copy_every(2, d + begin, s + 2 * begin, end - begin);
+    else if (step == 4) copy_every(4, d + begin, s + 4 * begin, end - begin);
+    else copy_every(step, d + begin, s + step * begin, end - begin);
+    for (idx j = end; j < width; j++) d[j] = 0;
+}
+
+/* One plane of the input, the columns of one phase. */
+static void pad_plane(const struct correlation *p, const struct block *b, const REAL *plane, idx phase, REAL *d) {
+    idx height = p->PH - (p->rows - b->rows) * p->RS, step = p->RS == p->SH ? 1 : p->SH, ih = b->row * p->SH + p->top;
+    idx first = b->column * p->SW + p->left + phase;
+    idx end = first < p->W ? MAX(0, MIN(p->PW, (p->W - 1 - first) / p->SW + 1)) : 0;
+    idx begin = MIN(end, first < 0 ? ceil_div(-first, p->SW) : 0);
+    if (p->PW == p->W && first == 0 && p->SW == 1 && step == 1) {   /* no columns to add: all rows at once */
+        idx above = MIN(height, MAX(0, -ih)), inside = MAX(0, MIN(height, p->H - ih) - above);
+        zero_and_beyond(d, above * p->PW);
+        copy_and_zero_beyond(d + above * p->PW, plane + (ih + above) * p->W, inside * p->PW);
+        zero_and_beyond(d + (above + inside) * p->PW, (height - above - inside) * p->PW);
+        return;
+    }
+    for (idx r = 0; r < height; r++, ih += step, d += p->PS * p->PW) {
+        int inside = ih >= 0 && ih < p->H;
+        pad_row(d, inside ? plane + ih * p->W + first : NULL, inside ? begin : 0, inside ? end : 0, p->PW, p->SW);
     }
 }
 
-/* ---- strips ---- */
+/* The padded image of channels [c0, c1). */
+static void pad_block(const struct correlation *p, const struct block *b, idx c0, idx c1, REAL *padded) {
+    for (idx n = 0; n < b->images; n++)
+        for (idx c = c0; c < c1; c++) {
+            const REAL *plane = p->x + (((b->image + n) * p->groups + b->group) * p->C + c) * p->H * p->W;
+            REAL *d = padded + (n * p->C + c) * p->PH * p->PS * p->PW;
+            for (idx phase = 0; phase < p->PS; phase++) pad_plane(p, b, plane, phase, d + phase * p->PW);
+        }
+}
 
-/* A run of pixels of one output row: where it starts in the padded image, in y and in the tile. */
-struct segment { idx from, to, at, length; };
+/* ---- packed strips ---- */
 
-static int segments_of(const struct correlation *p, const struct block *b, idx pixel, idx n, struct segment *s) {
+/* A vector of pixels of one output row: where it starts in the padded image and in the strip. */
+struct piece { idx from, at; };
+
+static int pieces_of(const struct correlation *p, const struct block *b, idx pixel, idx n, struct piece *piece) {
     int count = 0;
-    for (idx at = 0; n > 0; count++) {
-        idx column = pixel % b->columns, row = pixel / b->columns % b->rows, image = pixel / (b->columns * b->rows);
-        idx length = MIN(n, b->columns - column);
-        s[count].from = (image * p->C * p->PH + row * p->SH) * p->SW * p->PW + column;
-        s[count].to = (b->image + image) * p->groups * p->M * p->y_plane + (b->row + row) * p->y_row
-                    + (b->column + column) * p->y_column;
-        s[count].at = at, s[count].length = length;
-        pixel += length, at += length, n -= length;
+    for (idx at = 0; at < n;) {
+        idx column = (pixel + at) % b->columns, row = (pixel + at) / b->columns % b->rows;
+        idx image = (pixel + at) / (b->columns * b->rows), length = MIN(n - at, b->columns - column);
+        idx from = image * p->C * p->PH * p->PS * p->PW + row * p->pitch + column;
+        for (idx j = 0; j < length; j += VL) piece[count++] = (struct piece){from + j, at + j};
+        at += length;
     }
     return count;
 }
 
-static int is_contiguous(const struct correlation *p, const struct segment *s, int count) {
-    for (int i = 1; i < count; i++)
-        if (s[i].to - s[i - 1].to != s[i - 1].length || s[i].at - s[i - 1].at != s[i - 1].length) return 0;
-    return p->y_column == 1;
-}
-
-/* Whole vectors: what a segment writes too much, the next one or the next k overwrites, or the tile ignores. */
-static void pack_patches(const struct segment *s, int count, const idx *offset, idx kc, const REAL *padded, REAL *d) {
+/* Whole vectors: what a piece writes too much, the next one or the next k overwrites, or nobody reads. */
+INLINE void pack_pieces(const int count, const struct piece *piece, const idx *offset, idx kc, const REAL *padded, REAL *d) {
     for (idx k = 0; k < kc; k++, d += NR) {
         const REAL *source = padded + offset[k];
-        for (int i = 0; i < count; i++)
-            for (idx j = 0; j < s[i].length; j += VL) store(d + s[i].at + j, load(source + s[i].from + j));
+#pragma GCC unroll 6
+        for (int i = 0; i < count; i++) store(d + piece[i].at, load(source + piece[i].from));
     }
 }
 
-static void scatter_tile(const struct correlation *p, const struct segment *s, int count, idx m, const REAL *t, REAL *y,
-                         int accumulate) {
-    for (idx i = 0; i < m; i++)
-        for (int l = 0; l < count; l++) {
-            const REAL *from = t + i * NR + s[l].at;
-            REAL *to = y + i * p->y_plane + s[l].to;
-            for (idx j = 0; j < s[l].length; j++) {
-                REAL *d = to + j * p->y_column;
-                *d = accumulate ? *d + from[j] : from[j];
-            }
-        }
+static void pack_patches(const struct correlation *p, const struct block *b, idx pixel, idx n, const idx *offset, idx kc,
+                         const REAL *padded, REAL *d) {
+    struct piece piece[MAX(NR, 6)];
+    int count = pieces_of(p, b, pixel, n, piece);
+    switch (count) {
+        case 1: pack_pieces(1, piece, offset, kc, padded, d); break;
+        case 2: pack_pieces(2, piece, offset, kc, padded, d); break;
+        case 3: pack_pieces(3, piece, offset, kc, padded, d); break;
+        case 4: pack_pieces(4, piece, offset, kc, padded, d); break;
+        case 5: pack_pieces(5, piece, offset, kc, padded, d); break;
+        case 6: pack_pieces(6, piece, offset, kc, padded, d); break;
+        default: pack_pieces(count, piece, offset, kc, padded, d);
+    }
 }
 
-/* All output channels of one strip: from a packed strip, or at p->offset in the padded image with its two vectors gap apart. */
-static void multiply_strip(const struct correlation *p, idx kc, const REAL *weights, const REAL *strip, const idx *offset,
-                           idx gap, const struct segment *s, int count, idx n, REAL *y, int accumulate) {
+static idx block_of_k(const struct correlation *p, idx taps) {   /* whole channels */
+    return p->in_place ? MAX(1, p->K) : taps * block_of(p->C, MAX(1, PATCH_KC / MAX(1, taps)));
+}
+
+/* Output channels [m0, m1) of one strip: packed, or at `offset` in the padded image with its two vectors gap apart. */
+static void multiply_strip(const struct correlation *p, idx m0, idx m1, idx kc, const REAL *weights, const REAL *strip,
+                           const idx *offset, idx gap, idx n, REAL *c, idx ldc, const REAL *bias, int accumulate) {
     idx height = panel_height(p->M);
-    int contiguous = is_contiguous(p, s, count);
-    REAL t[MR * NR] __attribute__((aligned(64)));
-    for (idx i = 0; i < p->M; i += height) {
-        idx m = MIN(height, p->M - i);
-        if (contiguous) {
-            tile(m, n, kc, weights + i * kc, strip, NR, offset, gap, y + i * p->y_plane + s->to, p->y_plane, 1, accumulate);
-        } else {
-            micro_kernels[m](kc, weights + i * kc, strip, NR, offset, gap, t, NR, 0);
-            scatter_tile(p, s, count, m, t, y + i * p->y_plane, accumulate);
-        }
-    }
+    for (idx i = m0; i < m1; i += height)
+        tile(MIN(height, m1 - i), n, kc, weights + i * kc, strip, NR, offset, gap, c + (i - m0) * ldc, ldc, 1,
+             bias ? bias + i : NULL, accumulate);
 }
 
-static void fill_with_bias(const struct correlation *p, const struct block *b, REAL *y) {
-    for (idx n = 0; n < b->images; n++)
-        for (idx m = 0; m < p->M; m++)
-            for (idx r = 0; r < b->rows; r++) {
-                REAL *d = y + ((b->image + n) * p->groups * p->M + m) * p->y_plane + (b->row + r) * p->y_row
-                        + b->column * p->y_column;
-                REAL bias = p->bias ? p->bias[b->group * p->M + m] : 0;
-                for (idx c = 0; c < b->columns; c++) d[c * p->y_column] = bias;
+/* C (row stride ldc) for channels [m0, m1) of one phase. If these weights fit into L2, one strip is in use at a time. */
+static void multiply_phase(const struct correlation *p, const struct block *b, struct phase phase, idx m0, idx m1,
+                           const REAL *padded, REAL *strips, REAL *c, idx ldc, int whole_strips, const REAL *bias) {
+    idx height = panel_height(p->M), mc = MAX(1, MC / height) * height, pixels = b->images * b->rows * b->columns;
+    idx K = p->C * phase.taps, kc0 = block_of_k(p, phase.taps), next = m1 - m0 > mc ? 1 : 0;
+    const REAL *weights = p->weights + (b->group * p->K + p->C * phase.first) * p->M;
+    for (idx pc = 0; pc < K; pc += kc0)
+        for (idx ic = m0; ic < m1; ic += mc)
+            for (idx j = 0; j < pixels; j += NR) {
+                idx kc = MIN(kc0, K - pc), n = MIN(NR, pixels - j);
+                REAL *strip = strips + next * j * kc;
+                if (ic == m0) pack_patches(p, b, j, n, p->offset + p->C * phase.first + pc, kc, padded, strip);
+                multiply_strip(p, ic, MIN(m1, ic + mc), kc, weights + pc * p->M, strip, NULL, VL, whole_strips ? NR : n,
+                               c + (ic - m0) * ldc + j, ldc, pc ? NULL : bias, pc > 0);
             }
 }
+
+/* ---- from the sums of a block to y ---- */
+
+INLINE void copy_plus(REAL *d, const REAL *s, idx n, REAL bias) {
+    for (idx j = 0; j < n; j++) d[j] = s[j] + bias;
+}
+
+/* A row of the output from the rows of its phases, `distance` apart. */
+static void interleave(REAL *d, idx n, const REAL *s, idx distance, idx phases, idx step) {
+    if (step == 2 && phases == 2) {
+        const REAL *odd = s + distance;
+        for (idx j = 0; j < n / 2; j++) d[2 * j] = s[j], d[2 * j + 1] = odd[j];
+        if (n % 2) d[n - 1] = s[n / 2];
+        return;
+    }
+    for (idx w = 0; w < phases; w++)
+        for (idx j = 0; j * step + w < n; j++) d[j * step + w] = s[w * distance + j];
+}
+
+static REAL *output_at(const struct correlation *p, const struct block *b, idx image, idx m, idx row) {
+    return p->y + (((b->image + image) * p->groups + b->group) * p->M + m) * p->y_rows * p->y_columns
+         + row * p->y_columns + b->column * p->step_w;
+}
+
+static void write_sums(const struct correlation *p, const struct block *b, idx m0, idx m1, const REAL *sums, idx ld) {
+    idx across = MIN(p->step_w, p->y_columns), distance = (m1 - m0) * ld, run = b->rows * b->columns;
+    for (idx m = m0; m < m1; m++)
+        for (idx image = 0; image < b->images; image++) {
+            const REAL *s = sums + (m - m0) * ld + image * run;
+            if (p->phases == 1) {
+                copy_plus(output_at(p, b, image, m, b->row), s, run, p->bias ? p->bias[b->group * p->M + m] : 0);
+                continue;
+            }
+            for (idx r = 0; r < b->rows; r++)
+                for (idx h = 0, row = (b->row + r) * p->step_h; h < MIN(p->step_h, p->y_rows - row); h++)
+                    interleave(output_at(p, b, image, m, row + h),
+                               MIN(b->columns * p->step_w, p->y_columns - b->column * p->step_w),
+                               s + h * across * distance + r * b->columns, distance, across, p->step_w);
+        }
+}
+
+/* A block inside one image goes to y directly: there its pixels are as contiguous as in a strip. */
+static int is_direct(const struct correlation *p) { return p->phases == 1 && p->images == 1 && p->K; }
+
+static void correlate_packed(const struct correlation *p, const struct block *b, idx m0, idx m1, REAL *padded) {
+    REAL *strips = padded + p->padded_reals, *sums = strips + p->strip_reals;
+    if (is_direct(p)) {
+        multiply_phase(p, b, p->phase[0], m0, m1, padded, strips, output_at(p, b, 0, m0, b->row), p->y_rows * p->y_columns, 0,
+                       p->bias ? p->bias + b->group * p->M : NULL);
+        return;
+    }
+    idx ld = round_up(b->images * b->rows * b->columns, NR);
+    for (idx i = 0; i < p->phases; i++) {
+        REAL *c = sums + i * (m1 - m0) * ld;
+        if (!p->C || !p->phase[i].taps) memset(c, 0, sizeof(REAL) * (size_t)((m1 - m0) * ld));
+        else multiply_phase(p, b, p->phase[i], m0, m1, padded, strips, c, ld, 1, NULL);
+    }
+    write_sums(p, b, m0, m1, sums, ld);
+}
+
+/* ---- few output channels: the padded image is read in place ---- */
 
 /* Rows that fill only one vector go two by two. */
-static void correlate_in_place(const struct correlation *p, const struct block *b, const REAL *weights, const REAL *padded,
-                               REAL *y) {
-    struct segment s[2];
-    idx pixels = b->images * b->rows * b->columns, narrow = b->columns <= VL ? b->columns : 0;
-    for (idx row = 0; row < pixels; row += MAX(b->columns, 2 * narrow))
-        for (idx j = 0; j < b->columns; j += NR) {
-            idx n = MIN(NR, b->columns - j), gap = VL;
-            int count = segments_of(p, b, row + j, n, s);
-            if (narrow && row + narrow < pixels) {
-                count += segments_of(p, b, row + narrow, n, s + 1);
-                s[1].at = VL, gap = s[1].from - s[0].from, n *= 2;
+static void correlate_in_place(const struct correlation *p, const struct block *b, const REAL *padded) {
+    const REAL *weights = p->weights + b->group * p->M * p->K, *bias = p->bias ? p->bias + b->group * p->M : NULL;
+    idx ldc = p->y_rows * p->y_columns, height = panel_height(p->M), n = b->columns;
+    REAL t[MR * NR] __attribute__((aligned(64)));
+    for (idx image = 0; image < b->images; image++)
+        for (idx r = 0; r < b->rows; r += n <= VL ? 2 : 1) {
+            const REAL *from = padded + image * p->C * p->PH * p->PS * p->PW + r * p->pitch;
+            REAL *c = output_at(p, b, image, 0, b->row + r);
+            if (n > VL || r + 1 == b->rows) {
+                for (idx j = 0; j < n; j += NR)
+                    multiply_strip(p, 0, p->M, p->K, weights, from + j, p->offset, VL, MIN(NR, n - j), c + j, ldc, bias, 0);
+            } else if (n == VL) {
+                multiply_strip(p, 0, p->M, p->K, weights, from, p->offset, p->pitch, NR, c, ldc, bias, 0);
+            } else {
+                for (idx i = 0; i < p->M; i += height) {
+                    idx m = MIN(height, p->M - i);
+                    micro_kernels[m](p->K, weights + i * p->K, from, 0, p->offset, p->pitch, t, NR, bias ? bias + i : NULL, 0);
+                    for (idx u = 0; u < m; u++) {
+                        store_n(c + (i + u) * ldc, load(t + u * NR), n);
+                        store_n(c + (i + u) * ldc + n, load(t + u * NR + VL), n);
+                    }
+                }
             }
-            multiply_strip(p, p->K, weights, padded + s->from, p->offset, gap, s, count, n, y,
-                           p->bias != NULL);
         }
 }
 
@@ -197,59 +326,62 @@ INLINE void sum_rows(const int rows, const struct correlation *p, const REAL *we
     for (int r = 0; r < rows; r++) sum[r] = broadcast(bias);
     for (idx k = 0; k < p->K; k++)
 #pragma GCC unroll 8
-        for (int r = 0; r < rows; r++) sum[r] += weights[k] * load(from + p->offset[k] + r * p->SH * p->SW * p->PW);
-    for (int r = 0; r < rows; r++) store_n(to + r * p->y_row, sum[r], n);
+        for (int r = 0; r < rows; r++) sum[r] += weights[k] * load(from + p->offset[k] + r * p->pitch);
+    for (int r = 0; r < rows; r++) store_n(to + r * p->y_columns, sum[r], n);
 }
 
-static void correlate_one_channel(const struct correlation *p, const struct block *b, const REAL *weights, const REAL *padded,
-                                  REAL *y) {
+static void correlate_one_channel(const struct correlation *p, const struct block *b, const REAL *padded) {
+    const REAL *weights = p->weights + b->group * p->K;
     idx step = b->rows >= 8 ? 8 : b->rows >= 4 ? 4 : 1;
     REAL bias = p->bias ? p->bias[b->group] : 0;
-    struct segment s;
     for (idx image = 0; image < b->images; image++)
         for (idx r = 0; r < b->rows; r += step)
             for (idx j = 0; j < b->columns; j += VL) {
                 idx row = MIN(r, b->rows - step), n = MIN(VL, b->columns - j);   /* the last rows once more rather than fewer */
-                segments_of(p, b, (image * b->rows + row) * b->columns + j, n, &s);
-                if (step == 8) sum_rows(8, p, weights, padded + s.from, bias, y + s.to, n);
-                else if (step == 4) sum_rows(4, p, weights, padded + s.from, bias, y + s.to, n);
-                else sum_rows(1, p, weights, padded + s.from, bias, y + s.to, n);
+                const REAL *from = padded + image * p->C * p->PH * p->PS * p->PW + row * p->pitch + j;
+                REAL *to = output_at(p, b, image, 0, b->row + row) + j;
+                if (step == 8) sum_rows(8, p, weights, from, bias, to, n);
+                else if (step == 4) sum_rows(4, p, weights, from, bias, to, n);
+                else sum_rows(1, p, weights, from, bias, to, n);
             }
 }
 
-static void correlate_block(const struct correlation *p, const struct block *b, REAL *scratch) {
-    struct segment s[NR];
-    REAL *padded = scratch, *strips = scratch + p->padded_reals;
-    REAL *y = p->y + b->group * p->M * p->y_plane;
-    const REAL *weights = p->weights + b->group * p->M * p->K;
-    idx pixels = b->images * b->rows * b->columns;
-    pad_block(p, b, 0, p->C, padded);
-    if (p->M == 1 && p->y_column == 1) {
-        correlate_one_channel(p, b, weights, padded, y);
-        return;
-    }
-    if (p->bias || !p->K) fill_with_bias(p, b, y);
-    if (p->in_place) {
-        correlate_in_place(p, b, weights, padded, y);
-        return;
-    }
-    for (idx pc = 0; pc < p->K; pc += p->kc) {
-        idx kc = MIN(p->kc, p->K - pc);
-        for (idx j = 0; j < pixels; j += NR)
-            pack_patches(s, segments_of(p, b, j, MIN(NR, pixels - j), s), p->offset + pc, kc, padded, strips + j * kc);
-        for (idx j = 0; j < pixels; j += NR) {
-            idx n = MIN(NR, pixels - j);
-            int count = segments_of(p, b, j, n, s);
-            multiply_strip(p, kc, weights + pc * p->M, strips + j * kc, NULL, VL, s, count, n, y, p->bias || pc > 0);
-        }
+/* Few output channels read a packed strip only a few times: packing (about as much work as 7 channels) costs more than the
+   lanes that stay empty at the end of each row. */
+static int prefers_in_place(const struct correlation *p) {
+    idx lanes = p->OW <= VL ? VL : round_up(p->OW, NR);
+    return p->phases == 1 && p->K
+        && (p->M == 1 || (p->M * p->K <= 32 * KC * MR && p->M * lanes < (p->M + 7) * p->OW));
+}
+
+/* ---- the whole correlation ---- */
+
+static void correlate_items(void *arg, idx begin, idx end, int worker) {
+    const struct correlation *p = arg;
+    REAL *padded = p->scratch + worker * p->worker_reals;
+    for (idx i = begin; i < end; i++) {
+        struct block b = block_at(p, i / p->parts);
+        idx m0 = i % p->parts * p->part;
+        if (i == begin || i % p->parts == 0) pad_block(p, &b, 0, p->C, padded);
+        if (!p->in_place) correlate_packed(p, &b, m0, MIN(p->M, m0 + p->part), padded);
+        else if (p->M == 1) correlate_one_channel(p, &b, padded);
+        else correlate_in_place(p, &b, padded);
     }
 }
 
-static void correlate_blocks(void *arg, idx begin, idx end, int worker) {
-    const struct correlation *p = arg;
-    for (idx i = begin; i < end; i++) {
-        struct block b = block_at(p, i);
-        correlate_block(p, &b, p->scratch + worker * p->worker_reals);
+/* Rows k of a panel, for m output channels: the taps of channels [c0, c1). */
+static void pack_weights_of(const struct correlation *p, const struct tap *tap, idx taps, const REAL *w, idx m, idx c0, idx c1,
+                            REAL *d) {
+    int in_order = 1;
+    for (idx t = 1; t < taps; t++) in_order &= tap[t].index == tap[t - 1].index + 1;
+    if (in_order && taps == p->w_in) {
+        pack(m, (c1 - c0) * taps, w + c0 * taps, p->w_out, 1, d, m);
+        return;
+    }
+    for (idx c = c0; c < c1; c++, d += taps * m) {
+        const REAL *s = w + c * p->w_in;
+        if (in_order) pack(m, taps, s + tap->index, p->w_out, 1, d, m);
+        else for (idx t = 0; t < taps; t++) pack(m, 1, s + tap[t].index, p->w_out, 0, d + t * m, m);
     }
 }
 
@@ -260,45 +392,55 @@ static void pack_weights(void *arg, idx begin, idx end, int worker) {
     idx height = panel_height(p->M), panels = ceil_div(p->M, height);
     for (idx item = begin; item < end; item++) {
         idx g = item / panels, i = item % panels * height, m = MIN(height, p->M - i);
-        for (idx pc = 0; pc < p->K; pc += p->kc) {
-            idx kc = MIN(p->kc, p->K - pc);
-            REAL *d = p->weights + (g * p->K + pc) * p->M + i * kc;
-            for (idx k = pc; k < pc + kc; k++, d += m) {
-                const REAL *s = p->w + g * p->w_group + i * p->w_out + k / p->taps * p->w_in + p->tap[k % p->taps].index;
-                for (idx u = 0; u < m; u++) d[u] = s[u * p->w_out];
+        for (idx n = 0; n < p->phases; n++) {
+            struct phase phase = p->phase[n];
+            idx K = p->C * phase.taps, kc0 = block_of_k(p, phase.taps);
+            for (idx pc = 0; pc < K; pc += kc0) {
+                idx kc = MIN(kc0, K - pc);
+                pack_weights_of(p, p->tap + phase.first, phase.taps, p->w + g * p->w_group + i * p->w_out, m, pc / phase.taps,
+                                (pc + kc) / phase.taps, p->weights + (g * p->K + p->C * phase.first + pc) * p->M + i * kc);
             }
         }
     }
 }
 
-/* Few output channels read a packed strip only a few times: packing (about as much work as 7 channels) costs more than the lanes
-   that stay empty at the end of each row. */
-static int prefers_in_place(const struct correlation *p) {
-    idx lanes = p->OW <= VL ? VL : round_up(p->OW, NR);
-    return p->M == 1 || (p->M * p->K <= 8 * KC * MR && p->M * lanes < (p->M + 7) * p->OW);
+/* Blocks of pixels small enough for every thread to have some; where there are few pixels, the channels are split too. */
+static void choose_items(struct correlation *p) {
+    idx threads = cnn_get_num_threads(), wanted = threads > 1 ? 4 * threads : 1, height = panel_height(p->M);
+    idx panels = ceil_div(p->M, height), most_parts = p->in_place ? 1 : MAX(1, panels / 6);
+    idx pixels = p->in_place ? MAX(BLOCK_PIXELS / 2, 8192 / MAX(1, p->C)) : BLOCK_PIXELS;
+    do choose_blocks(p, pixels);
+    while (blocks(p) * p->groups * most_parts < wanted && (pixels /= 2) >= 2 * NR);
+    p->parts = MIN(most_parts, ceil_div(wanted, blocks(p) * p->groups));
+    p->part = ceil_div(panels, p->parts) * height;
+    p->parts = ceil_div(p->M, p->part);
+}
+
+static void choose_scratch(struct correlation *p) {
+    idx longest = 1, pixels = round_up(p->images * p->rows * p->columns, NR), mc = MAX(1, MC / panel_height(p->M));
+    for (idx i = 0; i < p->phases; i++) longest = MAX(longest, block_of_k(p, p->phase[i].taps));
+    p->strip_reals = round_up((p->part <= mc * panel_height(p->M) ? NR : pixels) * longest + NR, 16);
+    p->worker_reals = p->padded_reals;
+    if (!p->in_place) p->worker_reals += p->strip_reals + (is_direct(p) ? 0 : p->phases * p->part * pixels);
 }
 
 static int correlate(struct correlation p) {
     if (!p.N || !p.groups || !p.M || !p.OH || !p.OW) return CNN_OK;
     p.K = p.C * p.taps;
     p.in_place = prefers_in_place(&p);
-    p.kc = p.in_place ? MAX(1, p.K) : block_of(p.K, KC);
-    idx pixels = p.in_place ? MAX(BLOCK_PIXELS, 8192 / MAX(1, p.C)) : BLOCK_PIXELS;
-    do choose_blocks(&p, pixels);   /* small enough for every thread to have some */
-    while (blocks(&p) * p.groups < 4 * cnn_get_num_threads() && (pixels /= 2) >= 2 * NR);
-
+    choose_items(&p);
     size_t offsets = (size_t)round_up(p.K * (idx)sizeof(idx), 64);
     char *shared = scratch_take(offsets + sizeof(REAL) * (size_t)(p.groups * p.M * p.K));
     if (!shared) return CNN_NO_MEMORY;
     p.offset = (idx *)shared, p.weights = (REAL *)(shared + offsets);
     choose_padding(&p);
-    p.worker_reals = p.padded_reals + (p.in_place ? 0 : round_up(p.images * p.rows * p.columns, NR) * p.kc + NR);
-    idx items = blocks(&p) * p.groups, height = panel_height(p.M);
-    idx grain = grain_of(0.1 * (double)p.M * (double)(p.K + 8) * (double)(p.images * p.rows * p.columns));
+    choose_scratch(&p);
+    idx items = blocks(&p) * p.groups * p.parts, height = panel_height(p.M);
+    idx grain = grain_of(0.1 * (double)p.part * (double)(p.K + 8) * (double)(p.images * p.rows * p.columns));
     p.scratch = scratch_take(sizeof(REAL) * (size_t)p.worker_reals * (size_t)parallel_workers(items, grain));
     if (p.scratch) {
         parallel_for(p.groups * ceil_div(p.M, height), grain_of((double)(height * p.K)), pack_weights, &p);
-        parallel_for(items, grain, correlate_blocks, &p);
+        parallel_for(items, grain, correlate_items, &p);
     }
     int status = p.scratch ? CNN_OK : CNN_NO_MEMORY;
     scratch_give(p.scratch);
@@ -327,6 +469,12 @@ static int pointwise(idx N, idx M, idx K, idx S, const REAL *w, idx wrs, idx wcs
     return status;
 }
 
+/* One output pixel that sees the whole image: a product of matrices (N x K) and (F x K). */
+static int is_whole_image(const struct conv_shape *s) {
+    return s->OH * s->OW == 1 && s->top == 0 && s->left == 0 && s->KH == s->H && s->KW == s->W && s->DH * s->DW == 1
+        && s->groups == 1;
+}
+
 #include "conv_depthwise.c"
 #include "winograd.c"
 
@@ -334,46 +482,54 @@ static int pointwise(idx N, idx M, idx K, idx S, const REAL *w, idx wrs, idx wcs
 
 static int conv2d_forward(const struct conv_shape *s, const void *x, const void *w, const void *b, void *y) {
     idx C = s->C / s->groups, F = s->F / s->groups, taps = s->KH * s->KW;
+    if (is_whole_image(s)) return linear_forward(s->N, C * taps, F, x, w, b, y);
     if (is_pointwise(s)) return pointwise(s->N, F, C, s->H * s->W, w, C, 1, x, b, y);
     if (is_depthwise(s)) return depthwise_forward(s, x, w, b, y);
     if (winograd_pays(s, FORWARD)) return winograd_forward(s, x, w, b, y);
     struct tap *tap = scratch_take(sizeof(struct tap) * (size_t)taps);
     if (!tap) return CNN_NO_MEMORY;
     for (idx t = 0; t < taps; t++) tap[t] = (struct tap){t / s->KW * s->DH - s->top, t % s->KW * s->DW - s->left, t};
+    struct phase all = {0, 0, 0, taps};
     int status = correlate((struct correlation){
-        .N = s->N, .groups = s->groups, .C = C, .H = s->H, .W = s->W, .M = F, .OH = s->OH, .OW = s->OW, .SH = s->SH, .SW = s->SW,
-        .taps = taps, .tap = tap, .x = x, .w = w, .w_group = F * C * taps, .w_out = C * taps, .w_in = taps, .bias = b,
-        .y = y, .y_plane = s->OH * s->OW, .y_row = s->OW, .y_column = 1});
+        .N = s->N, .groups = s->groups, .C = C, .H = s->H, .W = s->W, .M = F, .OH = s->OH, .OW = s->OW,
+        .SH = s->SH, .SW = s->SW, .taps = taps, .tap = tap, .phases = 1, .phase = &all, .x = x, .w = w, .w_group = F * C * taps, .w_out = C * taps,
+        .w_in = taps, .bias = b, .y = y, .y_rows = s->OH, .y_columns = s->OW, .step_h = 1, .step_w = 1});
     scratch_give(tap);
     return status;
 }
 
-/* The pixels (h, w) of dx with the same phase (h mod SH, w mod SW) receive from the same taps, with stride 1 in dy: each phase is
-   a correlation of its own, and no product with an inserted zero is ever formed. */
-static int backward_input_phase(const struct conv_shape *s, idx h, idx w, struct tap *tap, const REAL *dy, const REAL *weight,
-                                REAL *dx) {
-    idx C = s->C / s->groups, F = s->F / s->groups, taps = 0;
+/* The taps that send to the pixels of dx with one phase (h mod SH, w mod SW), with stride 1 in dy: no product with an inserted
+   zero is ever formed. */
+static idx taps_of_phase(const struct conv_shape *s, idx h, idx w, struct tap *tap) {
+    idx taps = 0;
     for (idx kh = 0; kh < s->KH; kh++)
         for (idx kw = 0; kw < s->KW; kw++) {
             idx oh = h + s->top - kh * s->DH, ow = w + s->left - kw * s->DW;
             if (oh % s->SH == 0 && ow % s->SW == 0) tap[taps++] = (struct tap){oh / s->SH, ow / s->SW, kh * s->KW + kw};
         }
-    return correlate((struct correlation){
-        .N = s->N, .groups = s->groups, .C = F, .H = s->OH, .W = s->OW, .M = C, .SH = 1, .SW = 1,
-        .OH = ceil_div(MAX(0, s->H - h), s->SH), .OW = ceil_div(MAX(0, s->W - w), s->SW), .taps = taps, .tap = tap,
-        .x = dy, .w = weight, .w_group = F * C * s->KH * s->KW, .w_out = s->KH * s->KW, .w_in = C * s->KH * s->KW,
-        .y = dx + h * s->W + w, .y_plane = s->H * s->W, .y_row = s->SH * s->W, .y_column = s->SW});
+    return taps;
 }
 
 static int conv2d_backward_input(const struct conv_shape *s, const void *dy, const void *w, void *dx) {
+    idx C = s->C / s->groups, F = s->F / s->groups, all = s->KH * s->KW, across = MIN(s->SW, s->W);
+    idx phases = MIN(s->SH, s->H) * across;
+    if (is_whole_image(s)) return linear_backward_input(s->N, C * all, F, dy, w, dx);
     if (is_pointwise(s)) return pointwise(s->N, s->C, s->F, s->H * s->W, w, 1, s->C, dy, NULL, dx);
     if (is_depthwise(s)) return depthwise_backward_input(s, dy, w, dx);
     if (winograd_pays(s, BACKWARD_INPUT)) return winograd_backward_input(s, dy, w, dx);
-    struct tap *tap = scratch_take(sizeof(struct tap) * (size_t)(s->KH * s->KW));
+    struct tap *tap = scratch_take(sizeof(struct tap) * (size_t)all + sizeof(struct phase) * (size_t)phases);
     if (!tap) return CNN_NO_MEMORY;
-    int status = CNN_OK;
-    for (idx h = 0; h < MIN(s->SH, s->H); h++)
-        for (idx c = 0; c < MIN(s->SW, s->W) && status == CNN_OK; c++) status = backward_input_phase(s, h, c, tap, dy, w, dx);
+    struct phase *phase = (struct phase *)(tap + all);
+    idx taps = 0;
+    for (idx i = 0; i < phases; i++) {
+        phase[i] = (struct phase){i / across, i % across, taps, taps_of_phase(s, i / across, i % across, tap + taps)};
+        taps += phase[i].taps;
+    }
+    int status = correlate((struct correlation){
+        .N = s->N, .groups = s->groups, .C = F, .H = s->OH, .W = s->OW, .M = C, .SH = 1, .SW = 1,
+        .OH = ceil_div(s->H, s->SH), .OW = ceil_div(s->W, s->SW), .taps = taps, .tap = tap, .phases = phases, .phase = phase,
+        .x = dy, .w = w, .w_group = F * C * all, .w_out = all, .w_in = C * all,
+        .y = dx, .y_rows = s->H, .y_columns = s->W, .step_h = s->SH, .step_w = s->SW});
     scratch_give(tap);
     return status;
 }

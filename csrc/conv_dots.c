@@ -57,8 +57,8 @@ static void dots_of_channels(idx m, idx images, idx run, const REAL *dy, idx dy_
 static void gather_patch_row(const struct correlation *p, const struct block *b, idx k, const REAL *padded, idx pitch, REAL *d) {
     idx run = b->rows * b->columns;
     for (idx n = 0; n < b->images; n++, d += pitch) {
-        const REAL *s = padded + n * p->C * p->PH * p->SW * p->PW + p->offset[k];
-        for (idx r = 0; r < b->rows; r++, s += p->SH * p->SW * p->PW)
+        const REAL *s = padded + n * p->C * p->PH * p->PS * p->PW + p->offset[k];
+        for (idx r = 0; r < b->rows; r++, s += p->pitch)
             for (idx j = 0; j < b->columns; j += VL) store(d + r * b->columns + j, load(s + j));
         for (idx j = run; j < pitch; j++) d[j] = 0;
     }

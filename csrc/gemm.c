@@ -19,15 +19,16 @@
 
 /* ---- micro-kernel ---- */
 
-/* C (m x NR, row stride ldc) = or += panel a (m values per k) times strip b: per k two vectors, `gap` apart, ldb after those of
-   the last k or, when there are offsets, at offset[k]. m is a constant where this is inlined, so x lives in registers. */
-INLINE void micro_kernel(const int m, idx K, const REAL *restrict a, const REAL *restrict b, idx ldb, const idx *restrict offset,
-                         idx gap, REAL *restrict c, idx ldc, int accumulate) {
+/* C (m x NR, row stride ldc) = panel a (m values per k) times strip b, plus C itself, a bias per row or nothing.
+   Per k two vectors of b, `gap` apart, lie ldb after those of the last k or, when there are offsets, at offset[k]. m is a
+   constant where this is inlined, so x lives in registers. */
+INLINE void micro_kernel(const int m, idx K, const REAL *restrict a, const REAL *restrict b, idx ldb,
+                         const idx *restrict offset, idx gap, REAL *restrict c, idx ldc, const REAL *bias, int accumulate) {
     vr x[MR][NV];
 #pragma GCC unroll 16
     for (int i = 0; i < m; i++) {
         __builtin_prefetch(c + i * ldc, 1);
-        x[i][0] = x[i][1] = (vr){0};
+        x[i][0] = x[i][1] = bias ? broadcast(bias[i]) : (vr){0};
     }
     for (idx k = 0; k < K; k++, a += m) {
         const REAL *bk = offset ? b + offset[k] : b + k * ldb;
@@ -47,9 +48,9 @@ INLINE void micro_kernel(const int m, idx K, const REAL *restrict a, const REAL 
 
 #define ROWS(m) \
     static void micro_kernel_##m(idx K, const REAL *a, const REAL *b, idx ldb, const idx *offset, idx gap, REAL *c, idx ldc, \
-                                 int accumulate) { \
-        if (offset) micro_kernel(m, K, a, b, 0, offset, gap, c, ldc, accumulate); \
-        else micro_kernel(m, K, a, b, ldb, NULL, VL, c, ldc, accumulate); \
+                                 const REAL *bias, int accumulate) { \
+        if (offset) micro_kernel(m, K, a, b, 0, offset, gap, c, ldc, bias, accumulate); \
+        else micro_kernel(m, K, a, b, ldb, NULL, VL, c, ldc, bias, accumulate); \
     }
 ROWS(1) ROWS(2) ROWS(3) ROWS(4) ROWS(5) ROWS(6)
 #if MR > 6
@@ -59,7 +60,7 @@ ROWS(7) ROWS(8) ROWS(9) ROWS(10) ROWS(11) ROWS(12)
 ROWS(13) ROWS(14)
 #endif
 
-typedef void (*micro_kernel_function)(idx, const REAL *, const REAL *, idx, const idx *, idx, REAL *, idx, int);
+typedef void (*micro_kernel_function)(idx, const REAL *, const REAL *, idx, const idx *, idx, REAL *, idx, const REAL *, int);
 static const micro_kernel_function micro_kernels[] = {
     NULL, micro_kernel_1, micro_kernel_2, micro_kernel_3, micro_kernel_4, micro_kernel_5, micro_kernel_6,
 #if MR > 6
@@ -72,13 +73,13 @@ static const micro_kernel_function micro_kernels[] = {
 
 /* The micro-kernel for any n <= NR and any strides of C: what does not fit takes the way over a small tile. */
 static void tile(idx m, idx n, idx K, const REAL *a, const REAL *b, idx ldb, const idx *offset, idx gap, REAL *c, idx crs,
-                 idx ccs, int accumulate) {
+                 idx ccs, const REAL *bias, int accumulate) {
     if (n == NR && ccs == 1) {
-        micro_kernels[m](K, a, b, ldb, offset, gap, c, crs, accumulate);
+        micro_kernels[m](K, a, b, ldb, offset, gap, c, crs, bias, accumulate);
         return;
     }
     REAL t[MR * NR] __attribute__((aligned(64)));
-    micro_kernels[m](K, a, b, ldb, offset, gap, t, NR, 0);
+    micro_kernels[m](K, a, b, ldb, offset, gap, t, NR, bias, 0);
     for (idx i = 0; i < m; i++)
         if (ccs == 1)
             for (idx j = 0; j < n; j += VL) {
@@ -120,16 +121,17 @@ static void pack(idx w, idx K, const REAL *s, idx is, idx ks, REAL *d, idx ldd) 
         for (idx k = 0; k < K; k++) copy_reals(d + k * ldd, s + k * ks, w);
         return;
     }
-    idx i = 0;
-    if (ks == 1)
-        for (; i + 4 <= w; i += 4) {
-            idx k = 0;
+    if (ks == 1 && w >= 4) {
+        for (idx next = 0; next < w; next += 4) {
+            idx i = MIN(next, w - 4), k = 0;   /* the last four once more rather than fewer */
             for (; k + 4 <= K; k += 4) transpose_4x4(s + i * is + k, is, d + k * ldd + i, ldd);
             for (; k < K; k++)
                 for (idx j = i; j < i + 4; j++) d[k * ldd + j] = s[j * is + k];
         }
-    for (; i < w; i++)
-        for (idx k = 0; k < K; k++) d[k * ldd + i] = s[i * is + k * ks];
+        return;
+    }
+    for (idx k = 0; k < K; k++)
+        for (idx i = 0; i < w; i++) d[k * ldd + i] = s[i * is + k * ks];
 }
 
 /* The last panel must not be a sliver: ceil(M / MR) panels of almost equal height. */
@@ -194,20 +196,21 @@ static void start_from_bias(const struct product *p, idx m0, idx m1, idx n0, idx
 }
 
 static void multiply_blocks(const struct product *p, idx mc, idx nc, idx kc, const REAL *panels, const REAL *strips,
-                            const REAL *b, REAL *c, int accumulate) {
+                            const REAL *b, REAL *c, const REAL *bias, int accumulate) {
     idx height = panel_height(p->M);
     for (idx j = 0; j < nc; j += NR) {
         idx n = MIN(NR, nc - j);
         int in_place = !strips || (reads_b_in_place(p) && n == NR);
         for (idx i = 0; i < mc; i += height)
             tile(MIN(height, mc - i), n, kc, panels + i * kc, in_place ? b + j : strips + j * kc, in_place ? p->brs : NR,
-                 NULL, VL, c + i * p->crs + j * p->ccs, p->crs, p->ccs, accumulate);
+                 NULL, VL, c + i * p->crs + j * p->ccs, p->crs, p->ccs, bias ? bias + i : NULL, accumulate);
     }
 }
 
 /* C[m0:m1, n0:n1] on one thread. */
 static void multiply_range(const struct product *p, idx m0, idx m1, idx n0, idx n1, REAL *scratch) {
-    if (p->bias || !p->K) start_from_bias(p, m0, m1, n0, n1);
+    int per_row = p->bias && p->bias_rs == 1 && p->bias_cs == 0, started = (p->bias && !per_row) || !p->K;
+    if (started) start_from_bias(p, m0, m1, n0, n1);
     idx height = panel_height(p->M), mc0 = MAX(1, MC / height) * height, kc0 = block_of(p->K, KC);
     REAL *panels = scratch, *strips = scratch + panel_reals(p);
     for (idx jc = n0; jc < n1; jc += NC)
@@ -225,7 +228,8 @@ static void multiply_range(const struct product *p, idx m0, idx m1, idx n0, idx 
             for (idx ic = m0; ic < m1; ic += mc0) {
                 idx mc = MIN(mc0, m1 - ic);
                 pack_panels(mc, kc, p->a + ic * p->ars + pc * p->acs, p->ars, p->acs, height, panels);
-                multiply_blocks(p, mc, nc, kc, panels, shifted, b, p->c + ic * p->crs + jc * p->ccs, p->bias || pc > 0);
+                multiply_blocks(p, mc, nc, kc, panels, shifted, b, p->c + ic * p->crs + jc * p->ccs,
+                                per_row && !pc ? p->bias + ic : NULL, started || pc > 0);
             }
         }
 }
