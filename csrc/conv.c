@@ -8,7 +8,7 @@
 /* The output pixel (oh, ow) sees the input pixel (oh * SH + tap.h, ow * SW + tap.w) with weight `index` of its KH x KW. */
 struct tap { idx h, w, index; };
 
-/* Output pixels (oh, ow) of a phase lie at (oh * step_h + h, ow * step_w + w) of the output plane; they see `taps` of the taps. */
+/* Output pixels (oh, ow) of a phase lie at (oh * step_h + h, ow * step_w + w) of the output; they see `taps` of the taps. */
 struct phase { idx h, w, first, taps; };
 
 struct correlation {
@@ -33,7 +33,6 @@ struct correlation {
 };
 
 enum { BLOCK_PIXELS = 1024 };
-#define PATCH_KC (KC * 3 / 2)   /* longer than in gemm.c: sums that leave the registers may go to scattered places */
 
 static idx ceil_div(idx a, idx b) { return (a + b - 1) / b; }
 
@@ -201,7 +200,7 @@ static void pack_patches(const struct correlation *p, const struct block *b, idx
 }
 
 static idx block_of_k(const struct correlation *p, idx taps) {   /* whole channels */
-    return p->in_place ? MAX(1, p->K) : taps * block_of(p->C, MAX(1, PATCH_KC / MAX(1, taps)));
+    return p->in_place ? MAX(1, p->K) : taps * block_of(p->C, MAX(1, KC / MAX(1, taps)));
 }
 
 /* Output channels [m0, m1) of one strip: packed, or at `offset` in the padded image with its two vectors gap apart. */
@@ -380,6 +379,7 @@ static void pack_weights_of(const struct correlation *p, const struct tap *tap, 
     }
     for (idx c = c0; c < c1; c++, d += taps * m) {
         const REAL *s = w + c * p->w_in;
+        for (idx i = 0; i < m * p->w_out; i += 64 / sizeof(REAL)) __builtin_prefetch(s + 4 * p->w_in + i);
         if (in_order) pack(m, taps, s + tap->index, p->w_out, 1, d, m);
         else for (idx t = 0; t < taps; t++) pack(m, 1, s + tap[t].index, p->w_out, 0, d + t * m, m);
     }
@@ -450,9 +450,9 @@ static int correlate(struct correlation p) {
 
 /* ---- 1 x 1: a plain product per image ---- */
 
-static int is_pointwise(const struct conv_shape *s) {
+static int is_pointwise(const struct conv_shape *s) {   /* and large enough to pack the weights anew for every image */
     return s->KH * s->KW == 1 && s->SH == 1 && s->SW == 1 && s->top == 0 && s->left == 0 && s->OH == s->H && s->OW == s->W
-        && s->groups == 1;
+        && s->groups == 1 && (s->H * s->W >= 8 * NR || s->N == 1);
 }
 
 /* y[n] (M x S) = w (M x K, by its strides) x[n] (K x S) */
@@ -492,8 +492,8 @@ static int conv2d_forward(const struct conv_shape *s, const void *x, const void 
     struct phase all = {0, 0, 0, taps};
     int status = correlate((struct correlation){
         .N = s->N, .groups = s->groups, .C = C, .H = s->H, .W = s->W, .M = F, .OH = s->OH, .OW = s->OW,
-        .SH = s->SH, .SW = s->SW, .taps = taps, .tap = tap, .phases = 1, .phase = &all, .x = x, .w = w, .w_group = F * C * taps, .w_out = C * taps,
-        .w_in = taps, .bias = b, .y = y, .y_rows = s->OH, .y_columns = s->OW, .step_h = 1, .step_w = 1});
+        .SH = s->SH, .SW = s->SW, .taps = taps, .tap = tap, .phases = 1, .phase = &all, .x = x, .w = w, .w_group = F * C * taps,
+        .w_out = C * taps, .w_in = taps, .bias = b, .y = y, .y_rows = s->OH, .y_columns = s->OW, .step_h = 1, .step_w = 1});
     scratch_give(tap);
     return status;
 }

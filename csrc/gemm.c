@@ -28,6 +28,7 @@ INLINE void micro_kernel(const int m, idx K, const REAL *restrict a, const REAL 
 #pragma GCC unroll 16
     for (int i = 0; i < m; i++) {
         __builtin_prefetch(c + i * ldc, 1);
+        __builtin_prefetch(c + i * ldc + NR - 1, 1);
         x[i][0] = x[i][1] = bias ? broadcast(bias[i]) : (vr){0};
     }
     for (idx k = 0; k < K; k++, a += m) {
