@@ -231,10 +231,6 @@ static void multiply_phase(const struct correlation *p, const struct block *b, s
 
 /* ---- from the sums of a block to y ---- */
 
-INLINE void copy_plus(REAL *d, const REAL *s, idx n, REAL bias) {
-    for (idx j = 0; j < n; j++) d[j] = s[j] + bias;
-}
-
 /* A row of the output from the rows of its phases, `distance` apart. */
 static void interleave(REAL *d, idx n, const REAL *s, idx distance, idx phases, idx step) {
     if (step == 2 && phases == 2) {
@@ -258,7 +254,7 @@ static void write_sums(const struct correlation *p, const struct block *b, idx m
         for (idx image = 0; image < b->images; image++) {
             const REAL *s = sums + (m - m0) * ld + image * run;
             if (p->phases == 1) {
-                copy_plus(output_at(p, b, image, m, b->row), s, run, p->bias ? p->bias[b->group * p->M + m] : 0);
+                copy_reals(output_at(p, b, image, m, b->row), s, run);
                 continue;
             }
             for (idx r = 0; r < b->rows; r++)
@@ -274,16 +270,17 @@ static int is_direct(const struct correlation *p) { return p->phases == 1 && p->
 
 static void correlate_packed(const struct correlation *p, const struct block *b, idx m0, idx m1, REAL *padded) {
     REAL *strips = padded + p->padded_reals, *sums = strips + p->strip_reals;
+    const REAL *bias = p->bias ? p->bias + b->group * p->M : NULL;
     if (is_direct(p)) {
         multiply_phase(p, b, p->phase[0], m0, m1, padded, strips, output_at(p, b, 0, m0, b->row), p->y_rows * p->y_columns, 0,
-                       p->bias ? p->bias + b->group * p->M : NULL);
+                       bias);
         return;
     }
     idx ld = round_up(b->images * b->rows * b->columns, NR);
     for (idx i = 0; i < p->phases; i++) {
         REAL *c = sums + i * (m1 - m0) * ld;
-        if (!p->C || !p->phase[i].taps) memset(c, 0, sizeof(REAL) * (size_t)((m1 - m0) * ld));
-        else multiply_phase(p, b, p->phase[i], m0, m1, padded, strips, c, ld, 1, NULL);
+        if (p->C && p->phase[i].taps) multiply_phase(p, b, p->phase[i], m0, m1, padded, strips, c, ld, 1, bias);
+        else for (idx j = 0; j < (m1 - m0) * ld; j++) c[j] = bias ? bias[m0 + j / ld] : 0;
     }
     write_sums(p, b, m0, m1, sums, ld);
 }

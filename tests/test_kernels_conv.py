@@ -11,6 +11,10 @@ from cnnlib.backends import cpu
 from tests.test_kernels import COMPILED, case, check, draw, each_dtype, each_isa
 
 GEOMETRIES = {  # N, groups, channels and outputs per group, image, kernel, stride, pads, dilation
+    "small maps, more outputs than a block": (5, 1, 3, 350, (5, 4), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
+    "small maps, stride 2": (7, 1, 30, 20, (7, 7), (3, 3), (2, 2), (1, 1, 1, 1), (1, 1)),
+    "whole image": (5, 1, 4, 6, (3, 4), (3, 4), (1, 1), (0, 0, 0, 0), (1, 1)),
+    "stride larger than the image": (2, 1, 2, 3, (2, 1), (1, 1), (3, 2), (0, 0, 0, 0), (1, 1)),
     "pointwise": (2, 1, 17, 15, (5, 7), (1, 1), (1, 1), (0, 0, 0, 0), (1, 1)),
     "pointwise with stride": (2, 1, 5, 6, (7, 8), (1, 1), (2, 3), (0, 0, 0, 0), (1, 1)),
     "pointwise in groups": (2, 3, 2, 4, (6, 5), (1, 1), (1, 1), (0, 0, 0, 0), (1, 1)),
@@ -123,6 +127,24 @@ def test_gradients_of_weights_do_not_depend_on_threads(isa, dtype, name):
         cl.set_num_threads(threads)
         results.append(COMPILED.conv2d_backward_weight(dy, x, w.shape, stride, pads, dilation, groups).tobytes())
     assert len(set(results)) == 1
+
+
+@each_isa
+@each_dtype
+def test_convolutions_are_bitwise_equal_for_any_number_of_threads(isa, dtype):
+    cpu.set_isa(isa)
+    rng = np.random.default_rng(23)
+    for name, geometry in GEOMETRIES.items():
+        _, groups, *_, stride, pads, dilation = geometry
+        x, w, b, dy = conv_arrays(rng, dtype, *geometry)
+        results = []
+        for threads in (1, 2, 4):
+            cl.set_num_threads(threads)
+            forward = COMPILED.conv2d_forward(x, w, b, stride, pads, dilation, groups)
+            results.append((forward, COMPILED.conv2d_backward_input(dy, w, x.shape, stride, pads, dilation, groups)))
+        for other in results[1:]:
+            for one, same in zip(results[0], other, strict=True):
+                np.testing.assert_array_equal(one, same, err_msg=name)
 
 
 @each_isa
