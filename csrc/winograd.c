@@ -272,7 +272,7 @@ static void multiply_block(const struct winograd *p, idx block, idx piece, const
                     micro_kernels[height](
                         MIN(longest, p->C - c), u + (i / p->height * ELEMENTS + e) * p->u_element + c * height,
                         v + e * p->v_element + t * p->C + c * NR, NR, NULL, VL,
-                        m + e * p->m_element + i * p->piece + t, p->piece, c > 0);
+                        m + e * p->m_element + i * p->piece + t, p->piece, NULL, c > 0);
                 }
     for (idx i = 0; i < rows; i++)
         transform_channel(p, p->first + piece * p->piece, tiles, f + i, m + i * p->piece, m + p->m_reals);

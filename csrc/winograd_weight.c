@@ -128,7 +128,7 @@ static void sum_blocks(void *arg, idx begin, idx end, int worker) {
                     idx f = (panel0 + i) * p->height, c = (strip0 + s) * NR, ld = p->block_strips * NR;
                     micro_kernels[MIN(p->height, p->F - f)](
                         p->tiles, p->dy.to + e * p->dy.element + f * p->chunk, p->x.to + e * p->x.element + c * p->chunk, NR,
-                        NULL, VL, sums + e * p->sums_element + i * p->height * ld + s * NR, ld, p->first > 0);
+                        NULL, VL, sums + e * p->sums_element + i * p->height * ld + s * NR, ld, NULL, p->first > 0);
                 }
         idx f = panel0 * p->height, c = strip0 * NR;
         if (p->is_last)
