@@ -132,9 +132,12 @@ class Optimizer:
     def step(self) -> None:
         """Update every parameter that has a gradient, in place, and raise its version. Parameters without are left alone."""
         scene = current()
+        kernels, place = None, None
         for i, p in enumerate(self.params):
             if p.grad is None:
                 continue
+            if type(p.data) is not place:
+                kernels, place = kernels_for(p.data, scene), type(p.data)
             dw = self._gradient(i, p)
             state = self.state[i]
             if not state:
@@ -142,13 +145,17 @@ class Optimizer:
             elif self._moved(p, state):
                 state.update({name: to_device(a, p.device).astype(p.dtype) for name, a in state.items() if name != "step"})
             state["step"] += 1
-            self.update(kernels_for(p.data, scene), p.data, dw, state)
+            self.update(kernels, p.data, dw, state)
             p.version += 1
 
     @staticmethod
     def _moved(p: Parameter, state: dict[str, Any]) -> bool:
         """Whether ``Module.to`` gave the parameter another dtype or device after its state was made."""
-        return any(a.dtype != p.data.dtype or xp_of(a) is not xp_of(p.data) for name, a in state.items() if name != "step")
+        w = p.data
+        for name, a in state.items():
+            if name != "step" and (type(a) is not type(w) or a.dtype != w.dtype):
+                return True
+        return False
 
     def _gradient(self, i: int, p: Parameter) -> Any:
         dw = p.grad

@@ -2,6 +2,9 @@
    end of the array and no result depends on where the threads' ranges are cut. */
 
 enum { BLOCK = 1024 };
+
+/* Compilers turn choose(b > zero, a, zero) into a load of a under a mask, which waits for b: both would miss the cache in turn. */
+enum { SOON = 512 };
 struct elements { idx n; REAL s; const REAL *a, *b; REAL *y; };
 
 /* name(n, s, a, b, y): y[i] = expression of the vectors a, b, s and zero. `work` is its cost in simple operations. */
@@ -13,6 +16,7 @@ struct elements { idx n; REAL s; const REAL *a, *b; REAL *y; };
         (void)worker, (void)s, (void)zero;                                                          \
         for (; i + VL <= stop; i += VL) {                                                           \
             vr a = load(e->a + i), b = load(e->b + i);                                              \
+            __builtin_prefetch(e->a + i + SOON);                                                    \
             (void)a, (void)b;                                                                       \
             store(e->y + i, expression);                                                            \
         }                                                                                           \

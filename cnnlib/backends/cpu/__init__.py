@@ -64,7 +64,7 @@ def set_buffer_limit(n_bytes: int) -> None:
     """How large the heap may grow from which compiled kernels take the arrays that they return; 0: none. At first 1 GiB.
 
     Fresh memory costs a kernel that only copies about as much again as its work, because the system clears every page at its
-    first use. So arrays of 32 KiB and more come from a heap whose pages stay when an array goes; beyond the limit they
+    first use. So arrays of 8,192 numbers and more come from a heap whose pages stay when an array goes; beyond the limit they
     are allocated as NumPy does. Arrays in use are not touched.
     """
     if not isinstance(n_bytes, int) or n_bytes < 0:

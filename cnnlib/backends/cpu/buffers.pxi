@@ -46,10 +46,10 @@ _handler.allocator = PyDataMemAllocator(NULL, _take, _take_zeroed, _resize, _giv
 cdef object _pooled = PyCapsule_New(&_handler, "mem_handler", NULL)
 
 cdef enum:
-    SMALL = 32768   # bytes: below, NumPy's own way costs less than ours saves
+    SMALL = 8192   # numbers: with fewer, NumPy's own way costs less than ours saves
 
 cdef ndarray new_array(int ndim, cnp.npy_intp *dims, int typenum):
-    cdef cnp.npy_intp size = 4
+    cdef cnp.npy_intp size = 1
     for i in range(ndim):
         size *= dims[i]
     if size < SMALL or not cnn_buffer_limit():
