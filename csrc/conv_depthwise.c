@@ -36,10 +36,16 @@ INLINE vr load_masked(const REAL *p, vi mask) {
 
 INLINE vr load_where(const int inside, const REAL *p, vi mask) { return inside ? load(p) : load_masked(p, mask); }
 
-/* Every S-th element from p on. */
-INLINE vr load_columns(const int S, const int inside, const REAL *p, const vi *mask) {
-    vr v = load_where(inside, p, mask[0]);
-    return S == 1 ? v : SHUFFLE(v, load_where(inside, p + VL, mask[S - 1]), EVEN_LANES);
+/* What n columns of the kernel meet in a row: v[k] is every S-th element from p + k on. */
+INLINE void load_columns(const int S, const int n, const int inside, const REAL *p, const vi *mask, vr *v) {
+#pragma GCC unroll 7
+    for (int k = 0; k < n; k += S) {
+        v[k] = load_where(inside, p + k, mask[k * S]);
+        if (S == 1) continue;
+        const vr low = v[k], high = load_where(inside, p + k + VL, mask[k * S + 1]);
+        v[k] = SHUFFLE(low, high, EVEN_LANES);
+        if (k + 1 < n) v[k + 1] = SHUFFLE(low, high, ODD_LANES);
+    }
 }
 
 /* Strips of columns are no pattern that the machine sees through, so it is told what comes next. */
@@ -74,17 +80,16 @@ INLINE void convolve_step(const int K, const int S, const int inside, const stru
 #pragma GCC unroll 2
     for (int j = 0; j < S; j++) {
         const REAL *row = row_of(S, view, t * S + j);
-        vr part[7];   /* one sum through all rows would be a chain that nothing overlaps */
+        vr v[7], part[7];   /* one sum through all rows would be a chain that nothing overlaps */
+        load_columns(S, K, inside, row, mask, v);
 #pragma GCC unroll 7
-        for (int kw = 0; kw < K; kw++) {
-            vr v = load_columns(S, inside, row + kw, mask + kw * S);
+        for (int kw = 0; kw < K; kw++)
 #pragma GCC unroll 7
             for (int q = 0; q <= last; q++)
                 if (q * S + j < K) {
                     REAL weight = w[(q * S + j) * K + kw];
-                    part[q] = kw ? part[q] + weight * v : weight * v;
+                    part[q] = kw ? part[q] + weight * v[kw] : weight * v[kw];
                 }
-        }
 #pragma GCC unroll 7
         for (int q = 0; q <= last; q++)
             if (q * S + j < K) sum[q] += part[q];
@@ -92,8 +97,10 @@ INLINE void convolve_step(const int K, const int S, const int inside, const stru
 }
 
 INLINE void convolve_chunk(const int K, const int S, const int inside, const struct depthwise *p, struct chunk c,
-                           const vi *mask, const REAL *x, const REAL *w, REAL bias, int more, REAL *y) {
+                           const vi *mask, const REAL *x, const REAL *weights, REAL bias, int more, REAL *y) {
     const int last = (K - 1) / S;
+    REAL w[49];
+    memcpy(w, weights, sizeof(REAL) * (size_t)(K * K));   /* no store can change a copy: it stays in registers */
     const struct view view = view_of(p, x, c.column * S - p->left);
     idx OH = p->OH, OW = p->OW;
     REAL *end = y + OH * OW;
@@ -126,41 +133,63 @@ INLINE void convolve_planes(const int K, const int S, const struct depthwise *p,
 
 /* ---- backward-input, stride 2 ---- */
 
-/* Columns 2a and 2a + 1 of dx, for VL values of a: whether left is odd says to which of them a column of the kernel adds. */
-INLINE void spread_row(const int K, const int odd, const int inside, const REAL *row, const vi *mask, const REAL *w, vr *sum) {
-#pragma GCC unroll 7
-    for (int kw = 0; kw < K; kw++) sum[(kw + odd) & 1] += w[kw] * load_where(inside, row - ((kw - odd) >> 1), mask[kw]);
-}
-
-INLINE void spread_pairs(const int K, const int odd, const struct depthwise *p, const struct chunk *c, const vi *mask,
-                         const REAL *x, const REAL *w, REAL *y) {
-    for (idx row = 0; row < p->OH; row++, y += p->OW) {
-        vr sum[2] = {{0}};
-        for (idx j = 0; j < p->fan; j++)
-            for (idx kh = (row + p->top) % 2; kh < K; kh += 2) {
-                idx ih = (row + p->top - kh) / 2;
-                if (row + p->top < kh || ih >= p->H) continue;
-                const REAL *from = x + (j * p->H + ih) * p->W + c->column + p->left / 2;
-                prefetch_vectors(1, from);
-                if (c->inside) spread_row(K, odd, 1, from, mask, w + (j * K + kh) * K, sum);
-                else spread_row(K, odd, 0, from, mask, w + (j * K + kh) * K, sum);
-            }
-        idx n = MIN(2 * VL, p->OW - 2 * c->column);
-        REAL *d = y + 2 * c->column;
-        prefetch_vectors(2, d);
-        if (n >= VL) store(d, SHUFFLE(sum[0], sum[1], ZIP_LOW));
-        else store_n(d, SHUFFLE(sum[0], sum[1], ZIP_LOW), n);
-        if (n == 2 * VL) store(d + VL, SHUFFLE(sum[0], sum[1], ZIP_HIGH));
-        else if (n > VL) store_n(d + VL, SHUFFLE(sum[0], sum[1], ZIP_HIGH), n - VL);
+/* Row u - q of dy adds with the kernel's rows 2q and 2q + 1 to the rows 2u and 2u + 1 of dx, counted from the padding on; so do
+   columns, counted from the chunk's first: whether left is odd says which columns of the kernel share a vector v[q][] of dy. */
+INLINE void spread_step(const int K, const int odd, vr (*v)[3], const REAL *w, vr (*sum)[2]) {
+#pragma GCC unroll 2
+    for (int a = 0; a < 2; a++) {
+        sum[a][0] = sum[a][1] = (vr){0};
+#pragma GCC unroll 3
+        for (int q = 0; 2 * q + a < K; q++)
+#pragma GCC unroll 5
+            for (int kw = 0; kw < K; kw++) sum[a][(kw + odd) % 2] += w[(2 * q + a) * K + kw] * v[q][(kw + odd) / 2];
     }
 }
 
-INLINE void spread_planes(const int K, const struct depthwise *p, idx begin, idx end) {
+INLINE void store_zipped(REAL *d, vr even, vr odd, idx n, int more) {
+    vr low = SHUFFLE(even, odd, ZIP_LOW), high = SHUFFLE(even, odd, ZIP_HIGH);
+    prefetch_vectors(2, d);
+    if (more) low += load_part(d, n), high += n > VL ? load_part(d + VL, n - VL) : (vr){0};
+    store_part(d, low, n);
+    if (n > VL) store_part(d + VL, high, n - VL);
+}
+
+INLINE void spread_chunk(const int K, const int odd, const int inside, const struct depthwise *p, struct chunk c, const vi *mask,
+                         const REAL *x, const REAL *weights, int more, REAL *y) {
+    const int last = (K - 1) / 2;
+    const struct view view = {x + c.column + p->left / 2 + odd, p->zeros + c.column + p->left / 2 + odd, p->H, p->W, 0};
+    idx begin = p->top / 2, end = (p->OH + p->top + 1) / 2, n = MIN(2 * VL, p->OW - 2 * c.column);
+    REAL w[25];
+    vr v[3][3] = {{{0}}}, sum[2][2];
+    memcpy(w, weights, sizeof(REAL) * (size_t)(K * K));   /* no store can change a copy: it stays in registers */
+    for (idx u = begin - last; u < end; u++) {
+        const REAL *row = row_of(1, &view, u);
+#pragma GCC unroll 3
+        for (int i = 0; i <= last; i++) {
+#pragma GCC unroll 3
+            for (int q = last; q > 0; q--) v[q][i] = v[q - 1][i];
+            v[0][i] = load_where(inside, row - i, mask[MAX(0, 2 * i - odd)]);
+        }
+        if (u < begin) continue;
+        spread_step(K, odd, v, w, sum);
+#pragma GCC unroll 2
+        for (int a = 0; a < 2; a++) {
+            idx to = 2 * u + a - p->top;
+            if (to >= 0 && to < p->OH) store_zipped(y + to * p->OW + 2 * c.column, sum[a][0], sum[a][1], n, more);
+        }
+    }
+}
+
+INLINE void spread_planes(const int K, const int odd, const struct depthwise *p, idx begin, idx end) {
     for (idx i = begin; i < end; i++) {
         const REAL *x = p->x + i * p->fan * p->H * p->W, *w = p->w + i % p->outputs * p->fan * K * K;
-        for (idx c = 0; c < p->chunks; c++)
-            if (p->left % 2) spread_pairs(K, 1, p, &p->chunk[c], p->mask + c * K, x, w, p->y + i * p->OH * p->OW);
-            else spread_pairs(K, 0, p, &p->chunk[c], p->mask + c * K, x, w, p->y + i * p->OH * p->OW);
+        REAL *y = p->y + i * p->OH * p->OW;
+        for (idx j = 0; j < p->fan; j++, x += p->H * p->W, w += K * K)
+            for (idx c = 0; c < p->chunks; c++) {
+                struct chunk chunk = p->chunk[c];
+                if (chunk.inside) spread_chunk(K, odd, 1, p, chunk, p->mask + c * K, x, w, j > 0, y);
+                else spread_chunk(K, odd, 0, p, chunk, p->mask + c * K, x, w, j > 0, y);
+            }
     }
 }
 
@@ -173,8 +202,7 @@ INLINE void weigh_step(const int K, const int S, const int columns, const int in
     for (int j = 0; j < S; j++) {
         const REAL *row = row_of(S, view, t * S + j);
         vr v[3];
-#pragma GCC unroll 3
-        for (int u = 0; u < columns; u++) v[u] = load_columns(S, inside, row + u, mask + u * S);
+        load_columns(S, columns, inside, row, mask, v);
 #pragma GCC unroll 7
         for (int q = 0; q <= (K - 1) / S; q++)
             if (q * S + j < K && q >= from && q <= to)
@@ -242,7 +270,12 @@ INLINE void weigh_planes(const int K, const int S, const struct depthwise *p, id
         weigh_planes(K, S, p, begin, end); \
     }
 #define SPREAD(K) \
-    static void spread_##K(void *p, idx begin, idx end, int worker) { (void)worker; spread_planes(K, p, begin, end); }
+    static void spread_##K(void *arg, idx begin, idx end, int worker) { \
+        const struct depthwise *p = arg; \
+        (void)worker; \
+        if (p->left % 2) spread_planes(K, 1, p, begin, end); \
+        else spread_planes(K, 0, p, begin, end); \
+    }
 KERNELS(3, 1) KERNELS(5, 1) KERNELS(7, 1) KERNELS(3, 2) KERNELS(5, 2)
 SPREAD(3) SPREAD(5)
 
@@ -274,7 +307,7 @@ static void fill_chunks(struct depthwise *p, idx columns, int overlap, int sprea
         *c = (struct chunk){overlap ? MAX(0, MIN(column, columns - VL)) : column, MIN(VL, columns - column), 1};
         if (overlap && columns >= VL) c->n = VL;
         for (idx kw = 0; kw < p->K; kw++) {
-            idx at = c->column * S + first_column(p, spreads, kw), end = MIN(p->W, at + (c->n - 1) * S + 1);
+            idx at = c->column * S + first_column(p, spreads, kw), end = MIN(p->W, at + c->n * S);
             c->inside &= at >= 0 && at + S * VL <= p->W && c->n == VL;
             for (idx i = 0; i < S; i++, mask++)
                 for (idx l = 0; l < VL; l++) (*mask)[l] = at + i * VL + l >= 0 && at + i * VL + l < end ? -1 : 0;
@@ -291,7 +324,7 @@ static int run_depthwise(struct depthwise p, range_body body, idx items, idx col
     p.mask = (vi *)scratch, p.sums = (vr *)(scratch + masks), p.zeros = (REAL *)(scratch + masks + sums);
     p.chunk = (struct chunk *)(scratch + masks + sums + zeros);
     memset(p.zeros, 0, zeros);
-    fill_chunks(&p, columns, p.fan == 1 && !p.dy && !spreads, spreads);
+    fill_chunks(&p, columns, p.fan == 1 && !p.dy, spreads);
     double work = (double)(p.N * p.outputs * p.OH * p.OW) * (double)(p.K * p.K * p.fan) / (double)items;
     parallel_for(items, grain_of(work / (double)VL), body, &p);
     scratch_give(scratch);
