@@ -154,8 +154,8 @@ INLINE void store_zipped(REAL *d, vr even, vr odd, idx n, int more) {
     if (n > VL) store_part(d + VL, high, n - VL);
 }
 
-INLINE void spread_chunk(const int K, const int odd, const int inside, const struct depthwise *p, struct chunk c, const vi *mask,
-                         const REAL *x, const REAL *weights, int more, REAL *y) {
+INLINE void spread_chunk(const int K, const int odd, const int inside, const struct depthwise *p, struct chunk c,
+                         const vi *mask, const REAL *x, const REAL *weights, int more, REAL *y) {
     const int last = (K - 1) / 2;
     const struct view view = {x + c.column + p->left / 2 + odd, p->zeros + c.column + p->left / 2 + odd, p->H, p->W, 0};
     idx begin = p->top / 2, end = (p->OH + p->top + 1) / 2, n = MIN(2 * VL, p->OW - 2 * c.column);

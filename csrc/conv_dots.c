@@ -15,12 +15,17 @@ struct weight_gradient {
     idx F, tiles, tile;        /* per group; tiles of at most DOT_K rows k */
     const REAL *dy;
     REAL *dw;
+    vr *sums;                  /* (group, tile, F, DOT_K): lanes are added once, after the last block */
 };
 
-/* `run` pixels of each image, `pitch` apart in the patches. */
+/* sums = or += the products over `run` pixels of each image, `pitch` apart in the patches. */
 INLINE void pixel_dots(const int m, idx images, idx run, const REAL *dy, idx dy_image, idx dy_plane, const REAL *patches,
-                       idx pitch, REAL *sums) {
-    vr sum[DOT_F][DOT_K] = {{{0}}};
+                       idx pitch, vr *sums, int accumulate) {
+    vr sum[DOT_F][DOT_K];
+#pragma GCC unroll 4
+    for (int i = 0; i < m; i++)
+#pragma GCC unroll 6
+        for (int l = 0; l < DOT_K; l++) sum[i][l] = accumulate ? sums[i * DOT_K + l] : (vr){0};
     idx ld = images * pitch;
     for (idx n = 0; n < images; n++)
         for (idx p = 0; p < run; p += VL) {
@@ -40,16 +45,16 @@ INLINE void pixel_dots(const int m, idx images, idx run, const REAL *dy, idx dy_
 #pragma GCC unroll 4
     for (int i = 0; i < m; i++)
 #pragma GCC unroll 6
-        for (int l = 0; l < DOT_K; l++) sums[i * DOT_K + l] = horizontal_sum(sum[i][l]);
+        for (int l = 0; l < DOT_K; l++) sums[i * DOT_K + l] = sum[i][l];
 }
 
 static void dots_of_channels(idx m, idx images, idx run, const REAL *dy, idx dy_image, idx dy_plane, const REAL *patches,
-                             idx pitch, REAL *sums) {
+                             idx pitch, vr *sums, int accumulate) {
     switch (m) {
-        case 1: pixel_dots(1, images, run, dy, dy_image, dy_plane, patches, pitch, sums); break;
-        case 2: pixel_dots(2, images, run, dy, dy_image, dy_plane, patches, pitch, sums); break;
-        case 3: pixel_dots(3, images, run, dy, dy_image, dy_plane, patches, pitch, sums); break;
-        default: pixel_dots(DOT_F, images, run, dy, dy_image, dy_plane, patches, pitch, sums);
+        case 1: pixel_dots(1, images, run, dy, dy_image, dy_plane, patches, pitch, sums, accumulate); break;
+        case 2: pixel_dots(2, images, run, dy, dy_image, dy_plane, patches, pitch, sums, accumulate); break;
+        case 3: pixel_dots(3, images, run, dy, dy_image, dy_plane, patches, pitch, sums, accumulate); break;
+        default: pixel_dots(DOT_F, images, run, dy, dy_image, dy_plane, patches, pitch, sums, accumulate);
     }
 }
 
@@ -73,15 +78,17 @@ static void weight_tile(const struct weight_gradient *q, const struct block *b, 
     memset(patches + kn * ld, 0, sizeof(REAL) * (size_t)((DOT_K - kn) * ld));
     for (idx f = 0; f < q->F; f += DOT_F) {
         idx m = MIN(DOT_F, q->F - f);
-        REAL sums[DOT_F * DOT_K];
+        vr *sums = q->sums + ((b->group * q->tiles + tile) * q->F + f) * DOT_K;
         const REAL *dy = q->dy + ((b->image * p->groups + b->group) * q->F + f) * S + b->row * p->OW + b->column;
-        dots_of_channels(m, b->images, run, dy, p->groups * q->F * S, S, patches, pitch, sums);
-        for (idx i = 0; i < m; i++)
-            for (idx l = 0; l < kn; l++) {
-                REAL *d = q->dw + (b->group * q->F + f + i) * p->K + k0 + l;
-                *d = accumulate ? *d + sums[i * DOT_K + l] : sums[i * DOT_K + l];
-            }
+        dots_of_channels(m, b->images, run, dy, p->groups * q->F * S, S, patches, pitch, sums, accumulate);
     }
+}
+
+static void finish_tile(const struct weight_gradient *q, idx group, idx tile) {
+    idx k0 = tile * q->tile, kn = MIN(q->tile, q->seen.K - k0);
+    const vr *sums = q->sums + (group * q->tiles + tile) * q->F * DOT_K;
+    for (idx f = 0; f < q->F; f++, sums += DOT_K)
+        for (idx l = 0; l < kn; l++) q->dw[(group * q->F + f) * q->seen.K + k0 + l] = horizontal_sum(sums[l]);
 }
 
 static void weight_tiles(void *arg, idx begin, idx end, int worker) {
@@ -96,21 +103,22 @@ static void weight_tiles(void *arg, idx begin, idx end, int worker) {
             pad_block(p, &b, c0, c1, padded);
             for (idx t = first; t < last; t++) weight_tile(q, &b, t, padded, patches, i > 0);
         }
+        for (idx t = first; t < last; t++) finish_tile(q, group, t);
         begin += last - first;
     }
 }
 
 static int weight_by_dots(const struct conv_shape *s, const void *dy, const void *x, void *dw) {
-    idx C = s->C / s->groups, F = s->F / s->groups, taps = s->KH * s->KW, K = C * taps;
-    char *shared = scratch_take((size_t)K * sizeof(idx) + (size_t)taps * sizeof(struct tap));
+    idx C = s->C / s->groups, F = s->F / s->groups, taps = s->KH * s->KW, K = C * taps, tile = block_of(K, DOT_K);
+    size_t sums = sizeof(vr) * (size_t)(s->groups * ceil_div(K, tile) * F * DOT_K), offsets = sizeof(idx) * (size_t)K;
+    char *shared = scratch_take(sums + offsets + sizeof(struct tap) * (size_t)taps);
     if (!shared) return CNN_NO_MEMORY;
-    struct tap *tap = (struct tap *)(shared + (size_t)K * sizeof(idx));
+    struct tap *tap = (struct tap *)(shared + sums + offsets);
     for (idx t = 0; t < taps; t++) tap[t] = (struct tap){t / s->KW * s->DH - s->top, t % s->KW * s->DW - s->left, t};
-    idx tile = block_of(K, DOT_K);
     struct weight_gradient q = {
         {.N = s->N, .groups = s->groups, .C = C, .H = s->H, .W = s->W, .OH = s->OH, .OW = s->OW, .SH = s->SH, .SW = s->SW,
-         .taps = taps, .tap = tap, .x = x, .K = K, .offset = (idx *)shared},
-        F, ceil_div(K, tile), tile, dy, dw};
+         .taps = taps, .tap = tap, .x = x, .K = K, .offset = (idx *)(shared + sums)},
+        F, ceil_div(K, tile), tile, dy, dw, (vr *)shared};
     struct correlation *p = &q.seen;
     choose_blocks(p, WEIGHT_BLOCK_PIXELS);
     choose_padding(p);

@@ -1,4 +1,5 @@
-/* The gradients of a convolution's parameters. Few output channels: dot products (conv_dots.c). Many: outer products.
+/* The gradients of a convolution's parameters. Few output channels, or few weights for each: dot products (conv_dots.c),
+   which transpose nothing. Many: outer products.
 
    dw[k, f] = sum over pixels of x[k, pixel] dy[pixel, f]: both operands are transposed once, a block of pixels at a time, so
    that their channels are contiguous. dy becomes strips of f for the vectors. x becomes a padded image with its channels
@@ -6,7 +7,7 @@
    stride. */
 #include "conv_dots.c"
 
-enum { CHANNEL_BLOCK = 32, F_BLOCK = 512 };
+enum { CHANNEL_BLOCK = 32, F_BLOCK = 512, MAX_DOT_WEIGHTS = 36 };
 
 struct weight_sum {
     const struct conv_shape *s;
@@ -18,12 +19,13 @@ struct weight_sum {
     idx images, rows, columns;       /* a block of output pixels: whole images, whole rows or part of a row */
     idx image_blocks, row_blocks, column_blocks;
     idx PH, PW;                      /* the padded image of a block */
+    idx step_h, step_w;              /* of x for one of it: a 1x1 kernel with stride never sees the pixels between */
     idx parts;                       /* of the pixels, each with sums of its own */
     idx channel_splits, f_splits;
     idx lanes;                       /* F, rounded up to whole vectors */
     idx *pixel, *row;                /* where a pixel starts in the padded image; where an element of a run is in dw */
     REAL *sums, *scratch;            /* (group, part, K, lanes) */
-    idx image_reals, worker_reals;
+    idx image_reals, line_reals, worker_reals;
 };
 
 /* ---- micro-kernel ---- */
@@ -108,23 +110,35 @@ static void pack_dy(const struct weight_sum *q, const struct pixels *b, idx f0, 
     }
 }
 
+/* Every element that is `step` from the last; the compiler makes vectors of it where the step is a constant. */
+static void skip_columns(idx channels, idx n, const REAL *x, idx plane, idx step, REAL *d) {
+    for (idx c = 0; c < channels; c++, x += plane, d += n)
+        if (step == 2) for (idx i = 0; i < n; i++) d[i] = x[2 * i];
+        else for (idx i = 0; i < n; i++) d[i] = x[step * i];
+}
+
 /* One row of the padded image, channels innermost. */
-static void pack_image_row(const struct weight_sum *q, idx channels, idx ih, idx first, const REAL *x, REAL *d) {
-    idx W = ih >= 0 && ih < q->s->H ? q->s->W : 0, cb = q->cb;
-    idx begin = MIN(q->PW, MAX(0, -first)), end = MAX(begin, MIN(q->PW, W - first));
+static void pack_image_row(const struct weight_sum *q, idx channels, idx ih, idx first, const REAL *x, REAL *line, REAL *d) {
+    idx H = q->s->H, W = q->s->W, S = H * W, step = q->step_w, cb = q->cb, seen = ih >= 0 && ih < H ? W - first : 0;
+    idx begin = MIN(q->PW, ceil_div(MAX(0, -first), step)), end = MAX(begin, MIN(q->PW, ceil_div(MAX(0, seen), step)));
     memset(d, 0, sizeof(REAL) * (size_t)(begin * cb));
-    for (idx c = 0; c < channels; c++) prefetch_reals(x + c * q->s->H * q->s->W + (ih + 1) * q->s->W, W);
-    if (begin < end) pack(channels, end - begin, x + ih * W + first + begin, q->s->H * W, 1, d + begin * cb, cb);
+    for (idx c = 0; c < channels; c++) prefetch_reals(x + c * S + (ih + q->step_h) * W, W);
+    if (begin < end) {
+        const REAL *from = x + ih * W + first + begin * step;
+        if (step > 1) skip_columns(channels, end - begin, from, S, step, line);
+        pack(channels, end - begin, step > 1 ? line : from, step > 1 ? end - begin : S, 1, d + begin * cb, cb);
+    }
     memset(d + end * cb, 0, sizeof(REAL) * (size_t)((q->PW - end) * cb));
 }
 
-static void pack_image(const struct weight_sum *q, const struct pixels *b, idx c0, REAL *d) {
+static void pack_image(const struct weight_sum *q, const struct pixels *b, idx c0, REAL *line, REAL *d) {
     const struct conv_shape *s = q->s;
-    idx channels = MIN(q->cb, q->C - c0), height = q->PH - (q->rows - b->rows) * s->SH;
+    idx channels = MIN(q->cb, q->C - c0), height = q->PH - (q->rows - b->rows) * (s->SH / q->step_h);
     for (idx i = b->image; i < b->image + b->images; i++, d += q->PH * q->PW * q->cb) {
         const REAL *x = q->x + (i * s->C + b->group * q->C + c0) * s->H * s->W;
         for (idx r = 0; r < height; r++)
-            pack_image_row(q, channels, b->row * s->SH - s->top + r, b->column * s->SW - s->left, x, d + r * q->PW * q->cb);
+            pack_image_row(q, channels, b->row * s->SH - s->top + r * q->step_h, b->column * s->SW - s->left, x, line,
+                           d + r * q->PW * q->cb);
     }
 }
 
@@ -158,14 +172,14 @@ static void sum_item(const struct weight_sum *q, idx item, REAL *scratch) {
     idx first = q->channel_blocks * split / q->channel_splits, last = q->channel_blocks * (split + 1) / q->channel_splits;
     item /= q->channel_splits;
     idx part = item % q->parts, group = item / q->parts, blocks = q->image_blocks * q->row_blocks * q->column_blocks;
-    REAL *image = scratch, *strips = scratch + q->image_reals;
+    REAL *image = scratch, *line = scratch + q->image_reals, *strips = line + q->line_reals;
     REAL *sums = q->sums + item * q->channel_blocks * q->cb * q->s->KH * q->s->KW * q->lanes;
     idx begin = blocks * part / q->parts, end = blocks * (part + 1) / q->parts;
     for (idx i = begin; i < end; i++) {
         struct pixels b = pixels_at(q, group, i);
         if (f0 < f1) pack_dy(q, &b, f0, f1, strips);
         for (idx c = first; c < last; c++) {
-            pack_image(q, &b, c * q->cb, image);
+            pack_image(q, &b, c * q->cb, line, image);
             add_products(q, b.images * b.rows * b.columns, c * q->cb, image, f0, f1, strips, sums, i > begin);
         }
     }
@@ -204,10 +218,12 @@ static void choose_pixels(struct weight_sum *q) {
     q->image_blocks = ceil_div(s->N, q->images);
     q->row_blocks = ceil_div(s->OH, q->rows);
     q->column_blocks = ceil_div(s->OW, q->columns);
-    q->PH = (q->rows - 1) * s->SH + (s->KH - 1) * s->DH + 1;
-    q->PW = (q->columns - 1) * s->SW + (s->KW - 1) * s->DW + 1;
+    q->step_h = s->KH == 1 ? s->SH : 1, q->step_w = s->KW == 1 ? s->SW : 1;
+    q->PH = (q->rows - 1) * (s->SH / q->step_h) + (s->KH - 1) * s->DH + 1;
+    q->PW = (q->columns - 1) * (s->SW / q->step_w) + (s->KW - 1) * s->DW + 1;
     q->image_reals = round_up(q->images * q->PH * q->PW * q->cb, 16);
-    q->worker_reals = q->image_reals + q->images * q->rows * q->columns * round_up(MIN(q->F, F_BLOCK), NR);
+    q->line_reals = q->step_w > 1 ? round_up(q->columns * q->cb, 16) : 0;
+    q->worker_reals = q->image_reals + q->line_reals + q->images * q->rows * q->columns * round_up(MIN(q->F, F_BLOCK), NR);
 }
 
 /* Parts of at least 1024 pixels and sums of at most 4 MB do not cost much, whatever the number of threads. Threads that have no
@@ -226,7 +242,10 @@ static void fill_tables(struct weight_sum *q) {
     const struct conv_shape *s = q->s;
     for (idx i = 0, n = 0; n < q->images; n++)
         for (idx r = 0; r < q->rows; r++)
-            for (idx c = 0; c < q->columns; c++) q->pixel[i++] = ((n * q->PH + r * s->SH) * q->PW + c * s->SW) * q->cb;
+            for (idx c = 0; c < q->columns; c++) {
+                idx row = n * q->PH + r * (s->SH / q->step_h);
+                q->pixel[i++] = (row * q->PW + c * (s->SW / q->step_w)) * q->cb;
+            }
     for (idx e = 0; e < q->run; e++) q->row[e] = e % q->cb * s->KH * s->KW + e / q->cb;
 }
 
@@ -267,8 +286,9 @@ static int conv2d_backward_weight(const struct conv_shape *s, const void *dy, co
     }
     if (is_depthwise(s)) return depthwise_backward_weight(s, dy, x, dw);
     if (winograd_pays(s, BACKWARD_WEIGHT)) return winograd_backward_weight(s, dy, x, dw);
-    idx F = s->F / s->groups;
-    return F >= VL ? weight_by_outer_products(s, dy, x, dw) : weight_by_dots(s, dy, x, dw);
+    idx C = s->C / s->groups;
+    int few = s->F / s->groups < VL || (C <= 4 && C * s->KH * s->KW <= MAX_DOT_WEIGHTS);
+    return !few ? weight_by_outer_products(s, dy, x, dw) : weight_by_dots(s, dy, x, dw);
 }
 
 struct plane_sum { idx N, F, S; const REAL *dy; REAL *db; };
