@@ -321,7 +321,7 @@ static int winograd(struct winograd p) {
     idx tiles = p.tiling.count;
     if (!tiles || !p.C || !p.F) return CNN_OK;
     p.height = panel_height(p.F), p.block = MAX(1, BLOCK_ROWS / p.height) * p.height, p.blocks = ceil_div(p.F, p.block);
-        p.piece = MIN(MAX(NR, MIN(PIECE_TILES, PIECE_REALS / (ELEMENTS * p.C) / NR * NR)), round_up(tiles, NR));
+    p.piece = MIN(MAX(NR, MIN(PIECE_TILES, PIECE_REALS / (ELEMENTS * p.C) / NR * NR)), round_up(tiles, NR));
     p.line = round_up((p.piece + 1) * TILE + 2 * VL, 16);
     p.v_element = p.C * p.piece + 16, p.u_element = round_up(p.C * p.height, 16) + 16;   /* + 16: not all into the same */
     p.m_element = p.block * p.piece + 16;                                                /* sets of a cache */

