@@ -32,7 +32,7 @@ struct correlation {
     idx padded_reals, strip_reals, worker_reals;
 };
 
-enum { BLOCK_PIXELS = 1024 };
+enum { BLOCK_PIXELS = 1024, BLOCK_CHANNELS = 2 * MC };   /* weights are packed once only, so a block may be larger */
 
 static idx ceil_div(idx a, idx b) { return (a + b - 1) / b; }
 
@@ -215,7 +215,7 @@ static void multiply_strip(const struct correlation *p, idx m0, idx m1, idx kc, 
 /* C (row stride ldc) for channels [m0, m1) of one phase. If these weights fit into L2, one strip is in use at a time. */
 static void multiply_phase(const struct correlation *p, const struct block *b, struct phase phase, idx m0, idx m1,
                            const REAL *padded, REAL *strips, REAL *c, idx ldc, int whole_strips, const REAL *bias) {
-    idx height = panel_height(p->M), mc = MAX(1, MC / height) * height, pixels = b->images * b->rows * b->columns;
+    idx height = panel_height(p->M), mc = MAX(1, BLOCK_CHANNELS / height) * height, pixels = b->images * b->rows * b->columns;
     idx K = p->C * phase.taps, kc0 = block_of_k(p, phase.taps), next = m1 - m0 > mc ? 1 : 0;
     const REAL *weights = p->weights + (b->group * p->K + p->C * phase.first) * p->M;
     for (idx pc = 0; pc < K; pc += kc0)
@@ -414,7 +414,7 @@ static void choose_items(struct correlation *p) {
 }
 
 static void choose_scratch(struct correlation *p) {
-    idx longest = 1, pixels = round_up(p->images * p->rows * p->columns, NR), mc = MAX(1, MC / panel_height(p->M));
+    idx longest = 1, pixels = round_up(p->images * p->rows * p->columns, NR), mc = MAX(1, BLOCK_CHANNELS / panel_height(p->M));
     for (idx i = 0; i < p->phases; i++) longest = MAX(longest, block_of_k(p, p->phase[i].taps));
     p->strip_reals = round_up((p->part <= mc * panel_height(p->M) ? NR : pixels) * longest + NR, 16);
     p->worker_reals = p->padded_reals;

@@ -13,8 +13,8 @@
 #endif
 #define NV 2
 #define NR (NV * VL)
-#define KC ((idx)(1024 / sizeof(REAL)))   /* a strip of B fits into L1 */
-#define MC 336                            /* a block of A into half of L2 */
+#define KC ((idx)(2048 / sizeof(REAL)))   /* a panel of A fits into L1 */
+#define MC 168                            /* a block of A into a third of L2 */
 #define NC 2048                           /* a block of B into L3 */
 
 /* ---- micro-kernel ---- */
@@ -25,14 +25,13 @@
 INLINE void micro_kernel(const int m, idx K, const REAL *restrict a, const REAL *restrict b, idx ldb,
                          const idx *restrict offset, idx gap, REAL *restrict c, idx ldc, const REAL *bias, int accumulate) {
     vr x[MR][NV];
+    int pace = 1;
+    while (K >> (pace + 1) >= m) pace++;
 #pragma GCC unroll 16
-    for (int i = 0; i < m; i++) {
-        __builtin_prefetch(c + i * ldc, 1);
-        __builtin_prefetch(c + i * ldc + NR - 1, 1);
-        x[i][0] = x[i][1] = bias ? broadcast(bias[i]) : (vr){0};
-    }
+    for (int i = 0; i < m; i++) x[i][0] = x[i][1] = bias ? broadcast(bias[i]) : (vr){0};
     for (idx k = 0; k < K; k++, a += m) {
         const REAL *bk = offset ? b + offset[k] : b + k * ldb;
+        __builtin_prefetch(c + (k >> pace) * ldc + (k & 1) * (NR - 1), 1);   /* all of C at once would hold up a and b */
         vr b0 = load(bk), b1 = load(bk + gap);
 #pragma GCC unroll 16
         for (int i = 0; i < m; i++) {
@@ -116,6 +115,16 @@ INLINE void transpose_4x4(const REAL *s, idx lds, REAL *d, idx ldd) {
     *(v4 *)(d + 3 * ldd) = __builtin_shufflevector(ab1, ce1, 2, 3, 6, 7);
 }
 
+/* VL steps of k for w <= VL rows. */
+INLINE void transpose_block(idx w, const REAL *s, idx lds, REAL *d, idx ldd) {
+    vr v[LANES_IN_VECTOR];
+#pragma GCC unroll 16
+    for (idx i = 0; i < VL; i++) v[i] = i < w ? load(s + i * lds) : (vr){0};
+    transpose(v);
+#pragma GCC unroll 16
+    for (idx k = 0; k < VL; k++) store_part(d + k * ldd, v[k], w);
+}
+
 /* d[k * ldd + i] = s[i * is + k * ks] for i < w, k < K */
 static void pack(idx w, idx K, const REAL *s, idx is, idx ks, REAL *d, idx ldd) {
     if (is == 1) {
@@ -123,8 +132,13 @@ static void pack(idx w, idx K, const REAL *s, idx is, idx ks, REAL *d, idx ldd) 
         return;
     }
     if (ks == 1 && w >= 4) {
+        idx done = VL > 4 ? K / VL * VL : 0;
+        for (idx next = 0; next < w && done; next += VL) {
+            idx i = MAX(0, MIN(next, w - VL));   /* the last rows once more rather than fewer */
+            for (idx k = 0; k < done; k += VL) transpose_block(MIN(VL, w), s + i * is + k, is, d + k * ldd + i, ldd);
+        }
         for (idx next = 0; next < w; next += 4) {
-            idx i = MIN(next, w - 4), k = 0;   /* the last four once more rather than fewer */
+            idx i = MIN(next, w - 4), k = done;
             for (; k + 4 <= K; k += 4) transpose_4x4(s + i * is + k, is, d + k * ldd + i, ldd);
             for (; k < K; k++)
                 for (idx j = i; j < i + 4; j++) d[k * ldd + j] = s[j * is + k];
