@@ -235,8 +235,11 @@ static void multiply_phase(const struct correlation *p, const struct block *b, s
 static void interleave(REAL *d, idx n, const REAL *s, idx distance, idx phases, idx step) {
     if (step == 2 && phases == 2) {
         const REAL *odd = s + distance;
-        for (idx j = 0; j < n / 2; j++) d[2 * j] = s[j], d[2 * j + 1] = odd[j];
-        if (n % 2) d[n - 1] = s[n / 2];
+        for (idx j = 0; j < n; j += 2 * VL) {
+            vr even_ones = load(s + j / 2), odd_ones = load(odd + j / 2);
+            store_part(d + j, SHUFFLE(even_ones, odd_ones, ZIP_LOW), n - j);
+            if (n - j > VL) store_part(d + j + VL, SHUFFLE(even_ones, odd_ones, ZIP_HIGH), n - j - VL);
+        }
         return;
     }
     for (idx w = 0; w < phases; w++)
