@@ -289,6 +289,13 @@ INLINE struct pairs load_pairs(const REAL *p) {
 INLINE void store_pairs(REAL *p, vr even, vr odd) {
     store(p, SHUFFLE(even, odd, ZIP_LOW)), store(p + VL, SHUFFLE(even, odd, ZIP_HIGH));
 }
+INLINE void store_pairs_part(REAL *p, struct pairs v, idx n) {   /* the first n > 0 elements */
+    if (n >= 2 * VL) store_pairs(p, v.even, v.odd);
+    else {
+        store_part(p, SHUFFLE(v.even, v.odd, ZIP_LOW), n);
+        if (n > VL) store_n(p + VL, SHUFFLE(v.even, v.odd, ZIP_HIGH), n - VL);
+    }
+}
 static void clear_uncovered(const struct pool_shape *s, REAL *dx) {   /* the odd column at the right, the odd row below */
     for (idx h = 0; h < 2 * s->OH; h++)
         for (idx w = 2 * s->OW; w < s->W; w++) dx[h * s->W + w] = 0;
@@ -359,6 +366,76 @@ static void avg_pool_2x2_backward_planes(void *arg, idx begin, idx end, int work
             }
         }
     }
+}
+
+/* Windows of 3 x 3 with a stride of 2. Window row oh covers, with its rows 0 and 1, two rows of the padded image; the first of
+   them is the last one of window row oh - 1 too. Likewise, from column 1 - left on, pairs of columns: below the middle of a
+   window, and between it and the next one. */
+struct line { vr dy, next_dy; vi winner, next_winner; };   /* of VL windows, and of the one to the right of each */
+
+/* `n` windows are left in the row, `stored` in the whole array. */
+INLINE struct line load_line(const REAL *dy, const uint8_t *argmax, idx n, idx stored) {
+    return (struct line){load_part(dy, MAX(n, 0)), load_part(dy + 1, MAX(n - 1, 0)),
+                         load_bytes(argmax, stored), load_bytes(argmax + 1, stored - 1)};
+}
+INLINE vr sent(vr dy, vi winner, integer number) { return (vr)((vi)dy & (winner == number)); }
+/* `first` numbers the first element of the windows in this row. */
+INLINE struct pairs add_line(struct pairs sum, struct line line, integer first) {   /* in the order of the windows */
+    sum.even += sent(line.dy, line.winner, first + 1);
+    sum.odd = sum.odd + sent(line.dy, line.winner, first + 2) + sent(line.next_dy, line.next_winner, first);
+    return sum;
+}
+
+static int is_wide_3x3(const struct pool_shape *s) {
+    return s->KH == 3 && s->KW == 3 && s->SH == 2 && s->SW == 2 && s->left <= 1 && s->OW > VL / 2;
+}
+
+/* Of the two rows that begin at `upper` and `lower` those that are not NULL; of the window rows above and here those that
+   are `used`. */
+INLINE void send_3x3_rows(const struct pool_call *c, idx above, int above_used, idx here, int here_used, const int inner,
+                          REAL *upper, REAL *lower) {
+    const struct pool_shape *s = &c->s;
+    const idx all = s->planes * output_size(s);
+    const struct pairs zero = {{0}, {0}};
+    if (!s->left) {   /* the column in front of the pairs */
+        const REAL from_above = above_used && c->argmax[above] == 6 ? c->dy[above] : 0;
+        if (upper) upper[0] = from_above + (here_used && c->argmax[here] == 0 ? c->dy[here] : 0);
+        if (lower) lower[0] = here_used && c->argmax[here] == 3 ? c->dy[here] : 0;
+    }
+    for (idx ow = 0, w = 1 - s->left; w < s->W; ow += VL, w += 2 * VL) {
+        const idx n = s->OW - ow, columns = s->W - w;
+        const struct line h = load_line(c->dy + here + ow, c->argmax + here + ow, here_used ? n : 0,
+                                        inner ? VL + 1 : all - here - ow);
+        if (upper) {
+            const struct line a = load_line(c->dy + above + ow, c->argmax + above + ow, above_used ? n : 0,
+                                            inner ? VL + 1 : all - above - ow);
+            store_pairs_part(upper + w, add_line(add_line(zero, a, 6), h, 0), columns);
+        }
+        if (lower) store_pairs_part(lower + w, add_line(zero, h, 3), columns);
+    }
+}
+INLINE void max_pool_3x3_backward_plane(const struct pool_call *c, idx plane, const int inner) {
+    const struct pool_shape *s = &c->s;
+    REAL *dx = c->result + plane * plane_size(s);
+    const idx out = plane * output_size(s), covered = MAX(0, MIN(s->H, 2 * s->OH + 1 - s->top));
+    for (idx oh = 0; oh <= s->OH; oh++) {
+        const idx h = 2 * oh - s->top;
+        REAL *upper = h >= 0 && h < s->H ? dx + h * s->W : NULL;
+        REAL *lower = h + 1 >= 0 && h + 1 < covered ? dx + (h + 1) * s->W : NULL;
+        send_3x3_rows(c, out + MAX(oh - 1, 0) * s->OW, oh > 0, out + MIN(oh, s->OH - 1) * s->OW, oh < s->OH, inner,
+                      upper, lower);
+    }
+    memset(dx + covered * s->W, 0, sizeof(REAL) * (size_t)((s->H - covered) * s->W));
+}
+static void max_pool_3x3_backward_planes(void *arg, idx begin, idx end, int worker) {
+    (void)worker;
+    const struct pool_call *c = arg;
+    const struct pool_shape *s = &c->s;
+    /* A vector may be read from any window of these planes. */
+    const idx inner = s->planes - (s->OW + 3 * VL + output_size(s)) / output_size(s);
+    for (idx i = begin; i < end; i++)
+        if (i < inner) max_pool_3x3_backward_plane(c, i, 1);
+        else max_pool_3x3_backward_plane(c, i, 0);
 }
 
 static int is_global(const struct pool_shape *s) {   /* one window, the whole plane */
@@ -452,6 +529,7 @@ static void max_pool_backward_band(const struct pool_call *c, const struct band 
 }
 static int max_pool2d_backward(const struct pool_shape *s, const void *dy, const void *argmax, void *dx) {
     struct pool_call c = {.pool = max_pool_backward_band, .backward = 1, .dy = dy, .argmax = (uint8_t *)argmax, .result = dx};
+    if (is_wide_3x3(s)) return run_on_planes(&c, s, max_pool_3x3_backward_planes);
     return is_wide_2x2(s) ? run_on_planes(&c, s, max_pool_2x2_backward_planes) : run_pool(&c, s);
 }
 
