@@ -273,18 +273,21 @@ static int run_pool(struct pool_call *c, const struct pool_shape *shape) {
 
 /* ---- vectors along a row, without scratch: windows of 2 x 2 side by side in rows of VL and more; averages of planes ---- */
 
-static int is_wide_2x2(const struct pool_shape *s) {   /* and none is clipped */
+static int is_2x2(const struct pool_shape *s) {   /* and none is clipped */
     return s->KH == 2 && s->KW == 2 && s->SH == 2 && s->SW == 2 && !s->top && !s->left && 2 * s->OH <= s->H
-        && 2 * s->OW <= s->W && s->OW >= VL;
+        && 2 * s->OW <= s->W;
 }
+static int is_wide_2x2(const struct pool_shape *s) { return is_2x2(s) && s->OW >= VL; }
+static int is_narrow_2x2(const struct pool_shape *s) { return is_2x2(s) && s->OW < VL && s->OW > VL / 4; }
 
 /* The last vector of a row ends where the row ends: what it has in common with the one before is done twice. */
 #define FOR_VECTORS_OF_ROW(i, n) for (idx i = 0, last_ = (n) - VL; i <= last_; i = i == last_ ? (n) : MIN(i + VL, last_))
 
 struct pairs { vr even, odd; };
-INLINE struct pairs load_pairs(const REAL *p) {
-    const vr a = load(p), b = load(p + VL);
-    return (struct pairs){SHUFFLE(a, b, EVEN_LANES), SHUFFLE(a, b, ODD_LANES)};
+INLINE struct pairs pairs_of(vr a, vr b) { return (struct pairs){SHUFFLE(a, b, EVEN_LANES), SHUFFLE(a, b, ODD_LANES)}; }
+INLINE struct pairs load_pairs(const REAL *p) { return pairs_of(load(p), load(p + VL)); }
+INLINE struct pairs load_pairs_part(const REAL *p, idx n) {   /* of the first n elements, the others 0 */
+    return pairs_of(load_part(p, n), n > VL ? load_part(p + VL, n - VL) : (vr){0});
 }
 INLINE void store_pairs(REAL *p, vr even, vr odd) {
     store(p, SHUFFLE(even, odd, ZIP_LOW)), store(p + VL, SHUFFLE(even, odd, ZIP_HIGH));
@@ -302,6 +305,20 @@ static void clear_uncovered(const struct pool_shape *s, REAL *dx) {   /* the odd
     memset(dx + 2 * s->OH * s->W, 0, sizeof(REAL) * (size_t)((s->H - 2 * s->OH) * s->W));
 }
 
+enum { READ_AHEAD = 4096 };   /* bytes: the hardware loses track where two rows are read side by side */
+INLINE void prefetch_pairs(const REAL *p) {   /* as much as two vectors of pairs */
+#pragma GCC unroll 4
+    for (idx line = 0; line < 4 * VECTOR_BYTES; line += 64) __builtin_prefetch((const char *)p + READ_AHEAD + line);
+}
+
+INLINE vr max_of_pairs(struct pairs upper, struct pairs lower, vi *winner) {
+    vr best = upper.even;
+    *winner = (vi){0};
+    keep_larger(upper.odd, 1, &best, winner);
+    keep_larger(lower.even, 2, &best, winner);
+    keep_larger(lower.odd, 3, &best, winner);
+    return best;
+}
 static void max_pool_2x2_planes(void *arg, idx begin, idx end, int worker) {
     (void)worker;
     const struct pool_call *c = arg;
@@ -311,15 +328,44 @@ static void max_pool_2x2_planes(void *arg, idx begin, idx end, int worker) {
             const REAL *x = c->x + (i * s->H + 2 * oh) * s->W;
             const idx out = (i * s->OH + oh) * s->OW;
             FOR_VECTORS_OF_ROW(ow, s->OW) {
-                const struct pairs upper = load_pairs(x + 2 * ow), lower = load_pairs(x + s->W + 2 * ow);
-                vr best = upper.even;
-                vi winner = {0};
-                keep_larger(upper.odd, 1, &best, &winner);
-                keep_larger(lower.even, 2, &best, &winner);
-                keep_larger(lower.odd, 3, &best, &winner);
-                store(c->result + out + ow, best);
+                vi winner;
+                prefetch_pairs(x + 4 * ow);
+                store(c->result + out + ow, max_of_pairs(load_pairs(x + 2 * ow), load_pairs(x + s->W + 2 * ow), &winner));
                 store_bytes(c->argmax + out + ow, winner, VL);
             }
+        }
+}
+
+/* A row of less than VL outputs: `pixels` of each row of x may be read, `outputs` written. */
+INLINE void max_pool_narrow_row(const struct pool_call *c, const REAL *x, idx out, idx pixels, idx outputs) {
+    vi winner;
+    const vr best = max_of_pairs(load_pairs_part(x, pixels), load_pairs_part(x + c->s.W, pixels), &winner);
+    store_part(c->result + out, best, outputs);
+    store_bytes(c->argmax + out, winner, outputs);
+}
+/* Two rows of at most VL / 2 outputs; a whole vector may be written for each. */
+#define HIGH_HALF(i) (LANES_IN_VECTOR / 2 + (i) % (LANES_IN_VECTOR / 2))
+INLINE void max_pool_narrow_rows(const struct pool_call *c, const REAL *x, idx out) {
+    const idx W = c->s.W, next = out + c->s.OW;
+    vi winner;
+    const vr best = max_of_pairs(pairs_of(load(x), load(x + 2 * W)), pairs_of(load(x + W), load(x + 3 * W)), &winner);
+    store(c->result + out, best), store_bytes(c->argmax + out, winner, VL);
+    store(c->result + next, SHUFFLE(best, best, HIGH_HALF));
+    store_bytes(c->argmax + next, SHUFFLE(winner, winner, HIGH_HALF), VL);
+}
+/* Vectors are written past their row, as the next row is written later, but not past the range. */
+static void max_pool_2x2_narrow_planes(void *arg, idx begin, idx end, int worker) {
+    (void)worker;
+    const struct pool_call *c = arg;
+    const struct pool_shape *s = &c->s;
+    for (idx i = begin; i < end; i++)
+        for (idx oh = 0; oh < s->OH; oh++) {
+            const idx at = (i * s->H + 2 * oh) * s->W, out = (i * s->OH + oh) * s->OW;
+            const idx stored = s->planes * plane_size(s) - at, room = end * output_size(s) - out;
+            if (2 * s->OW <= VL && oh + 1 < s->OH && stored >= 3 * s->W + VL && room >= s->OW + VL)
+                max_pool_narrow_rows(c, c->x + at, out), oh++;
+            else if (stored >= s->W + 2 * VL && room >= VL) max_pool_narrow_row(c, c->x + at, out, 2 * VL, VL);
+            else max_pool_narrow_row(c, c->x + at, out, 2 * s->OW, s->OW);
         }
 }
 static void max_pool_2x2_backward_planes(void *arg, idx begin, idx end, int worker) {
@@ -348,6 +394,7 @@ static void avg_pool_2x2_planes(void *arg, idx begin, idx end, int worker) {
             const REAL *x = c->x + (i * s->H + 2 * oh) * s->W;
             FOR_VECTORS_OF_ROW(ow, s->OW) {
                 const struct pairs upper = load_pairs(x + 2 * ow), lower = load_pairs(x + s->W + 2 * ow);
+                prefetch_pairs(x + 4 * ow);
                 store(c->result + (i * s->OH + oh) * s->OW + ow, (upper.even + upper.odd + lower.even + lower.odd) / 4);
             }
         }
@@ -501,6 +548,7 @@ static void max_pool_band(const struct pool_call *c, const struct band *b) {
 }
 static int max_pool2d(const struct pool_shape *s, const void *x, void *y, void *argmax) {
     struct pool_call c = {.pool = max_pool_band, .x = x, .result = y, .argmax = argmax};
+    if (is_narrow_2x2(s)) return run_on_planes(&c, s, max_pool_2x2_narrow_planes);
     return is_wide_2x2(s) ? run_on_planes(&c, s, max_pool_2x2_planes) : run_pool(&c, s);
 }
 
