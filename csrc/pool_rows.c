@@ -1,0 +1,237 @@
+/* Pooling with vectors along a row, without scratch: windows of 2 x 2 side by side, the gradient of 3 x 3 windows with a stride
+   of 2, averages of whole planes. Part of pool.c. */
+
+static int is_2x2(const struct pool_shape *s) {   /* and none is clipped */
+    return s->KH == 2 && s->KW == 2 && s->SH == 2 && s->SW == 2 && !s->top && !s->left && 2 * s->OH <= s->H
+        && 2 * s->OW <= s->W;
+}
+static int is_wide_2x2(const struct pool_shape *s) { return is_2x2(s) && s->OW >= VL; }
+static int is_narrow_2x2(const struct pool_shape *s) { return is_2x2(s) && s->OW < VL && s->OW > VL / 4; }
+
+/* The last vector of a row ends where the row ends: what it has in common with the one before is done twice. */
+#define FOR_VECTORS_OF_ROW(i, n) for (idx i = 0, last_ = (n) - VL; i <= last_; i = i == last_ ? (n) : MIN(i + VL, last_))
+
+struct pairs { vr even, odd; };
+INLINE struct pairs pairs_of(vr a, vr b) { return (struct pairs){SHUFFLE(a, b, EVEN_LANES), SHUFFLE(a, b, ODD_LANES)}; }
+INLINE struct pairs load_pairs(const REAL *p) { return pairs_of(load(p), load(p + VL)); }
+INLINE struct pairs load_pairs_part(const REAL *p, idx n) {   /* of the first n elements, the others 0 */
+    return pairs_of(load_part(p, n), n > VL ? load_part(p + VL, n - VL) : (vr){0});
+}
+INLINE void store_pairs(REAL *p, vr even, vr odd) {
+    store(p, SHUFFLE(even, odd, ZIP_LOW)), store(p + VL, SHUFFLE(even, odd, ZIP_HIGH));
+}
+INLINE void store_pairs_part(REAL *p, struct pairs v, idx n) {   /* the first n > 0 elements */
+    if (n >= 2 * VL) store_pairs(p, v.even, v.odd);
+    else {
+        store_part(p, SHUFFLE(v.even, v.odd, ZIP_LOW), n);
+        if (n > VL) store_n(p + VL, SHUFFLE(v.even, v.odd, ZIP_HIGH), n - VL);
+    }
+}
+static void clear_uncovered(const struct pool_shape *s, REAL *dx) {   /* the odd column at the right, the odd row below */
+    for (idx h = 0; h < 2 * s->OH; h++)
+        for (idx w = 2 * s->OW; w < s->W; w++) dx[h * s->W + w] = 0;
+    memset(dx + 2 * s->OH * s->W, 0, sizeof(REAL) * (size_t)((s->H - 2 * s->OH) * s->W));
+}
+
+enum { READ_AHEAD = 4096 };   /* bytes: the hardware loses track where two rows are read side by side */
+INLINE void prefetch_pairs(const REAL *p) {   /* as much as two vectors of pairs */
+#pragma GCC unroll 4
+    for (idx line = 0; line < 4 * VECTOR_BYTES; line += 64) __builtin_prefetch((const char *)p + READ_AHEAD + line);
+}
+
+INLINE vr max_of_pairs(struct pairs upper, struct pairs lower, vi *winner) {
+    vr best = upper.even;
+    *winner = (vi){0};
+    keep_larger(upper.odd, 1, &best, winner);
+    keep_larger(lower.even, 2, &best, winner);
+    keep_larger(lower.odd, 3, &best, winner);
+    return best;
+}
+static void max_pool_2x2_planes(void *arg, idx begin, idx end, int worker) {
+    (void)worker;
+    const struct pool_call *c = arg;
+    const struct pool_shape *s = &c->s;
+    for (idx i = begin; i < end; i++)
+        for (idx oh = 0; oh < s->OH; oh++) {
+            const REAL *x = c->x + (i * s->H + 2 * oh) * s->W;
+            const idx out = (i * s->OH + oh) * s->OW;
+            FOR_VECTORS_OF_ROW(ow, s->OW) {
+                vi winner;
+                prefetch_pairs(x + 4 * ow);
+                store(c->result + out + ow, max_of_pairs(load_pairs(x + 2 * ow), load_pairs(x + s->W + 2 * ow), &winner));
+                store_bytes(c->argmax + out + ow, winner, VL);
+            }
+        }
+}
+
+/* A row of less than VL outputs: `pixels` of each row of x may be read, `outputs` written. */
+INLINE void max_pool_narrow_row(const struct pool_call *c, const REAL *x, idx out, idx pixels, idx outputs) {
+    vi winner;
+    const vr best = max_of_pairs(load_pairs_part(x, pixels), load_pairs_part(x + c->s.W, pixels), &winner);
+    store_part(c->result + out, best, outputs);
+    store_bytes(c->argmax + out, winner, outputs);
+}
+/* Two rows of at most VL / 2 outputs; a whole vector may be written for each. */
+#define HIGH_HALF(i) (LANES_IN_VECTOR / 2 + (i) % (LANES_IN_VECTOR / 2))
+INLINE void max_pool_narrow_rows(const struct pool_call *c, const REAL *x, idx out) {
+    const idx W = c->s.W, next = out + c->s.OW;
+    vi winner;
+    const vr best = max_of_pairs(pairs_of(load(x), load(x + 2 * W)), pairs_of(load(x + W), load(x + 3 * W)), &winner);
+    store(c->result + out, best), store_bytes(c->argmax + out, winner, VL);
+    store(c->result + next, SHUFFLE(best, best, HIGH_HALF));
+    store_bytes(c->argmax + next, SHUFFLE(winner, winner, HIGH_HALF), VL);
+}
+/* Vectors are written past their row, as the next row is written later, but not past the range. */
+static void max_pool_2x2_narrow_planes(void *arg, idx begin, idx end, int worker) {
+    (void)worker;
+    const struct pool_call *c = arg;
+    const struct pool_shape *s = &c->s;
+    for (idx i = begin; i < end; i++)
+        for (idx oh = 0; oh < s->OH; oh++) {
+            const idx at = (i * s->H + 2 * oh) * s->W, out = (i * s->OH + oh) * s->OW;
+            const idx stored = s->planes * plane_size(s) - at, room = end * output_size(s) - out;
+            if (2 * s->OW <= VL && oh + 1 < s->OH && stored >= 3 * s->W + VL && room >= s->OW + VL)
+                max_pool_narrow_rows(c, c->x + at, out), oh++;
+            else if (stored >= s->W + 2 * VL && room >= VL) max_pool_narrow_row(c, c->x + at, out, 2 * VL, VL);
+            else max_pool_narrow_row(c, c->x + at, out, 2 * s->OW, s->OW);
+        }
+}
+static void max_pool_2x2_backward_planes(void *arg, idx begin, idx end, int worker) {
+    (void)worker;
+    const struct pool_call *c = arg;
+    const struct pool_shape *s = &c->s;
+    for (idx i = begin; i < end; i++) {
+        clear_uncovered(s, c->result + i * plane_size(s));
+        for (idx oh = 0; oh < s->OH; oh++) {
+            REAL *dx = c->result + (i * s->H + 2 * oh) * s->W;
+            const idx out = (i * s->OH + oh) * s->OW;
+            FOR_VECTORS_OF_ROW(ow, s->OW) {
+                const vi dy = (vi)load(c->dy + out + ow), winner = load_bytes(c->argmax + out + ow, VL);
+                store_pairs(dx + 2 * ow, (vr)(dy & (winner == 0)), (vr)(dy & (winner == 1)));
+                store_pairs(dx + s->W + 2 * ow, (vr)(dy & (winner == 2)), (vr)(dy & (winner == 3)));
+            }
+        }
+    }
+}
+static void avg_pool_2x2_planes(void *arg, idx begin, idx end, int worker) {
+    (void)worker;
+    const struct pool_call *c = arg;
+    const struct pool_shape *s = &c->s;
+    for (idx i = begin; i < end; i++)
+        for (idx oh = 0; oh < s->OH; oh++) {
+            const REAL *x = c->x + (i * s->H + 2 * oh) * s->W;
+            FOR_VECTORS_OF_ROW(ow, s->OW) {
+                const struct pairs upper = load_pairs(x + 2 * ow), lower = load_pairs(x + s->W + 2 * ow);
+                prefetch_pairs(x + 4 * ow);
+                store(c->result + (i * s->OH + oh) * s->OW + ow, (upper.even + upper.odd + lower.even + lower.odd) / 4);
+            }
+        }
+}
+static void avg_pool_2x2_backward_planes(void *arg, idx begin, idx end, int worker) {
+    (void)worker;
+    const struct pool_call *c = arg;
+    const struct pool_shape *s = &c->s;
+    for (idx i = begin; i < end; i++) {
+        clear_uncovered(s, c->result + i * plane_size(s));
+        for (idx oh = 0; oh < s->OH; oh++) {
+            REAL *dx = c->result + (i * s->H + 2 * oh) * s->W;
+            FOR_VECTORS_OF_ROW(ow, s->OW) {
+                const vr share = load(c->dy + (i * s->OH + oh) * s->OW + ow) / 4;
+                store_pairs(dx + 2 * ow, share, share), store_pairs(dx + s->W + 2 * ow, share, share);
+            }
+        }
+    }
+}
+
+/* Windows of 3 x 3 with a stride of 2. Window row oh covers, with its rows 0 and 1, two rows of the padded image; the first of
+   them is the last one of window row oh - 1 too. Likewise, from column 1 - left on, pairs of columns: below the middle of a
+   window, and between it and the next one. */
+struct line { vr dy, next_dy; vi winner, next_winner; };   /* of VL windows, and of the one to the right of each */
+
+/* `n` windows are left in the row, `stored` in the whole array. */
+INLINE struct line load_line(const REAL *dy, const uint8_t *argmax, idx n, idx stored) {
+    return (struct line){load_part(dy, MAX(n, 0)), load_part(dy + 1, MAX(n - 1, 0)),
+                         load_bytes(argmax, stored), load_bytes(argmax + 1, stored - 1)};
+}
+INLINE vr sent(vr dy, vi winner, integer number) { return (vr)((vi)dy & (winner == number)); }
+/* `first` numbers the first element of the windows in this row. */
+INLINE struct pairs add_line(struct pairs sum, struct line line, integer first) {   /* in the order of the windows */
+    sum.even += sent(line.dy, line.winner, first + 1);
+    sum.odd = sum.odd + sent(line.dy, line.winner, first + 2) + sent(line.next_dy, line.next_winner, first);
+    return sum;
+}
+
+static int is_wide_3x3(const struct pool_shape *s) {
+    return s->KH == 3 && s->KW == 3 && s->SH == 2 && s->SW == 2 && s->left <= 1 && s->OW > VL / 2;
+}
+
+/* Of the two rows that begin at `upper` and `lower` those that are not NULL; of the window rows above and here those that
+   are `used`. */
+INLINE void send_3x3_rows(const struct pool_call *c, idx above, int above_used, idx here, int here_used, const int inner,
+                          REAL *upper, REAL *lower) {
+    const struct pool_shape *s = &c->s;
+    const idx all = s->planes * output_size(s);
+    const struct pairs zero = {{0}, {0}};
+    if (!s->left) {   /* the column in front of the pairs */
+        const REAL from_above = above_used && c->argmax[above] == 6 ? c->dy[above] : 0;
+        if (upper) upper[0] = from_above + (here_used && c->argmax[here] == 0 ? c->dy[here] : 0);
+        if (lower) lower[0] = here_used && c->argmax[here] == 3 ? c->dy[here] : 0;
+    }
+    for (idx ow = 0, w = 1 - s->left; w < s->W; ow += VL, w += 2 * VL) {
+        const idx n = s->OW - ow, columns = s->W - w;
+        const struct line h = load_line(c->dy + here + ow, c->argmax + here + ow, here_used ? n : 0,
+                                        inner ? VL + 1 : all - here - ow);
+        if (upper) {
+            const struct line a = load_line(c->dy + above + ow, c->argmax + above + ow, above_used ? n : 0,
+                                            inner ? VL + 1 : all - above - ow);
+            store_pairs_part(upper + w, add_line(add_line(zero, a, 6), h, 0), columns);
+        }
+        if (lower) store_pairs_part(lower + w, add_line(zero, h, 3), columns);
+    }
+}
+INLINE void max_pool_3x3_backward_plane(const struct pool_call *c, idx plane, const int inner) {
+    const struct pool_shape *s = &c->s;
+    REAL *dx = c->result + plane * plane_size(s);
+    const idx out = plane * output_size(s), covered = MAX(0, MIN(s->H, 2 * s->OH + 1 - s->top));
+    for (idx oh = 0; oh <= s->OH; oh++) {
+        const idx h = 2 * oh - s->top;
+        REAL *upper = h >= 0 && h < s->H ? dx + h * s->W : NULL;
+        REAL *lower = h + 1 >= 0 && h + 1 < covered ? dx + (h + 1) * s->W : NULL;
+        send_3x3_rows(c, out + MAX(oh - 1, 0) * s->OW, oh > 0, out + MIN(oh, s->OH - 1) * s->OW, oh < s->OH, inner,
+                      upper, lower);
+    }
+    memset(dx + covered * s->W, 0, sizeof(REAL) * (size_t)((s->H - covered) * s->W));
+}
+static void max_pool_3x3_backward_planes(void *arg, idx begin, idx end, int worker) {
+    (void)worker;
+    const struct pool_call *c = arg;
+    const struct pool_shape *s = &c->s;
+    /* A vector may be read from any window of these planes. */
+    const idx inner = s->planes - (s->OW + 3 * VL + output_size(s)) / output_size(s);
+    for (idx i = begin; i < end; i++)
+        if (i < inner) max_pool_3x3_backward_plane(c, i, 1);
+        else max_pool_3x3_backward_plane(c, i, 0);
+}
+
+static int is_global(const struct pool_shape *s) {   /* one window, the whole plane */
+    return s->OH == 1 && s->OW == 1 && s->KH == s->H && s->KW == s->W && !s->top && !s->left;
+}
+static void avg_pool_global_planes(void *arg, idx begin, idx end, int worker) {
+    (void)worker;
+    const struct pool_call *c = arg;
+    const idx n = plane_size(&c->s);
+    for (idx plane = begin; plane < end; plane++) {
+        const REAL *x = c->x + plane * n;
+        vr a = {0}, b = {0};
+        idx i = 0;
+        for (; i + 2 * VL <= n; i += 2 * VL) a += load(x + i), b += load(x + i + VL);
+        for (; i < n; i += VL) a += load_part(x + i, n - i);
+        c->result[plane] = horizontal_sum(a + b) / (REAL)n;
+    }
+}
+
+static int run_on_planes(struct pool_call *c, const struct pool_shape *s, range_body planes) {
+    c->s = *s;
+    parallel_for(s->planes, grain_of(2.0 * (double)plane_size(s)), planes, c);
+    return CNN_OK;
+}
