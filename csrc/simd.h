@@ -275,18 +275,17 @@ INLINE void zip(vr *v, const idx n) {
 /* One byte per lane. */
 typedef uint8_t lane_bytes __attribute__((vector_size(LANES_IN_VECTOR)));
 INLINE vi load_bytes(const uint8_t *p, idx n) {   /* lanes from n on are 0 */
-    uint8_t b[16] = {0};
-    if (n >= VL) memcpy(b, p, (size_t)VL);
-    else for (idx i = 0; i < n; i++) b[i] = p[i];
 #if VECTOR_BYTES == 64   /* GCC converts such vectors byte by byte */
-    return (vi)FOR_REAL(_mm512_cvtepu8_epi32, _mm512_cvtepu8_epi64)(_mm_loadu_si128((const __m128i *)b));
-#elif VECTOR_BYTES == 32
-    return (vi)FOR_REAL(_mm256_cvtepu8_epi32, _mm256_cvtepu8_epi64)(_mm_loadu_si128((const __m128i *)b));
-#else
-    lane_bytes v;
-    memcpy(&v, b, sizeof v);
-    return __builtin_convertvector(v, vi);
+    if (n >= VL)
+        return (vi)FOR_REAL(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)),
+                            _mm512_cvtepu8_epi64(_mm_loadl_epi64((const __m128i *)p)));
+#elif VECTOR_BYTES == 32 && REAL_IS_FLOAT
+    if (n >= VL) return (vi)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
 #endif
+    lane_bytes b = {0};
+    if (n >= VL) memcpy(&b, p, sizeof b);
+    else for (idx i = 0; i < n; i++) b[i] = p[i];
+    return __builtin_convertvector(b, vi);
 }
 INLINE void store_bytes(uint8_t *p, vi v, idx n) {
     lane_bytes b = __builtin_convertvector(v, lane_bytes);
