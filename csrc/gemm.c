@@ -2,7 +2,7 @@
    panels of at most MR rows, and a micro-kernel keeps an MR x NR tile of C in registers for KC steps.
 
    Every element of C is one chain of multiply-adds over k, cut at the same multiples of KC whatever the tile or thread that it
-   falls into: so results do not depend on how the work is split. */
+   falls into; in products of few rows, a chain per lane. So results do not depend on how the work is split. */
 
 #if VECTOR_BYTES == 64
 #define MR 14   /* 28 of 32 registers accumulate */
