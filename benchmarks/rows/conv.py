@@ -52,7 +52,7 @@ def passes(N, C, F, H, K, stride=1, padding=0, groups=1, targets=DIRECT) -> list
     """The three passes of N images of C channels and H × H pixels through F filters of K × K."""
     out = (H + 2 * padding - K) // stride + 1
     x, w, y = (N, C, H, H), (F, C // groups, K, K), (N, F, out, out)
-    how = f"s{stride} " * (stride > 1) + ("depthwise " if groups == C else f"groups {groups} " * (groups > 1))
+    how = f"s{stride} " * (stride > 1) + ("depthwise " if groups == C > 1 else f"groups {groups} " * (groups > 1))
     name = f"conv {K}×{K} {how}{C}→{F}, {N}×{H}²"
     ours = ((stride, stride), (padding,) * 4, (1, 1), groups)
 
