@@ -44,6 +44,7 @@ def test_the_matrices_filter_in_one_dimension():
     assert abs(b).max() < 2.51 and abs(a).max() < 2.83 and abs(g).max() < 1.01  # near 1, so little is rounded away
 
 
+@pytest.mark.skipif(not SOURCE.exists(), reason="tests of a wheel run without the sources")
 def test_the_constants_in_c_are_those_of_the_points():
     """transform_filter's 1/N, transform_input's rows of 0 and infinity."""
     half, two = Fraction(1, 2), Fraction(2)  # squares of the points
