@@ -42,7 +42,8 @@ def compiled(target: Path) -> ctypes.CDLL:
     compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))), None)
     if not compiler:
         sys.exit("no C compiler found")
-    for native in (["-march=native"], []):  # clang for some machines does not know "native"
+    best = ["-mavx2", "-mfma"] if os.environ.get("CNNLIB_ISA") == "avx2" else ["-march=native"]
+    for native in (best, []):  # clang for some machines does not know "native"
         command = [compiler, "-O3", *native, "-ffp-contract=fast", "-shared", "-fPIC", str(SOURCE), "-o", str(target)]
         if subprocess.run(command, capture_output=True, check=False).returncode == 0:
             return ctypes.CDLL(str(target))

@@ -83,6 +83,12 @@ def below_floor(rows: list[dict], threads: str) -> list[tuple[str, float]]:
     return sorted(found, key=lambda pair: pair[1])
 
 
+def middle(row: dict, threads: str, runs: list[dict]) -> dict:
+    """Of several measurements of a row, each {contender: seconds}, that of the middle ratio against PyTorch's fastest way."""
+    ordered = sorted(runs, key=lambda seconds: ratio(row | {"seconds": {threads: seconds}}, threads, "best") or 0.0)
+    return ordered[len(ordered) // 2]
+
+
 def all_threads(figures: dict) -> list[str]:
     return sorted({t for row in figures["rows"] for t in row["seconds"]}, key=int)
 

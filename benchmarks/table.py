@@ -1,6 +1,8 @@
-"""The figures of one JSON file as Markdown, written between two marks of docs/performance.md.
+"""The figures of JSON files as Markdown, written between two marks of docs/performance.md.
 
-python -m benchmarks.table benchmarks/results/FILE.json
+python -m benchmarks.table benchmarks/results/FILE.json [MORE.json ...]
+
+The first file with all its rows; of the others what they come to: the limits, the means, the rows below the floor.
 """
 
 from __future__ import annotations
@@ -19,21 +21,29 @@ AGAINST = {"torch": "PyTorch as users run it", "torch tuned": "with tuned malloc
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", type=Path)
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
     parser.add_argument("--out", type=Path, default=PAGE)
     options = parser.parse_args()
     text = options.out.read_text("utf-8")
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
-    figures = json.loads(options.file.read_text())
-    source = os.path.relpath(options.file.resolve(), options.out.resolve().parent)
-    options.out.write_text(f"{before}{BEGIN}\n\n{page(figures, source)}\n{END}{after}", "utf-8")
+    found = []
+    for file in options.files:
+        figures = json.loads(file.read_text())
+        source = os.path.relpath(file.resolve(), options.out.resolve().parent)
+        found.append(summary(figures, source) if found else page(figures, source))
+    tables = "\n".join(found)
+    options.out.write_text(f"{before}{BEGIN}\n\n{tables}\n{END}{after}", "utf-8")
 
 
 def page(figures: dict, source: str) -> str:
     threads = report.all_threads(figures)
+    return "\n".join(filter(None, [summary(figures, source), memory(figures, threads), rows(figures, threads)]))
+
+
+def summary(figures: dict, source: str) -> str:
+    threads = report.all_threads(figures)
     parts = [heading(figures, source), limits(figures), means(figures, threads), below(figures, threads)]
-    parts += [memory(figures, threads)] + [rows(figures, threads)]
     return "\n".join(filter(None, parts))
 
 

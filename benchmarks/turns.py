@@ -23,12 +23,15 @@ ROUNDS = 5  # bursts of each contender per row
 # Never mmap, never trim, grow by 64 MB: what is freed stays with the process.
 TUNED_MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_TOP_PAD_": str(1 << 26)}
 MEANT_FOR_OTHERS = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "MALLOC_", "GLIBC_TUNABLES")
+# CNNLIB_ISA=avx2 holds our kernels to AVX2: then PyTorch's own, oneDNN's and MKL's are held to it as well.
+AVX2_ONLY = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 
 
 def environment(kind: str, threads: int) -> dict[str, str]:
     """What a user has who set nothing but the number of threads; and tuned malloc for the contender of that name."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(MEANT_FOR_OTHERS)}
     env |= {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "OPENBLAS", "MKL")}
+    env |= AVX2_ONLY if env.get("CNNLIB_ISA") == "avx2" else {}
     return env | (TUNED_MALLOC if kind == "torch tuned" else {})
 
 

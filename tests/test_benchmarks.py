@@ -161,15 +161,22 @@ def test_means_and_rows_below_the_floor(figures):
     assert report.geometric_mean(report.steps(figures), "1", "torch") == pytest.approx(1.5)
 
 
+def test_of_three_runs_the_middle_ratio_counts(figures):
+    runs = [{"cnnlib": 2.0, "torch": 2.0, "torch tuned": 1.8}, {"cnnlib": 1.0, "torch": 2.0}, {"cnnlib": 8.0, "torch": 4.0}]
+    assert report.middle(figures["rows"][0], "1", runs) is runs[0]
+
+
 def test_table_goes_between_its_marks(figures, tmp_path, monkeypatch):
     page = tmp_path / "page.md"
     page.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n", "utf-8")
-    monkeypatch.setattr(sys, "argv", ["table", str(ROOT / "tests" / "benchmark.json"), "--out", str(page)])
+    file = str(ROOT / "tests" / "benchmark.json")
+    monkeypatch.setattr(sys, "argv", ["table", file, file, "--out", str(page)])
     table.main()
     text = page.read_text("utf-8")
     assert text.startswith(f"before\n{table.BEGIN}\n") and text.endswith(f"{table.END}\nafter\n")
     assert "old" not in text
     assert all(row["name"] in text for row in figures["rows"])
+    assert text.count("| relu") == 1 and text.count("1 thread: conv 3×3 64→64, 16×32² forward 0.75") == 2  # all rows but once
     assert "| 1.75 | 0.75 |" in text  # tuned, fastest
     assert "1 thread: conv 3×3 64→64, 16×32² forward 0.75" in text
     widths = [line.count("|") for line in text.splitlines() if line.startswith("| relu") or line.startswith("| GEMM")]
@@ -211,6 +218,13 @@ def test_an_unset_environment_and_tuned_malloc(monkeypatch):
     assert plain["OMP_NUM_THREADS"] == "2"
     assert not {"OMP_WAIT_POLICY", "MALLOC_ARENA_MAX"} & plain.keys()
     assert {name for name in tuned if name not in plain} == {"MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_"}
+
+
+def test_both_sides_are_held_to_avx2(monkeypatch):
+    monkeypatch.delenv("CNNLIB_ISA", raising=False)
+    assert "ONEDNN_MAX_CPU_ISA" not in environment("torch", 1)
+    monkeypatch.setenv("CNNLIB_ISA", "avx2")
+    assert environment("torch", 1)["ONEDNN_MAX_CPU_ISA"] == environment("torch", 1)["MKL_ENABLE_INSTRUCTIONS"] == "AVX2"
 
 
 def test_pinned_to_one_hardware_thread_per_core():
