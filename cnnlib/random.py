@@ -1,7 +1,7 @@
 """Random numbers that are equal on every backend, instruction set and number of threads: counter-based Philox4x32-10.
 
 A key ``(seed, stream, call)`` names an endless sequence of 32-bit words; word ``i`` is a pure function of the key and of
-``i``, so nothing has to be drawn in order and nothing has to be stored: dropout keeps the key, not the mask. Each
+``i``, so nothing has to be drawn in order, and what is needed again can be drawn again. Each
 consumer draws from its own stream, and each draw takes the next call number of its stream. All state there is, is the
 seed and one call counter per stream; a checkpoint stores them.
 

@@ -83,11 +83,12 @@ struct activation_kernels {
     int (*maxout_backward)(idx R, idx P, idx S, const void *dy, const void *argmax, void *dx);
 };
 
-/* ---- dropout (random.c) ---- */
+/* ---- dropout (random.c); mask: a bit per element; scale: 1 / (1 - p) ---- */
 struct random_key { uint64_t seed; uint32_t stream, call; };
 struct dropout_kernels {
     int (*random_bits)(const struct random_key *key, idx n, uint32_t *words);
-    int (*dropout)(const struct random_key *key, uint32_t threshold, double keep, idx n, const void *x, void *y);
+    int (*dropout)(const struct random_key *key, uint32_t threshold, double scale, idx n, const void *x, void *y, uint8_t *mask);
+    int (*dropout_backward)(double scale, idx n, const void *dy, const uint8_t *mask, void *dx);
 };
 
 /* ---- loss (loss.c); weight may be NULL ---- */

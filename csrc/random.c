@@ -55,7 +55,16 @@ INLINE void philox_fill(uint32_t *words, idx n, idx first, const struct random_k
     for (idx i = 0; i < n; i += WORDS_AT_ONCE) philox(words + i, (uint64_t)(first + i) / 4, key);
 }
 
-struct draw { idx n; struct random_key key; uint32_t threshold; REAL keep; const REAL *x; REAL *y; uint32_t *words; };
+struct draw {
+    idx n;
+    struct random_key key;
+    uint32_t threshold;
+    REAL scale;
+    const REAL *x;
+    REAL *y;
+    uint32_t *words;
+    uint8_t *mask;
+};
 
 static void random_bits_chunks(void *arg, idx begin, idx end, int worker) {
     const struct draw *d = arg;
@@ -93,22 +102,39 @@ INLINE vi kept(const uint32_t *words, uint32_t threshold) {
 
 static void dropout_chunks(void *arg, idx begin, idx end, int worker) {
     const struct draw *d = arg;
-    const vr zero = {0};
     uint32_t words[WORDS];
     (void)worker;
-    for (idx chunk = begin; chunk < end; chunk++) {
-        idx first = chunk * WORDS, n = MIN(WORDS, d->n - first), i = 0;
-        const REAL *x = d->x + first;
-        REAL *y = d->y + first;
+    for (idx first = begin * WORDS; first < MIN(end * WORDS, d->n); first += WORDS) {
+        const idx n = MIN(WORDS, d->n - first);
         philox_fill(words, n, first, &d->key);
-        for (; i + VL <= n; i += VL) store(y + i, choose(kept(words + i, d->threshold), load(x + i) / d->keep, zero));
-        if (i < n) store_n(y + i, choose(kept(words + i, d->threshold), load_n(x + i, n - i) / d->keep, zero), n - i);
+        for (idx i = 0; i < n; i += VL) {
+            const vi mask = kept(words + i, d->threshold);
+            const vr x = load_or(d->x + first + i, n - i, 0);
+            store_part(d->y + first + i, choose(mask, x * d->scale, (vr){0}), n - i);
+            store_bits(d->mask + first / 8, i, mask, n - i);
+        }
     }
 }
-static int dropout(const struct random_key *key, uint32_t threshold, double keep, idx n, const void *x, void *y) {
-    struct draw d = {.n = n, .key = *key, .threshold = threshold, .keep = (REAL)keep, .x = x, .y = y};
+static int dropout(const struct random_key *key, uint32_t threshold, double scale, idx n, const void *x, void *y, uint8_t *mask) {
+    struct draw d = {.n = n, .key = *key, .threshold = threshold, .scale = (REAL)scale, .x = x, .y = y, .mask = mask};
     parallel_for((n + WORDS - 1) / WORDS, grain_of(4.0 * WORDS), dropout_chunks, &d);
     return CNN_OK;
 }
 
-static const struct dropout_kernels dropout_kernels = {.random_bits = random_bits, .dropout = dropout};
+static void dropout_backward_chunks(void *arg, idx begin, idx end, int worker) {
+    const struct draw *d = arg;
+    const idx stop = MIN(end * WORDS, d->n);
+    (void)worker;
+    for (idx i = begin * WORDS; i < stop; i += VL) {
+        const vr dy = load_or(d->x + i, stop - i, 0);
+        store_part(d->y + i, choose(load_bits(d->mask, i, stop - i), dy * d->scale, (vr){0}), stop - i);
+    }
+}
+static int dropout_backward(double scale, idx n, const void *dy, const uint8_t *mask, void *dx) {
+    struct draw d = {.n = n, .scale = (REAL)scale, .x = dy, .y = dx, .mask = (uint8_t *)mask};
+    parallel_for((n + WORDS - 1) / WORDS, grain_of(1.0 * WORDS), dropout_backward_chunks, &d);
+    return CNN_OK;
+}
+
+static const struct dropout_kernels dropout_kernels = {
+    .random_bits = random_bits, .dropout = dropout, .dropout_backward = dropout_backward};

@@ -140,18 +140,38 @@ INLINE void keep_larger(vr v, integer number, vr *best, vi *winner) {
 #endif
 }
 
-INLINE int any(vi mask) {
+/* A bit per lane of a mask, the first one lowest. */
+INLINE unsigned bits_of(vi mask) {
 #if VECTOR_BYTES == 64
-    return FOR_REAL(_mm512_movepi32_mask, _mm512_movepi64_mask)((__m512i)mask) != 0;
+    return FOR_REAL(_mm512_movepi32_mask, _mm512_movepi64_mask)((__m512i)mask);
 #elif VECTOR_BYTES == 32
-    return _mm256_movemask_epi8((__m256i)mask) != 0;
+    return (unsigned)FOR_REAL(_mm256_movemask_ps((__m256)mask), _mm256_movemask_pd((__m256d)mask));
 #elif defined(__SSE2__)
-    return _mm_movemask_epi8((__m128i)mask) != 0;
+    return (unsigned)FOR_REAL(_mm_movemask_ps((__m128)mask), _mm_movemask_pd((__m128d)mask));
 #else
-    integer found = 0;
-    for (idx i = 0; i < VL; i++) found |= mask[i];
-    return found != 0;
+    unsigned bits = 0;
+    for (idx i = 0; i < VL; i++) bits |= (unsigned)(mask[i] & 1) << i;
+    return bits;
 #endif
+}
+INLINE int any(vi mask) { return bits_of(mask) != 0; }
+
+/* Masks in an array of bits: those of elements i ... i + VL - 1, of which n are left; i is a multiple of VL. */
+INLINE vi load_bits(const uint8_t *p, idx i, idx n) {
+    const uint8_t *at = p + i / 8;
+    const unsigned bits = *at >> i % 8 | (n > 8 && VL > 8 ? at[1] : 0u) << 8;
+#if VECTOR_BYTES == 64
+    return (vi)FOR_REAL(_mm512_movm_epi32((__mmask16)bits), _mm512_movm_epi64((__mmask8)bits));
+#else
+    const vi bit = ((integer)1 - (vi){0}) << lane_numbers();
+    return ((integer)bits & bit) == bit;
+#endif
+}
+INLINE void store_bits(uint8_t *p, idx i, vi mask, idx n) {   /* in order: clears what follows in the last byte */
+    uint8_t *at = p + i / 8;
+    const unsigned bits = bits_of(n < VL ? mask & first_lanes(n) : mask);
+    *at = (uint8_t)((i % 8 ? *at : 0u) | bits << i % 8);
+    if (n > 8 && VL > 8) at[1] = (uint8_t)(bits >> 8);
 }
 
 #define SIGN_BIT ((integer)((uint64_t)1 << (8 * sizeof(REAL) - 1)))

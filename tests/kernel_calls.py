@@ -177,8 +177,10 @@ class Calls:
 
     def dropout(self, s: Sizes) -> Iterator[tuple[Any, ...]]:
         yield "random_bits", KEY, s.elements
-        yield "dropout_forward", self.floats(s.elements), 0.3, KEY
-        yield "dropout_forward", self.floats(s.M, s.N), 0.5, KEY
+        for shape in ((s.elements,), (s.M, s.N)):
+            x, dy = self.floats(*shape), self.floats(*shape)
+            yield "dropout_forward", x, 0.3, KEY
+            yield "dropout_backward", dy, REFERENCE.dropout_forward(x, 0.3, KEY)[1], 0.3
 
     def loss(self, s: Sizes) -> Iterator[tuple[Any, ...]]:
         x, labels = self.floats(s.M, s.n), self.rng.integers(0, s.n, s.M)

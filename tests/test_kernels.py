@@ -221,10 +221,14 @@ def test_dropout_keeps_what_the_words_say(isa, dtype, threads):
     exactly = words[5] / 2**32  # word 5 is kept at p = word / 2^32, and not half a step above
     for p in (0.0, 0.3, 0.5, exactly, (words[5] + 0.5) / 2**32, 1 - 2.0**-40):
         p = float(p)
-        keep = words.astype(np.float64) >= p * 2.0**32
+        kept = words.astype(np.float64) >= p * 2.0**32
         for n in (*range(71), 1023, 1025) if p == 0.3 else (70, x.size):
-            y = COMPILED.dropout_forward(x[:n], p, KEY)
-            assert y.dtype == dtype
-            assert y.tobytes() == REFERENCE.dropout_forward(x[:n], p, KEY).astype(dtype).tobytes(), (p, n)
-            np.testing.assert_array_equal(y, np.where(keep[:n], x[:n] / x.dtype.type(1 - p), 0))
-    assert COMPILED.dropout_forward(np.ones(70, dtype), exactly, KEY)[5] != 0
+            y, keep = COMPILED.dropout_forward(x[:n], p, KEY)
+            expected, bits = REFERENCE.dropout_forward(x[:n], p, KEY)
+            assert y.dtype == dtype and y.tobytes() == expected.tobytes(), (p, n)
+            np.testing.assert_array_equal(y, np.where(kept[:n], x[:n] * x.dtype.type(1 / (1 - p)), 0))
+            assert keep.dtype == np.uint8 and keep.tobytes() == bits.tobytes(), (p, n)
+            np.testing.assert_array_equal(np.unpackbits(keep, bitorder="little", count=n), kept[:n])
+            dx = COMPILED.dropout_backward(x[:n], keep, p)
+            assert dx.dtype == dtype and dx.tobytes() == y.tobytes() == REFERENCE.dropout_backward(x[:n], keep, p).tobytes()
+    assert COMPILED.dropout_forward(np.ones(70, dtype), exactly, KEY)[0][5] != 0

@@ -54,13 +54,19 @@ def cross_entropy(R, C) -> list[Row]:
 
 
 def dropout(R, C) -> list[Row]:
-    """PyTorch keeps the mask and multiplies in the backward pass, cnnlib keeps the key and draws again."""
+    """Both keep the mask and multiply by it in the backward pass: PyTorch's is of numbers, cnnlib's of bits."""
 
     def ours(kernels, x):
         from cnnlib.random import Key
 
         key = Key(seed=0, stream=1, call=0)
-        return lambda: kernels.dropout_forward(x, P, key)
+        return lambda: kernels.dropout_forward(x, P, key)[0]
+
+    def our_backward(kernels, dy):
+        from cnnlib.random import Key
+
+        keep = kernels.dropout_forward(dy, P, Key(seed=0, stream=1, call=0))[1]
+        return lambda: kernels.dropout_backward(dy, keep, P)
 
     def their_backward(torch, dy):
         mask = torch.empty_like(dy).bernoulli_(1 - P).div_(1 - P)
@@ -78,7 +84,7 @@ def dropout(R, C) -> list[Row]:
         ),
         Row(
             name=f"dropout {R}×{C} backward",
-            ours=ours,
+            ours=our_backward,
             theirs=their_backward,
             elements=2 * R * C,
             **common,

@@ -132,7 +132,10 @@ def maxout_backward(dy, argmax, pieces):
 def random_bits(key, n):
     """n uint32 from Philox4x32-10; key = (seed, stream, call), see cnnlib/random.py. Equal in every backend, bit for bit."""
 def dropout_forward(x, p, key):
-    """x / (1 - p) where random_bits(key, x.size)[i] >= p * 2^32, else 0. Its backward is itself, applied to dy."""
+    """-> y = x * (1 / (1 - p)) where random_bits(key, x.size)[i] >= p * 2^32, else 0; keep (ceil(x.size / 8),) uint8: those
+    comparisons, eight in a byte, the first one lowest; equal in every backend, bit for bit."""
+def dropout_backward(dy, keep, p):
+    """-> dx = dy * (1 / (1 - p)) where keep has a one, else 0."""
 
 
 # ---- loss -------------------------------------------------------------------------------------------------------------

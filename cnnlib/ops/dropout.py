@@ -8,9 +8,9 @@ Formulas, with a fresh mask m_i ∈ {0, 1}, P(m_i = 0) = p, for each element and
 
 DropConnect is dropout applied to the weights: ``linear(x, dropout(w, p, training), b)``.
 
-Adjoints: the mask is a constant, so dx = m ⊙ dy / (1 − p): dropout's backward is dropout itself, with the same mask,
-applied to dy. Element i is kept when the 32 random bits of its place in the sequence ``key`` are at least p · 2³². The
-bits are a function of key and i (cnnlib/random.py), so only the key is saved and the mask is drawn again.
+Adjoints: the mask is a constant, so dx = m ⊙ dy / (1 − p), with the mask of the forward pass. Element i is kept when the 32
+random bits of its place in the sequence ``key`` are at least p · 2³². The bits are a function of key and i
+(cnnlib/random.py): dropout saves its mask, a bit per element; masking noise saves the key, and draws the mask again.
 
 Source: lecture: regularisation; Srivastava, Hinton, Krizhevsky, Sutskever & Salakhutdinov, "Dropout", 2014; Wan, Zeiler,
 Zhang, LeCun & Fergus, "Regularization of neural networks using DropConnect", 2013; Vincent et al., "Stacked denoising
@@ -39,8 +39,16 @@ def random_bits(key, n):
 @kernel
 def dropout_forward(x, p, key):
     xp = xp_of(x)
-    keep = philox_words(key, x.size, xp).reshape(x.shape) >= threshold(p)
-    return xp.where(keep, x / (1.0 - p), 0.0)
+    m = philox_words(key, x.size, xp) >= threshold(p)
+    y = xp.where(m.reshape(x.shape), x * (1.0 / (1.0 - p)), 0.0)
+    return y, xp.packbits(m, bitorder="little")
+
+
+@kernel
+def dropout_backward(dy, keep, p):
+    xp = xp_of(dy)
+    m = xp.unpackbits(keep, bitorder="little")[: dy.size].astype(bool)
+    return xp.where(m.reshape(dy.shape), dy * (1.0 / (1.0 - p)), 0.0)
 
 
 def threshold(p):
@@ -52,20 +60,20 @@ def threshold(p):
 
 
 class Dropout(Op):
-    """Saves p and key, which names the mask."""
+    """Saves p and keep, the mask m as packed bits (uint8, the first element lowest): 1/32 of the bytes of x in float32."""
 
     formula = "y = m ⊙ x / (1 − p)"
 
     @staticmethod
     def forward(ctx, x, *, p=0.5):
         check_float("dropout", "x", x)
-        key = next_key("dropout")
-        ctx.save(p=p, key=key)
-        return ctx.kernels.dropout_forward(x, p, key)
+        y, keep = ctx.kernels.dropout_forward(x, p, next_key("dropout"))
+        ctx.save(p=p, keep=keep)
+        return y
 
     @staticmethod
     def backward(ctx, dy):
-        return ctx.kernels.dropout_forward(dy, ctx.p, ctx.key)
+        return ctx.kernels.dropout_backward(dy, ctx.keep, ctx.p)
 
 
 class MaskingNoise(Op):

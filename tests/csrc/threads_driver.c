@@ -146,7 +146,7 @@ static int others(const struct kernel_table *k, int i, struct output *o) {
     const struct random_key key = {7, 1, 3};
     switch (i) {
     case 0: return k->dropout->random_bits(&key, 5000, room(o, 5000));
-    case 1: return k->dropout->dropout(&key, 1u << 30, 0.75, 5000, x, room(o, 5000));
+    case 1: return k->dropout->dropout(&key, 1u << 30, 1.25, 5000, x, room(o, 5000), room(o, 5000));
     case 2: return k->loss->cross_entropy(50, 37, 0.1, 3, x, labels, p, room(o, 50), room(o, 50));
     case 3: return k->loss->cross_entropy_backward(50, 37, 0.1, 3, x, w, labels, p, p, room(o, 50 * 37));
     case 4: return k->embedding->embedding(60, 40, labels, x, room(o, 60 * 40));
@@ -155,6 +155,7 @@ static int others(const struct kernel_table *k, int i, struct output *o) {
     case 7: return k->optim->adagrad_step(5000, 0.1, 1e-8, 0.01, copy(o, 5000), x, copy(o, 5000));
     case 8: return k->optim->rmsprop_step(5000, 0.1, 0.9, 1e-8, 0.01, 0.9, copy(o, 5000), x, copy(o, 5000), copy(o, 5000),
                                           copy(o, 5000));
+    case 10: return k->dropout->dropout_backward(1.25, 5000, x, winners, room(o, 5000));
     case 9: return k->optim->adam_step(5000, 3, 0.1, 0.9, 0.999, 1e-8, 0.01, 1, copy(o, 5000), x, copy(o, 5000), copy(o, 5000));
     default: return NO_SUCH_CALL;
     }
