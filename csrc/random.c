@@ -100,19 +100,24 @@ INLINE vi kept(const uint32_t *words, uint32_t threshold) {
 #endif
 }
 
+/* y at places i ... i + n - 1, n <= VL. */
+INLINE void drop(const struct draw *d, idx i, idx n, vi mask) {
+    store_part(d->y + i, choose(mask, load_or(d->x + i, n, 0) * d->scale, (vr){0}), n);
+}
+INLINE void draw_and_drop(const struct draw *d, const uint32_t *words, idx i, idx n) {
+    const vi mask = kept(words, d->threshold);
+    drop(d, i, n, mask), store_bits(d->mask, i, mask, n);
+}
 static void dropout_chunks(void *arg, idx begin, idx end, int worker) {
-    const struct draw *d = arg;
+    const struct draw d = *(const struct draw *)arg;   /* a copy, as bytes are written: they might be part of the original */
     uint32_t words[WORDS];
     (void)worker;
-    for (idx first = begin * WORDS; first < MIN(end * WORDS, d->n); first += WORDS) {
-        const idx n = MIN(WORDS, d->n - first);
-        philox_fill(words, n, first, &d->key);
-        for (idx i = 0; i < n; i += VL) {
-            const vi mask = kept(words + i, d->threshold);
-            const vr x = load_or(d->x + first + i, n - i, 0);
-            store_part(d->y + first + i, choose(mask, x * d->scale, (vr){0}), n - i);
-            store_bits(d->mask + first / 8, i, mask, n - i);
-        }
+    for (idx first = begin * WORDS, stop = MIN(end * WORDS, d.n); first < stop; first += WORDS) {
+        const idx n = MIN(WORDS, stop - first);
+        idx i = 0;
+        philox_fill(words, n, first, &d.key);
+        for (; i + VL <= n; i += VL) draw_and_drop(&d, words + i, first + i, VL);
+        if (i < n) draw_and_drop(&d, words + i, first + i, n - i);
     }
 }
 static int dropout(const struct random_key *key, uint32_t threshold, double scale, idx n, const void *x, void *y, uint8_t *mask) {
@@ -122,17 +127,15 @@ static int dropout(const struct random_key *key, uint32_t threshold, double scal
 }
 
 static void dropout_backward_chunks(void *arg, idx begin, idx end, int worker) {
-    const struct draw *d = arg;
-    const idx stop = MIN(end * WORDS, d->n);
+    const struct draw d = *(const struct draw *)arg;
+    idx i = begin * WORDS, stop = MIN(end * WORDS, d.n);
     (void)worker;
-    for (idx i = begin * WORDS; i < stop; i += VL) {
-        const vr dy = load_or(d->x + i, stop - i, 0);
-        store_part(d->y + i, choose(load_bits(d->mask, i, stop - i), dy * d->scale, (vr){0}), stop - i);
-    }
+    for (; i + VL <= stop; i += VL) drop(&d, i, VL, load_bits(d.mask, i, VL));
+    if (i < stop) drop(&d, i, stop - i, load_bits(d.mask, i, stop - i));
 }
 static int dropout_backward(double scale, idx n, const void *dy, const uint8_t *mask, void *dx) {
     struct draw d = {.n = n, .scale = (REAL)scale, .x = dy, .y = dx, .mask = (uint8_t *)mask};
-    parallel_for((n + WORDS - 1) / WORDS, grain_of(1.0 * WORDS), dropout_backward_chunks, &d);
+    parallel_for((n + WORDS - 1) / WORDS, grain_of(0.5 * WORDS), dropout_backward_chunks, &d);
     return CNN_OK;
 }
 

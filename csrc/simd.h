@@ -157,21 +157,22 @@ INLINE unsigned bits_of(vi mask) {
 INLINE int any(vi mask) { return bits_of(mask) != 0; }
 
 /* Masks in an array of bits: those of elements i ... i + VL - 1, of which n are left; i is a multiple of VL. */
+#define BYTES_OF_BITS(n) ((size_t)(VL > 8 && (n) > 8 ? 2 : 1))
 INLINE vi load_bits(const uint8_t *p, idx i, idx n) {
-    const uint8_t *at = p + i / 8;
-    const unsigned bits = *at >> i % 8 | (n > 8 && VL > 8 ? at[1] : 0u) << 8;
+    uint16_t bits = 0;
+    memcpy(&bits, p + (i >> 3), BYTES_OF_BITS(n));
+    bits = (uint16_t)(bits >> i % 8);
 #if VECTOR_BYTES == 64
-    return (vi)FOR_REAL(_mm512_movm_epi32((__mmask16)bits), _mm512_movm_epi64((__mmask8)bits));
+    return (vi)FOR_REAL(_mm512_movm_epi32, _mm512_movm_epi64)(FOR_REAL(bits, (uint8_t)bits));
 #else
     const vi bit = ((integer)1 - (vi){0}) << lane_numbers();
     return ((integer)bits & bit) == bit;
 #endif
 }
 INLINE void store_bits(uint8_t *p, idx i, vi mask, idx n) {   /* in order: clears what follows in the last byte */
-    uint8_t *at = p + i / 8;
-    const unsigned bits = bits_of(n < VL ? mask & first_lanes(n) : mask);
-    *at = (uint8_t)((i % 8 ? *at : 0u) | bits << i % 8);
-    if (n > 8 && VL > 8) at[1] = (uint8_t)(bits >> 8);
+    const unsigned before = i % 8 ? p[i >> 3] : 0;
+    const uint16_t bits = (uint16_t)(before | bits_of(n < VL ? mask & first_lanes(n) : mask) << i % 8);
+    memcpy(p + i / 8, &bits, BYTES_OF_BITS(n));
 }
 
 #define SIGN_BIT ((integer)((uint64_t)1 << (8 * sizeof(REAL) - 1)))
