@@ -39,6 +39,8 @@ def test_pooling_and_activations_have_rows_without_parameters():
         (lambda: nn.Conv2d(4, 8, 3, groups=2, padding=1), (4, 6, 6), 6 * 6 * 8 * 2 * 9),
         (lambda: nn.Conv1d(4, 8, 3), (4, 10), 8 * 8 * 4 * 3),
         (lambda: nn.ConvTranspose2d(4, 6, 2, stride=2), (4, 5, 5), 5 * 5 * 4 * 6 * 4),
+        (lambda: nn.LocallyConnected2d(4, 8, 6, 3, padding=1), (4, 6, 6), 6 * 6 * 8 * 4 * 9),
+        (lambda: nn.LocallyConnected2d(3, 2, (7, 5), 3, stride=2, bias=False), (3, 7, 5), 3 * 2 * 2 * 27),
         (lambda: nn.Maxout(5, 3, pieces=2), (5,), 30),
         (lambda: nn.DropConnect(5, 3), (5,), 15),
     ],
@@ -47,6 +49,26 @@ def test_multiply_adds(layer, shape, multiply_adds):
     s = summary(layer(), shape)
     assert s.multiply_adds == multiply_adds
     assert s.parameters == sum(p.size for p in layer().parameters())
+
+
+def test_every_unit_of_a_locally_connected_layer_has_a_bias():
+    (row,) = summary(nn.LocallyConnected2d(4, 8, 6, 3), (4, 6, 6)).rows
+    assert (row.weights, row.biases, row.neurons, row.output_shape) == (4 * 4 * 8 * 36, 4 * 4 * 8, 4 * 4 * 8, (8, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "output"),
+    [
+        (lambda: nn.NoisyReLU(0.5), (3, 4, 4), (3, 4, 4)),
+        (lambda: nn.LocalContrastNorm(3), (3, 4, 4), (3, 4, 4)),
+        (lambda: nn.LocalResponseNorm(5), (3, 4, 4), (3, 4, 4)),
+        (lambda: nn.LPPool2d(2, 3, stride=2), (3, 7, 7), (3, 3, 3)),
+        (lambda: nn.LPPool1d(2, 2), (3, 8), (3, 4)),
+    ],
+)
+def test_layers_without_parameters_have_a_row(layer, shape, output):
+    (row,) = summary(layer(), shape).rows
+    assert row.output_shape == output and (row.weights, row.biases, row.multiply_adds) == (0, 0, 0)
 
 
 def test_shared_layers_are_counted_once_and_computed_twice():

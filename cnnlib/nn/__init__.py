@@ -6,7 +6,7 @@ from cnnlib.nn.container import Flatten, Identity, ModuleList, Sequential
 from cnnlib.nn.conv import Conv1d, Conv2d, ConvTranspose2d
 from cnnlib.nn.dropout import Dropout, GaussianNoise, MaskingNoise
 from cnnlib.nn.embedding import Embedding
-from cnnlib.nn.linear import DropConnect, Linear, Maxout
+from cnnlib.nn.linear import DropConnect, Linear, LocallyConnected2d, Maxout
 from cnnlib.nn.loss import BCEWithLogitsLoss, CrossEntropyLoss, HingeLoss, L1Loss, MSELoss, NLLLoss
 from cnnlib.nn.module import Module
 from cnnlib.nn.norm import BatchNorm1d, BatchNorm2d, LayerNorm, LocalContrastNorm, LocalResponseNorm

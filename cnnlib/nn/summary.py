@@ -1,9 +1,10 @@
 """summary(): what a model costs, layer by layer.
 
-- parameters: weights and biases in separate columns (arrays of one axis that a layer calls ``bias`` or ``beta`` are biases);
+- parameters: weights and biases in separate columns (biases: what a layer calls ``bias``, and arrays of one axis
+  named ``bias…`` or ``beta…``);
 - neurons: the elements of the layer's output for one sample;
-- multiply–adds, for one sample: Linear O·I, convolution OH·OW·F·(C/groups)·KH·KW, transposed convolution
-  H·W·C·(F/groups)·KH·KW, other layers 0; additions of biases are not counted.
+- multiply–adds, for one sample: Linear O·I, convolution OH·OW·F·(C/groups)·KH·KW, locally connected the same (each weight
+  once), transposed convolution H·W·C·(F/groups)·KH·KW, other layers 0; additions of biases are not counted.
 
 Source: lecture: convolutional networks, AlexNet's table.
 """
@@ -18,7 +19,7 @@ import numpy as np
 
 from cnnlib import random
 from cnnlib.nn.conv import Conv1d, Conv2d, ConvTranspose2d
-from cnnlib.nn.linear import DropConnect, Linear
+from cnnlib.nn.linear import DropConnect, Linear, LocallyConnected2d
 from cnnlib.nn.module import Module
 from cnnlib.op import no_grad
 from cnnlib.tensor import Parameter, Tensor, to_device
@@ -192,7 +193,7 @@ def _count(module: Module, called: set[int], counted: set[int]) -> tuple[int, in
 
 
 def _is_bias(name: str, p: Parameter) -> bool:
-    return p.ndim == 1 and name.startswith(("bias", "beta"))
+    return name == "bias" or (p.ndim == 1 and name.startswith(("bias", "beta")))
 
 
 def _multiply_adds(module: Module, x: tuple[int, ...], y: tuple[int, ...]) -> int:
@@ -201,6 +202,8 @@ def _multiply_adds(module: Module, x: tuple[int, ...], y: tuple[int, ...]) -> in
         module = module.linear
     if isinstance(module, Linear):
         return math.prod(y) * module.in_features
+    if isinstance(module, LocallyConnected2d):
+        return module.weight.size
     if isinstance(module, (Conv1d, Conv2d)):
         return math.prod(y) * math.prod(module.weight.shape[1:])
     if isinstance(module, ConvTranspose2d):

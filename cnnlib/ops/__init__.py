@@ -57,7 +57,7 @@ from cnnlib.ops.elementwise import (
     where,
 )
 from cnnlib.ops.embedding import Embedding, embedding
-from cnnlib.ops.linear import Linear, Matmul, linear, matmul
+from cnnlib.ops.linear import Linear, LocallyConnected2d, Matmul, linear, locally_connected2d, matmul
 from cnnlib.ops.loss import (
     BinaryCrossEntropyWithLogits,
     CrossEntropy,

@@ -1,6 +1,6 @@
-"""Linear layers and matrix products.
+"""Linear layers, locally connected layers and matrix products.
 
-Formula: y = x Wᵀ + b, for each row of x:  y_o = Σ_i W_oi x_i + b_o.
+**Linear.** Formula: y = x Wᵀ + b, for each row of x:  y_o = Σ_i W_oi x_i + b_o.
 
 Adjoints, with dy = ∂J/∂y (the matrix gradient recipe: every product of forward comes back transposed)::
 
@@ -8,15 +8,32 @@ Adjoints, with dy = ∂J/∂y (the matrix gradient recipe: every product of forw
     ∂J/∂W_oi = Σ_r ∂J/∂y_ro x_ri        dw = dyᵀ x
     ∂J/∂b_o  = Σ_r ∂J/∂y_ro             db = sum of dy over the rows
 
-Source: lecture: backpropagation, the matrix gradient recipe; Rumelhart, Hinton & Williams 1986.
+**Locally connected.** A convolution whose positions do not share their weights: each unit looks at its own window of the
+image, as in a convolution, with weights and bias of its own, as in a linear layer. With stride S and padding P::
+
+    y[f, oh, ow] = b[f, oh, ow] + Σ_c Σ_kh Σ_kw w[oh, ow, f, c, kh, kw] x[c, oh·S + kh − P, ow·S + kw − P]
+    OH = (H + 2P − KH) / S + 1, rounded down; OW likewise
+
+At one position p = (oh, ow) this is a linear layer from the K = C·KH·KW numbers of the window to F outputs. With X_p (K, N),
+the windows of all N images as columns, and Y_p (F, N), the recipe above holds position by position::
+
+    Y_p = W_p X_p + b_p      dW_p = dY_p X_pᵀ      dX_p = W_pᵀ dY_p      db_p = Σ_n dY_p
+
+where a convolution has one W for all p, and so adds the dW_p up. Windows overlap: dx collects the dX_p of all windows that
+cover a pixel. Gathering the windows and adding them back are one loop over the kernel's offsets; each product is one batched
+matrix product over the positions.
+
+Source: lecture: backpropagation, the matrix gradient recipe; convolutional networks, locally connected layers; Rumelhart,
+Hinton & Williams 1986; LeCun, "Generalization and network design strategies", 1989 (local connections without sharing).
 """
 
 from __future__ import annotations
 
-from cnnlib.backends import kernel
+from cnnlib.backends import kernel, xp_of
 from cnnlib.errors import ShapeError
 from cnnlib.op import Op
-from cnnlib.ops.arguments import check_float, check_ndim, check_not_empty, check_shape
+from cnnlib.ops.arguments import check_float, check_ndim, check_not_empty, check_shape, pair
+from cnnlib.ops.conv import check_window, output_size, resolve_padding
 from cnnlib.tape import unbroadcast
 
 # ---- the textbook
@@ -48,6 +65,34 @@ def gemm(a, b, transpose_a=False, transpose_b=False):
     a = a.swapaxes(-1, -2) if transpose_a else a
     b = b.swapaxes(-1, -2) if transpose_b else b
     return a @ b  # (..., M, K) @ (..., K, N) -> (..., M, N)
+
+
+def gather_windows(x, kernel_size, stride, pads):
+    """The windows of each position as columns: (N, C, H, W) -> (OH·OW, C·KH·KW, N)."""
+    xp = xp_of(x)
+    (KH, KW), (SH, SW) = kernel_size, stride
+    N, C = x.shape[:2]
+    OH, OW = output_size(x.shape[2:], kernel_size, stride, pads, (1, 1))
+    x = xp.ascontiguousarray(xp.pad(x, ((0, 0), (0, 0), pads[:2], pads[2:])).transpose(2, 3, 1, 0))  # (H, W, C, N)
+    windows = xp.empty((OH, OW, C, KH, KW, N), dtype=x.dtype)
+    for kh in range(KH):
+        for kw in range(KW):
+            windows[:, :, :, kh, kw] = x[kh : kh + SH * OH : SH, kw : kw + SW * OW : SW]
+    return windows.reshape(OH * OW, C * KH * KW, N)
+
+
+def scatter_windows(dwindows, x_shape, kernel_size, stride, pads):
+    """The adjoint of gathering: add every window's entries back to the pixels they came from."""
+    xp = xp_of(dwindows)
+    (KH, KW), (SH, SW), (top, bottom, left, right) = kernel_size, stride, pads
+    N, C, H, W = x_shape
+    OH, OW = output_size((H, W), kernel_size, stride, pads, (1, 1))
+    dwindows = dwindows.reshape(OH, OW, C, KH, KW, N)
+    dx = xp.zeros((H + top + bottom, W + left + right, C, N), dtype=dwindows.dtype)
+    for kh in range(KH):
+        for kw in range(KW):
+            dx[kh : kh + SH * OH : SH, kw : kw + SW * OW : SW] += dwindows[:, :, :, kh, kw]
+    return xp.ascontiguousarray(dx[top : top + H, left : left + W].transpose(3, 2, 0, 1))
 
 
 # ---- the operations
@@ -86,6 +131,64 @@ def _check_linear(x, w, b):
     check_not_empty("linear", "x", x)
     if b is not None:
         check_shape("linear", "b", b, w.shape[:1], "one bias per output feature")
+
+
+class LocallyConnected2d(Op):
+    """Saves x, w and geometry = (kernel_size, stride, pads). P = OH·OW positions, K = C·KH·KW."""
+
+    formula = "y_p = w_p x_p + b_p at every position p"
+
+    @staticmethod
+    def forward(ctx, x, w, b=None, *, stride=1, padding=0):
+        geometry = _local_geometry(x, w, b, stride, padding)
+        OH, OW, F = w.shape[:3]
+        ctx.save(x=x, w=w, geometry=geometry)
+        windows = gather_windows(x, *geometry)
+        y = ctx.kernels.gemm(w.reshape(OH * OW, F, -1), windows)  # (P, F, K) @ (P, K, N) -> (P, F, N)
+        y = ctx.xp.ascontiguousarray(y.transpose(2, 1, 0)).reshape(-1, F, OH, OW)
+        return y if b is None else y + b
+
+    @staticmethod
+    def backward(ctx, dy):
+        x, w, geometry = ctx.x, ctx.w, ctx.geometry
+        N, F, OH, OW = dy.shape
+        db = dy.sum(axis=0) if ctx.needs[2] else None
+        dy = ctx.xp.ascontiguousarray(dy.reshape(N, F, OH * OW).transpose(2, 1, 0))  # (P, F, N)
+        dx = dw = None
+        if ctx.needs[0]:
+            dwindows = ctx.kernels.gemm(w.reshape(OH * OW, F, -1), dy, transpose_a=True)  # (P, K, F) @ (P, F, N)
+            dx = scatter_windows(dwindows, x.shape, *geometry)
+        if ctx.needs[1]:
+            windows = gather_windows(x, *geometry)
+            dw = ctx.kernels.gemm(dy, windows, transpose_b=True).reshape(w.shape)  # (P, F, N) @ (P, N, K)
+        return dx, dw, db
+
+
+def _local_geometry(x, w, b, stride, padding):
+    """(kernel_size, stride, pads) after all checks."""
+    op = "locally_connected2d"
+    check_float(op, "x", x)
+    check_ndim(op, "x", x, 4, "(N, C, H, W)")
+    check_ndim(op, "w", w, 6, "(OH, OW, F, C, KH, KW)")
+    check_not_empty(op, "x", x)
+    check_not_empty(op, "w", w)
+    kernel_size, stride = w.shape[4:], pair(op, "stride", stride)
+    if x.shape[1] != w.shape[3]:
+        raise ShapeError(
+            f"{op}: x has {x.shape[1]} channels (x.shape = {x.shape}) but w expects {w.shape[3]} (w.shape = {w.shape}): "
+            "x.shape[1] must equal w.shape[3]."
+        )
+    pads = resolve_padding(op, padding, kernel_size, stride, (1, 1))
+    check_window(op, x.shape[2:], kernel_size, stride, pads)
+    positions = output_size(x.shape[2:], kernel_size, stride, pads, (1, 1))
+    if positions != w.shape[:2]:
+        raise ShapeError(
+            f"{op}: x of {x.shape[2:]} pixels has {positions} windows of {kernel_size}, (H + 2P - KH) / S + 1 each way, but w "
+            f"has weights for {w.shape[:2]} (w.shape = {w.shape}): the layer is made for one size of image."
+        )
+    if b is not None:
+        check_shape(op, "b", b, (w.shape[2], *positions), "(F, OH, OW), one bias per unit")
+    return kernel_size, stride, pads
 
 
 class Matmul(Op):
@@ -141,6 +244,23 @@ def linear(x, w, b=None):
     Raises ShapeError when the last axis of x is not in_features or x is empty, DtypeError for integers or mixed types.
     """
     return Linear.apply(x, w, b)
+
+
+def locally_connected2d(x, w, b=None, stride=1, padding=0):
+    """A convolution with weights of its own at every position, as defined at the top of this file.
+
+    x (N, C, H, W), w (OH, OW, F, C, KH, KW), b (F, OH, OW) or None -> y (N, F, OH, OW); float32 or float64.
+    ``w[oh, ow]`` is what conv2d's weight is everywhere. ``stride``, ``padding``: as in :func:`conv2d`.
+
+    >>> import cnnlib as cl, numpy as np
+    >>> x = cl.Tensor([[[[1.0, 2.0, 3.0]]]])
+    >>> w = np.array([[1.0, 1.0], [1.0, -1.0]], np.float32).reshape(1, 2, 1, 1, 1, 2)   # a sum here, a difference there
+    >>> cl.ops.locally_connected2d(x, cl.Tensor(w)).numpy()
+    array([[[[ 3., -1.]]]], dtype=float32)
+
+    Raises ShapeError (channels, an image of another size than w was made for, empty batch), ValueRangeError, DtypeError.
+    """
+    return LocallyConnected2d.apply(x, w, b, stride=stride, padding=padding)
 
 
 def matmul(a, b):

@@ -6,11 +6,18 @@ from cnnlib import ops
 from cnnlib.errors import DtypeError, ValueRangeError
 from tests.cases import Case, ErrorCase
 
+
+def drop_connect(x, w, b, p, training=True):
+    """What nn.DropConnect computes."""
+    return ops.linear(x, ops.dropout(w, p, training), b)
+
+
 CASES = [
     Case("dropout", ops.dropout, lambda d: (d.normal(5, 7),)),
     Case("dropout p 0.2", ops.dropout, lambda d: (d.normal(2, 3, 11),), {"p": 0.2}),
     Case("dropout in evaluation", ops.dropout, lambda d: (d.normal(5, 7),), {"training": False}),
     Case("masking_noise", ops.masking_noise, lambda d: (d.normal(4, 9),), {"p": 0.3}),
+    Case("drop_connect", drop_connect, lambda d: (d.normal(5, 7), d.normal(4, 7), d.normal(4)), {"p": 0.3}),
     Case("gaussian_noise", ops.gaussian_noise, lambda d: (d.normal(4, 9),), {"std": 0.3}),
 ]
 
