@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 import cnnlib as cl
 from cnnlib import nn, optim
-from cnnlib.data import Compose, Normalize, RandomFlip
+from cnnlib.data import Compose, Normalize, RandomCrop, RandomFlip
 from cnnlib.errors import CheckpointError
 from cnnlib.train import checkpoint, preprocessing
 
@@ -92,6 +92,13 @@ def test_preprocessing_comes_back(tmp_path):
     path = checkpoint.save(tmp_path / "c", network(), preprocessing=steps)
     x = np.random.default_rng(0).random((3, 2, 4, 4)).astype(np.float32)
     assert np.array_equal(checkpoint.load(path).transform()(x, np.arange(3), 0, 0), transform.transforms[1](x))
+
+
+def test_the_middle_of_what_training_cut_at_random_comes_back(tmp_path):
+    steps = preprocessing.describe(preprocessing.without_chance(Compose([RandomCrop((4, 2)), RandomFlip()])))
+    path = checkpoint.save(tmp_path / "c", network(), preprocessing=steps)
+    x = np.random.default_rng(0).random((3, 2, 7, 6)).astype(np.float32)
+    assert np.array_equal(checkpoint.load(path).transform()(x, np.arange(3), 0, 0), x[:, :, 1:5, 2:4])
 
 
 # ---- what is refused

@@ -13,9 +13,20 @@ from cnnlib.data.formats import read_cifar, read_idx
 from cnnlib.data.loader import DataLoader
 from cnnlib.data.pictures import image
 from cnnlib.data.text import Vocabulary, sequences, sonnets
-from cnnlib.data.transforms import Compose, GaussianNoise, Normalize, Pad, RandomCrop, RandomFlip
+from cnnlib.data.transforms import (
+    CentreCrop,
+    Compose,
+    GaussianNoise,
+    Normalize,
+    Pad,
+    PCAColour,
+    RandomCrop,
+    RandomFlip,
+    ten_crops,
+)
 
 __all__ = [
+    "CentreCrop",
     "Compose",
     "DataLoader",
     "Dataset",
@@ -23,6 +34,7 @@ __all__ = [
     "ImageFolder",
     "Info",
     "Normalize",
+    "PCAColour",
     "Pad",
     "RandomCrop",
     "RandomFlip",
@@ -44,5 +56,6 @@ __all__ = [
     "read_idx",
     "sequences",
     "sonnets",
+    "ten_crops",
     "transforms",
 ]

@@ -6,6 +6,10 @@ their data set, and returns a new array; it never writes to x. What happens to a
 
 >>> augment = Compose([RandomCrop(32, padding=4), RandomFlip(), Normalize.fit(train)])
 >>> DataLoader(train, batch_size=64, transform=augment)
+
+AlexNet's augmentation is ``Compose([RandomCrop(224), RandomFlip(), PCAColour.fit(train)])`` of pictures of 256×256, and
+:func:`ten_crops` in evaluation. Source: lecture: AlexNet; Krizhevsky, Sutskever & Hinton, "ImageNet classification with deep
+convolutional neural networks", 2012, section 4.1.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from cnnlib.data.dataset import Dataset
-from cnnlib.data.streams import CROP, FLIP, NOISE, philox
+from cnnlib.data.streams import COLOUR, CROP, FLIP, NOISE, philox
 from cnnlib.errors import DataError, ShapeError, ValueRangeError
 
 SEED_STEP = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: seeds of the places in a Compose lie far apart
@@ -123,8 +127,7 @@ class RandomCrop:
     """Zero padding, then a window of ``size`` (a number, or height and width) at a random place of each picture."""
 
     def __init__(self, size: int | tuple[int, int], padding: int = 0):
-        height, width = size if isinstance(size, (tuple, list)) else (size, size)
-        self.size = _pixels(height, "RandomCrop: size", 1), _pixels(width, "RandomCrop: size", 1)
+        self.size = _size(size, "RandomCrop: size")
         self.padding = _pixels(padding, "RandomCrop: padding", 0)
 
     def __call__(self, x: np.ndarray, indices, seed: int, epoch: int) -> np.ndarray:
@@ -143,6 +146,50 @@ class RandomCrop:
         return f"RandomCrop({self.size}, padding={self.padding})"
 
 
+class CentreCrop:
+    """The middle of each picture, ``size`` (a number, or height and width); zeros around it where a picture is smaller.
+
+    What evaluation does where training had `RandomCrop`. An odd pixel is left out, or added, below and on the right.
+    """
+
+    def __init__(self, size: int | tuple[int, int]):
+        self.size = _size(size, "CentreCrop: size")
+
+    def __call__(self, x: np.ndarray, indices=None, seed: int = 0, epoch: int = 0) -> np.ndarray:
+        _check_pictures(x, "CentreCrop")
+        out = np.zeros((*x.shape[:2], *self.size), dtype=x.dtype)
+        (from_h, to_h), (from_w, to_w) = map(_middle, x.shape[2:], self.size)
+        out[:, :, to_h, to_w] = x[:, :, from_h, from_w]
+        return out
+
+    def __repr__(self) -> str:
+        return f"CentreCrop({self.size})"
+
+
+def ten_crops(x: np.ndarray, size: int | tuple[int, int]) -> list[np.ndarray]:
+    """AlexNet's ten views of pictures (N, C, H, W) in evaluation: the four corners and the centre, and their mirror images.
+
+    Each of the ten is (N, C, *size), a view of x. The prediction is the mean of the ten softmax outputs; `TenCrops` in
+    cnnlib.train wraps a model so that it does that.
+
+    >>> [top_left, *others] = ten_crops(np.arange(16.0).reshape(1, 1, 4, 4), 2)
+    >>> len(others), top_left.ravel().tolist(), others[4].ravel().tolist()      # the sixth is the first, mirrored
+    (9, [0.0, 1.0, 4.0, 5.0], [1.0, 0.0, 5.0, 4.0])
+
+    Raises ShapeError when the window does not fit.
+    """
+    _check_pictures(x, "ten_crops")
+    height, width = _size(size, "ten_crops: size")
+    down, right = x.shape[2] - height, x.shape[3] - width
+    if min(down, right) < 0:
+        raise ShapeError(
+            f"ten_crops: a window of {(height, width)} does not fit into pictures of {x.shape[2:]}: make it smaller."
+        )
+    corners = [(0, 0), (0, right), (down, 0), (down, right), (down // 2, right // 2)]
+    crops = [x[:, :, top : top + height, left : left + width] for top, left in corners]
+    return crops + [crop[..., ::-1] for crop in crops]
+
+
 class RandomFlip:
     """Mirrors each picture left to right with probability ``p``. Not for digits or letters."""
 
@@ -158,6 +205,60 @@ class RandomFlip:
 
     def __repr__(self) -> str:
         return f"RandomFlip(p={self.p})"
+
+
+class PCAColour:
+    """AlexNet's change of colour ("fancy PCA"): adds one colour to all pixels of a picture, along the principal components.
+
+    With the eigenvalues λ_i and eigenvectors p_i (columns of P) of the C×C covariance of the pixels' colours::
+
+        x + Σ_i α_i λ_i p_i,   α_i ~ N(0, std²), drawn anew for each picture and epoch
+
+    so that the added colour has the covariance std² P Λ² Pᵀ. λ is in squared units of x, as in the paper: fit on pictures in
+    [0, 1], and put it before `Normalize`. Values may leave [0, 1]. ``PCAColour.fit(train)`` measures λ and P.
+    """
+
+    def __init__(self, eigenvalues, eigenvectors, std: float = 0.1):
+        self.eigenvalues = np.asarray(eigenvalues, dtype=np.float64)
+        self.eigenvectors = np.asarray(eigenvectors, dtype=np.float64)
+        if self.eigenvalues.ndim != 1 or self.eigenvectors.shape != 2 * self.eigenvalues.shape:
+            raise ShapeError(
+                f"PCAColour: expected C eigenvalues and a C×C matrix with the eigenvectors as columns, got shapes "
+                f"{self.eigenvalues.shape} and {self.eigenvectors.shape}."
+            )
+        if not (np.isfinite(self.eigenvectors).all() and (self.eigenvalues >= 0).all() and np.isfinite(self.eigenvalues).all()):
+            raise ValueRangeError(f"PCAColour: eigenvalues of a covariance are finite and at least 0; got {eigenvalues}.")
+        if not 0 <= std < np.inf:
+            raise ValueRangeError(f"PCAColour: std must be at least 0 and finite; got {std!r}.")
+        self.std = float(std)
+
+    @classmethod
+    def fit(cls, dataset: Dataset, std: float = 0.1) -> PCAColour:
+        """Eigenvalues, the largest first, and eigenvectors of the covariance of all pixels of ``dataset.x`` (N, C, H, W)."""
+        x = dataset.x
+        if x.ndim != 4 or x.dtype.kind != "f" or len(x) == 0:
+            raise DataError(f"PCAColour.fit: expected at least one float picture (N, C, H, W), got {x.shape} {x.dtype}.")
+        mean, total = x.mean(axis=(0, 2, 3), dtype=np.float64), np.zeros((x.shape[1], x.shape[1]))
+        for part in np.array_split(x, -(-len(x) // 256)):  # few at a time: they become float64
+            pixels = part.transpose(1, 0, 2, 3).reshape(x.shape[1], -1) - mean[:, None]
+            total += pixels @ pixels.T
+        values, vectors = np.linalg.eigh(total / (x.size // x.shape[1]))
+        values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
+        largest = vectors[abs(vectors).argmax(axis=0), np.arange(len(values))]
+        return cls(values, vectors * np.sign(largest), std)  # an eigenvector's sign is free: fixed here, on every machine
+
+    def __call__(self, x: np.ndarray, indices, seed: int, epoch: int) -> np.ndarray:
+        _check_pictures(x, "PCAColour")
+        if x.shape[1] != len(self.eigenvalues):
+            raise ShapeError(
+                f"PCAColour: it was made for {len(self.eigenvalues)} channels, but x has {x.shape[1]} (x.shape = {x.shape})."
+            )
+        draws = [g.standard_normal(x.shape[1]) for g in sample_generators(indices, seed, epoch, COLOUR)]
+        colours = (self.std * np.array(draws) * self.eigenvalues) @ self.eigenvectors.T  # (B, C) @ (C, C)
+        return x + colours.astype(x.dtype)[:, :, None, None]
+
+    def __repr__(self) -> str:
+        return f"PCAColour(eigenvalues={self.eigenvalues.round(4).tolist()}, std={self.std})"
 
 
 class GaussianNoise:
@@ -182,6 +283,17 @@ class GaussianNoise:
 def _check_pictures(x: np.ndarray, who: str) -> None:
     if x.ndim != 4:
         raise ShapeError(f"{who}: expected pictures (N, C, H, W), got x.shape = {x.shape}.")
+
+
+def _size(size: int | tuple[int, int], what: str) -> tuple[int, int]:
+    height, width = size if isinstance(size, (tuple, list)) and len(size) == 2 else (size, size)
+    return _pixels(height, what, 1), _pixels(width, what, 1)
+
+
+def _middle(have: int, want: int) -> tuple[slice, slice]:
+    """Where the middle ``want`` of ``have`` pixels comes from, and where it goes to."""
+    count, before, margin = min(have, want), max(have - want, 0) // 2, max(want - have, 0) // 2
+    return slice(before, before + count), slice(margin, margin + count)
 
 
 def _pixels(value: int, what: str, least: int) -> int:

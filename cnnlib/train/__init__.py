@@ -7,10 +7,11 @@
 from cnnlib.train import checkpoint, metrics
 from cnnlib.train.callbacks import Callback, Checkpoint, EarlyStopping, LRSchedule, NaNStop
 from cnnlib.train.checkpoint import Saved, load, save
+from cnnlib.train.crops import TenCrops
 from cnnlib.train.history import History
 from cnnlib.train.trainer import Step, Trainer
 
 __all__ = [
-    "Callback", "Checkpoint", "EarlyStopping", "History", "LRSchedule", "NaNStop", "Saved", "Step", "Trainer", "checkpoint",
-    "load", "metrics", "save",
+    "Callback", "Checkpoint", "EarlyStopping", "History", "LRSchedule", "NaNStop", "Saved", "Step", "TenCrops", "Trainer",
+    "checkpoint", "load", "metrics", "save",
 ]  # fmt: skip
