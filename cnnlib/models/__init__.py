@@ -1,8 +1,8 @@
 """The systems of the field, one file each, in the order of their invention.
 
 >>> from cnnlib import models
->>> models.list()
-['adaline', 'lenet5', 'linear_svm', 'mcculloch_pitts', 'mlp', 'perceptron']
+>>> [name for name in models.list() if name.startswith("resnet")]
+['resnet101', 'resnet152', 'resnet18', 'resnet20', 'resnet34', 'resnet50']
 >>> net = models.create("lenet5", num_classes=3)
 """
 
@@ -14,14 +14,21 @@ from typing import Any
 
 from cnnlib.errors import unknown_name
 from cnnlib.models.adaline import Adaline
+from cnnlib.models.googlenet import GoogLeNet, GoogLeNetBN
 from cnnlib.models.lenet import LeNet5
 from cnnlib.models.linear_svm import LinearSVM
 from cnnlib.models.mcculloch_pitts import McCullochPitts
 from cnnlib.models.mlp import MLP
 from cnnlib.models.perceptron import Perceptron
+from cnnlib.models.resnet import ResNet18, ResNet20, ResNet34, ResNet50, ResNet101, ResNet152
+from cnnlib.models.vgg import VGG11, VGG11BN, VGG13, VGG13BN, VGG16, VGG16BN, VGG19, VGG19BN, VGGSmall
 from cnnlib.nn.module import Module
 
-__all__ = ["MLP", "Adaline", "LeNet5", "LinearSVM", "McCullochPitts", "Perceptron", "create", "get", "list"]
+__all__ = [
+    "MLP", "VGG11", "VGG11BN", "VGG13", "VGG13BN", "VGG16", "VGG16BN", "VGG19", "VGG19BN", "Adaline", "GoogLeNet",
+    "GoogLeNetBN", "LeNet5", "LinearSVM", "McCullochPitts", "Perceptron", "ResNet18", "ResNet20", "ResNet34", "ResNet50",
+    "ResNet101", "ResNet152", "VGGSmall", "create", "get", "list",
+]  # fmt: skip
 
 _MODELS: dict[str, type[Module]] = {
     "mcculloch_pitts": McCullochPitts,
@@ -30,6 +37,23 @@ _MODELS: dict[str, type[Module]] = {
     "linear_svm": LinearSVM,
     "mlp": MLP,
     "lenet5": LeNet5,
+    "vgg11": VGG11,
+    "vgg13": VGG13,
+    "vgg16": VGG16,
+    "vgg19": VGG19,
+    "vgg11_bn": VGG11BN,
+    "vgg13_bn": VGG13BN,
+    "vgg16_bn": VGG16BN,
+    "vgg19_bn": VGG19BN,
+    "vgg_small": VGGSmall,
+    "googlenet": GoogLeNet,
+    "googlenet_bn": GoogLeNetBN,
+    "resnet18": ResNet18,
+    "resnet34": ResNet34,
+    "resnet50": ResNet50,
+    "resnet101": ResNet101,
+    "resnet152": ResNet152,
+    "resnet20": ResNet20,
 }
 
 

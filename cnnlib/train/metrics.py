@@ -1,6 +1,7 @@
 """Metrics: functions ``(outputs, labels) -> number``, the mean over the samples of a batch.
 
-``outputs`` and ``labels`` are plain arrays (NumPy, or CuPy on the GPU). Any function of that form is a metric, under its
+``outputs`` and ``labels`` are plain arrays (NumPy, or CuPy on the GPU). Of a model with several outputs they come as a tuple;
+the metrics here measure the first, as the others are those of auxiliary heads. Any function of that form is a metric, under its
 own name; the trainer weighs the batches by their size.
 
 >>> def confident(outputs, labels):
@@ -26,7 +27,7 @@ def accuracy(outputs: Any, labels: Any) -> Any:
     Class scores (N, C), (N, C, ...) or (N, T, C) against integer labels: the largest score wins, the first of equal ones.
     One logit per sample, of the shape of the labels: class 1 where it is above 0.
     """
-    return (_classes(outputs, labels) == labels).mean()
+    return (_classes(_main(outputs), labels) == labels).mean()
 
 
 def error(outputs: Any, labels: Any) -> Any:
@@ -43,7 +44,7 @@ def top_k(k: int) -> Metric:
         raise ValueRangeError(f"top_k: k must be a whole number of at least 1, got {k!r}.")
 
     def metric(outputs: Any, labels: Any) -> Any:
-        scores, labels = _scores(outputs, labels)  # (R, C), (R,)
+        scores, labels = _scores(_main(outputs), labels)  # (R, C), (R,)
         right = scores[xp_of(scores).arange(len(labels)), labels][:, None]
         return ((scores > right).sum(axis=1) < k).mean()
 
@@ -53,6 +54,7 @@ def top_k(k: int) -> Metric:
 
 def mean_absolute_error(outputs: Any, labels: Any) -> Any:
     """Mean of |output − target|, for regression; in the unit of the target."""
+    outputs = _main(outputs)
     if outputs.shape != labels.shape:
         raise ShapeError(f"mean_absolute_error: outputs and targets need one shape, got {outputs.shape} and {labels.shape}.")
     return abs(outputs - labels).mean()
@@ -111,6 +113,10 @@ def _named(name: Any) -> Metric:
     if name not in METRICS:
         raise unknown_name("metric", str(name), [*METRICS, "top_5"])
     return METRICS[name]
+
+
+def _main(outputs: Any) -> Any:
+    return outputs[0] if isinstance(outputs, tuple) else outputs
 
 
 def _classes(outputs: Any, labels: Any) -> Any:
