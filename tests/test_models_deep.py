@@ -131,7 +131,7 @@ def test_width_multiplies_maps():
     assert models.VGG11(width=0.125, input_size=32).features[0].out_channels == 8
     assert models.ResNet18(width=0.5, input_size=32).fc.in_features == 256
     assert models.ResNet20(width=8).fc.in_features == 32
-    with pytest.raises(ValueRangeError, match="width must be a finite number above 0, got 0"):
+    with pytest.raises(ValueRangeError, match=r"width.* must be > 0, got 0"):
         models.VGG11(width=0)
     with pytest.raises(ValueRangeError, match=r"width is a number of maps, at least 1, 16 in the paper; got 0\.5"):
         models.ResNet20(width=0.5)
@@ -238,9 +238,7 @@ def test_the_trainer_measures_the_main_output_of_a_network_with_heads():
 )
 def test_too_small_pictures_are_refused_and_the_smallest_work(name, least):
     assert small(name, input_size=least).eval()(np.zeros((1, 3, least, least), np.float32)).shape == (1, 10)
-    with pytest.raises(
-        ShapeError, match=rf"{least - 1}×{least - 1} are too small.*at least {least}×{least} .*Resize\({least}\)"
-    ):
+    with pytest.raises(ShapeError, match=rf"{least - 1}×{least - 1} are too small.*at least {least}×{least} is needed.*Resize"):
         small(name, input_size=least - 1)
 
 

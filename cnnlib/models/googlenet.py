@@ -45,7 +45,7 @@ Rabinovich, "Going deeper with convolutions", 2015, table 1 and section 5.
 from __future__ import annotations
 
 from cnnlib import nn, ops
-from cnnlib.models.pictures import PictureNet, he_weights, scaled
+from cnnlib.models.pictures import PictureNet, scaled, side_after
 
 
 class CrossEntropyWithAuxiliaries(nn.CrossEntropyLoss):
@@ -104,7 +104,7 @@ class Auxiliary(nn.Sequential):
         maps, hidden = scaled(128, width), scaled(1024, width)
         if side >= 5:
             self.avgpool = nn.AvgPool2d(5, stride=3)
-            side = (side - 5) // 3 + 1
+            side = side_after(side, (5, 3, 0))
         self.conv = Unit(channels, maps, 1, batch_norm)
         self.flatten = nn.Flatten()
         self.fc1 = nn.Linear(maps * side * side, hidden)
@@ -126,6 +126,7 @@ class GoogLeNet(PictureNet):
     """
 
     criterion = CrossEntropyWithAuxiliaries
+    picture_size = 224
     smallest = 48
     batch_norm = False
 
@@ -156,13 +157,13 @@ class GoogLeNet(PictureNet):
         self.maxpool4 = nn.MaxPool2d(2, stride=2, ceil_mode=True) if bn else nn.MaxPool2d(3, stride=2, ceil_mode=True)
         self.inception5a = inception(self.inception4e.maps, 256, 160, 320, 32, 128, 128)
         self.inception5b = inception(self.inception5a.maps, 384, 192, 384, 48, 128, 128)
-        side = (input_size + 1) // 2 // 8  # of the maps of stage 4: conv1 rounds up, the pools round down
+        side = side_after(side_after(input_size, (7, 2, 3)), *[(3, 2, 0)] * 3, ceil=True)  # of the maps of stage 4
         self.aux1 = Auxiliary(self.inception4a.maps, side, num_classes, width, bn) if auxiliary else None
         self.aux2 = Auxiliary(self.inception4d.maps, side, num_classes, width, bn) if auxiliary else None
         self.avgpool = nn.GlobalAvgPool2d()
         self.dropout = nn.Dropout(0.4)
         self.fc = nn.Linear(self.inception5b.maps, num_classes)
-        he_weights(self)
+        self.start_for_relu()
 
     def forward(self, x):
         self.check(x)

@@ -1,4 +1,4 @@
-"""What the deep networks for pictures share: their input, their first weights, their scaled-down forms."""
+"""What the convolutional systems share: square pictures in, scores of classes out, and checks that say what fits."""
 
 from __future__ import annotations
 
@@ -7,33 +7,49 @@ from typing import Any
 
 from cnnlib import nn
 from cnnlib.errors import ShapeError, ValueRangeError
-from cnnlib.nn import init
 
 
-class PictureNet(nn.Module):
-    """Base of networks that take (N, in_channels, input_size, input_size) and give logits (N, num_classes).
+class PictureNet(nn.Sequential):
+    """Layers one after the other: x (N, in_channels, input_size, input_size) -> scores (N, num_classes).
 
-    ``picture_size``: the usual side of a picture; ``smallest``: the least that leaves something of the last maps.
+    A system states ``picture_size``, the usual side of its pictures, and ``smallest``, the side that its convolutions and
+    pools need at least. Raises ShapeError for smaller pictures and, when called, for others than it was created for.
     """
 
     criterion: type[nn.Module] = nn.CrossEntropyLoss
-    picture_size = 224
-    smallest = 32
+    picture_size: int
+    smallest: int
 
     def __init__(self, in_channels: int, input_size: int):
         super().__init__()
         if input_size < self.smallest:
-            raise ShapeError(
-                f"{type(self).__name__}: pictures of {input_size}×{input_size} are too small, its maps would shrink to "
-                f"nothing: at least {self.smallest}×{self.smallest} is needed; cnnlib.data.Resize({self.smallest}) scales them."
-            )
+            raise ShapeError(f"{type(self).__name__}: pictures of {input_size}×{input_size} are too small for its convolutions "
+                             f"and pools: at least {self.smallest}×{self.smallest} is needed, {self.picture_size}×"
+                             f"{self.picture_size} is usual; cnnlib.data.Resize(size) scales pictures.")  # fmt: skip
         self.input_shape = (in_channels, input_size, input_size)
+
+    def forward(self, x):
+        self.check(x)
+        return super().forward(x)
 
     def check(self, x: Any) -> None:
         """Refuse pictures of another shape than the network was made for."""
         if x.shape[1:] != self.input_shape:
             raise ShapeError(f"{type(self).__name__}: x must be (N, {', '.join(map(str, self.input_shape))}), got {x.shape}: "
-                             "create it with in_channels and input_size of your pictures, or scale them.")  # fmt: skip
+                             "create it with in_channels and input_size of your pictures "
+                             f"(at least {self.smallest}×{self.smallest}), or scale them.")  # fmt: skip
+
+    def start_for_relu(self) -> None:
+        """He's initial weights, uniform in ±√(6/fan_in), which keep the variance through ReLUs; biases 0. To be called at the
+        end of __init__: the layers' own weights are uniform in ±1/√fan_in, so that a factor is enough.
+
+        Source: He, Zhang, Ren & Sun, "Delving deep into rectifiers", 2015.
+        """
+        for layer in self.modules():
+            if isinstance(layer, (nn.Conv2d, nn.Linear)):
+                layer.weight.set(math.sqrt(6.0) * layer.weight.data)
+                if layer.bias is not None:
+                    layer.bias.set(0.0)
 
     @classmethod
     def options_for(cls, shape: tuple[int, ...], num_classes: int) -> dict[str, Any]:
@@ -45,26 +61,26 @@ class PictureNet(nn.Module):
         return {"num_classes": num_classes, "in_channels": shape[0], "input_size": shape[1]}
 
 
-def scaled(maps: int, width: float) -> int:
-    """``maps`` times ``width``, rounded, at least 1.
+def scaled(units: int, width: float, multiple: int = 1) -> int:
+    """``units`` · ``width``, rounded to a multiple of ``multiple`` (the groups of the layers around), at least that.
 
-    >>> scaled(64, 0.25), scaled(64, 1.0), scaled(3, 0.1)
-    (16, 64, 1)
+    >>> scaled(96, 1.0), scaled(96, 0.25), scaled(10, 0.25, multiple=2), scaled(6, 0.01)
+    (96, 24, 2, 1)
     """
-    if not (width > 0 and math.isfinite(width)):
-        raise ValueRangeError(f"width must be a finite number above 0, got {width!r}: it multiplies the numbers of maps.")
-    return max(1, round(maps * width))
+    if not 0 < width < math.inf:
+        raise ValueRangeError(f"width, by which the numbers of maps and units are multiplied, must be > 0, got {width!r}.")
+    return max(1, round(units * width / multiple)) * multiple
 
 
-def he_weights(model: nn.Module) -> None:
-    """Weights with variance 2/fan_in, biases 0: the signal keeps its variance through any number of ReLU layers.
+def side_after(side: int, *windows: tuple[int, int, int], ceil: bool = False) -> int:
+    """The side of the maps behind convolutions and pools (F, S, P): each makes (side − F + 2P)/S + 1 of it, rounded down.
 
-    Convolutions get normal numbers, as in the paper, linear layers uniform ones, which take a tenth of the time to draw.
+    ``ceil``: rounded up, as pools with ``ceil_mode`` do.
 
-    Source: lecture: initialisation heuristics; He, Zhang, Ren & Sun, "Delving deep into rectifiers", 2015.
+    >>> side_after(227, (11, 4, 0), (3, 2, 0))
+    27
     """
-    for layer in model.modules():
-        if isinstance(layer, (nn.Conv2d, nn.Linear)):
-            layer.weight.set((init.he_normal if isinstance(layer, nn.Conv2d) else init.he_uniform)(layer.weight.shape))
-            if layer.bias is not None:
-                layer.bias.set(0.0)
+    for kernel, stride, padding in windows:
+        room = side - kernel + 2 * padding
+        side = (-(-room // stride) if ceil else room // stride) + 1
+    return side

@@ -50,7 +50,7 @@ from __future__ import annotations
 
 from cnnlib import nn, ops
 from cnnlib.errors import ValueRangeError
-from cnnlib.models.pictures import PictureNet, he_weights, scaled
+from cnnlib.models.pictures import PictureNet, scaled
 
 
 def conv3x3(channels: int, maps: int, stride: int = 1) -> nn.Conv2d:
@@ -182,38 +182,26 @@ class PreactivatedBottleneck(Bottleneck):
 # ---- the networks
 
 
-class _Stages(PictureNet):
-    """conv1, bn1, relu, maxpool, layer1 …, avgpool, fc. A subclass makes ``conv1`` and ``maxpool``, then calls ``_finish``."""
+class Residual(PictureNet):
+    """conv1, bn1, relu, maxpool, layer1 …, avgpool, fc, one after the other."""
 
-    def _finish(self, make, blocks, maps, shortcut, num_classes: int, version: int, **settings) -> None:
-        """``blocks[i]`` blocks of class ``make`` with ``maps[i]`` maps, at half the size from stage to stage; and the end."""
-        self.bn1 = nn.BatchNorm2d(maps[0])
-        self.relu = nn.ReLU()
-        channels, self.stages = maps[0], len(blocks)
-        for i in range(self.stages):
+    def _stages(self, make, blocks, maps, shortcut, version: int, **settings) -> int:
+        """layer1 …: ``blocks[i]`` blocks of class ``make`` with ``maps[i]`` maps; from the second on at half the size."""
+        channels = maps[0]
+        for i in range(len(blocks)):
             layers = []
             for j in range(blocks[i]):
                 stride, out = 2 if i > 0 and j == 0 else 1, maps[i] * make.expansion
                 layers.append(make(channels, maps[i], stride, shortcut(channels, out, stride), **settings))
                 channels = out
             setattr(self, f"layer{i + 1}", nn.Sequential(*layers))
-        self.last: nn.Module = nn.Identity()
         if version == 2:
             self.layer1[0].bn1 = nn.Identity()  # behind bn1 and relu its input is normalised and activated already
             self.last = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU())
-        self.avgpool = nn.GlobalAvgPool2d()
-        self.fc = nn.Linear(channels, num_classes)
-        he_weights(self)
-
-    def forward(self, x):
-        self.check(x)
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        for i in range(self.stages):
-            x = getattr(self, f"layer{i + 1}")(x)
-        return self.fc(self.avgpool(self.last(x)))
+        return channels
 
 
-class ResNet(_Stages):
+class ResNet(Residual):
     """x (N, in_channels, input_size, input_size) -> logits (N, num_classes). ``width`` multiplies the numbers of maps.
 
     version    1: relu(F(x) + x); 2: pre-activation.
@@ -225,6 +213,8 @@ class ResNet(_Stages):
     (2, 10)
     """
 
+    picture_size = 224
+    smallest = 32
     blocks: tuple[int, ...]
     bottleneck = False
 
@@ -238,14 +228,19 @@ class ResNet(_Stages):
         self.stride_on = stride_on
         maps = [scaled(64 * 2**i, width) for i in range(4)]
         self.conv1 = nn.Conv2d(in_channels, maps[0], 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(maps[0])
+        self.relu = nn.ReLU()
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         shortcut = projection if version == 1 else bare_projection
         if self.bottleneck:
             wide = Bottleneck if version == 1 else PreactivatedBottleneck
-            self._finish(wide, self.blocks, maps, shortcut, num_classes, version, stride_on=stride_on)
+            channels = self._stages(wide, self.blocks, maps, shortcut, version, stride_on=stride_on)
         else:
-            make = Basic if version == 1 else PreactivatedBasic
-            self._finish(make, self.blocks, maps, shortcut, num_classes, version)
+            narrow = Basic if version == 1 else PreactivatedBasic
+            channels = self._stages(narrow, self.blocks, maps, shortcut, version)
+        self.avgpool = nn.GlobalAvgPool2d()
+        self.fc = nn.Linear(channels, num_classes)
+        self.start_for_relu()
 
 
 class ResNet18(ResNet):
@@ -281,7 +276,7 @@ class ResNet152(ResNet):
     bottleneck = True
 
 
-class ResNet20(_Stages):
+class ResNet20(Residual):
     """The first paper's small network for pictures of 32×32: ``width`` maps in the first stage, then twice, four times as many.
 
     depth    6n + 2: 8, 20, 32, 44, 56, 110 ...
@@ -309,9 +304,13 @@ class ResNet20(_Stages):
             raise ValueRangeError(f"ResNet20: width is a number of maps, at least 1, 16 in the paper; got {width!r}.")
         maps = [int(width), 2 * int(width), 4 * int(width)]
         self.conv1 = conv3x3(in_channels, maps[0])
-        self.maxpool = nn.Identity()
+        self.bn1 = nn.BatchNorm2d(maps[0])
+        self.relu = nn.ReLU()
         make = Basic if version == 1 else PreactivatedBasic
-        self._finish(make, (n, n, n), maps, zero_padding if skip else no_shortcut, num_classes, version)
+        channels = self._stages(make, (n, n, n), maps, zero_padding if skip else no_shortcut, version)
+        self.avgpool = nn.GlobalAvgPool2d()
+        self.fc = nn.Linear(channels, num_classes)
+        self.start_for_relu()
 
 
 def _check_version(version: int) -> None:

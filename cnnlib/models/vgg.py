@@ -29,7 +29,7 @@ recognition", 2015, table 1 and section 2.
 from __future__ import annotations
 
 from cnnlib import nn
-from cnnlib.models.pictures import PictureNet, he_weights, scaled
+from cnnlib.models.pictures import PictureNet, scaled
 
 
 class VGG(PictureNet):
@@ -47,6 +47,8 @@ class VGG(PictureNet):
     maps: tuple[int, ...] = (64, 128, 256, 512, 512)
     hidden = 4096
     batch_norm = False
+    picture_size = 224
+    smallest = 32
 
     def __init__(self, num_classes: int = 1000, in_channels: int = 3, input_size: int = 224, width: float = 1.0):
         super().__init__(in_channels, input_size)
@@ -72,11 +74,7 @@ class VGG(PictureNet):
             nn.Dropout(0.5),
             nn.Linear(hidden, num_classes),
         )
-        he_weights(self)
-
-    def forward(self, x):
-        self.check(x)
-        return self.classifier(self.flatten(self.features(x)))
+        self.start_for_relu()
 
 
 class VGG11(VGG):
