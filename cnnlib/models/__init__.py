@@ -14,20 +14,26 @@ from typing import Any
 
 from cnnlib.errors import unknown_name
 from cnnlib.models.adaline import Adaline
+from cnnlib.models.alexnet import AlexNet, AlexNetSingle
+from cnnlib.models.counting import parameter_table
 from cnnlib.models.googlenet import GoogLeNet, GoogLeNetBN
 from cnnlib.models.lenet import LeNet5
+from cnnlib.models.lenet_original import LeNet5Original
 from cnnlib.models.linear_svm import LinearSVM
 from cnnlib.models.mcculloch_pitts import McCullochPitts
 from cnnlib.models.mlp import MLP
+from cnnlib.models.overfeat import OverFeat
 from cnnlib.models.perceptron import Perceptron
 from cnnlib.models.resnet import ResNet18, ResNet20, ResNet34, ResNet50, ResNet101, ResNet152
 from cnnlib.models.vgg import VGG11, VGG11BN, VGG13, VGG13BN, VGG16, VGG16BN, VGG19, VGG19BN, VGGSmall
+from cnnlib.models.zfnet import ZFNet
 from cnnlib.nn.module import Module
 
 __all__ = [
-    "MLP", "VGG11", "VGG11BN", "VGG13", "VGG13BN", "VGG16", "VGG16BN", "VGG19", "VGG19BN", "Adaline", "GoogLeNet",
-    "GoogLeNetBN", "LeNet5", "LinearSVM", "McCullochPitts", "Perceptron", "ResNet18", "ResNet20", "ResNet34", "ResNet50",
-    "ResNet101", "ResNet152", "VGGSmall", "create", "get", "list",
+    "MLP", "VGG11", "VGG11BN", "VGG13", "VGG13BN", "VGG16", "VGG16BN", "VGG19", "VGG19BN", "Adaline", "AlexNet",
+    "AlexNetSingle", "GoogLeNet", "GoogLeNetBN", "LeNet5", "LeNet5Original", "LinearSVM", "McCullochPitts", "OverFeat",
+    "Perceptron", "ResNet18", "ResNet20", "ResNet34", "ResNet50", "ResNet101", "ResNet152", "VGGSmall", "ZFNet", "create",
+    "get", "list", "parameter_table",
 ]  # fmt: skip
 
 _MODELS: dict[str, type[Module]] = {
@@ -37,6 +43,11 @@ _MODELS: dict[str, type[Module]] = {
     "linear_svm": LinearSVM,
     "mlp": MLP,
     "lenet5": LeNet5,
+    "lenet5_original": LeNet5Original,
+    "alexnet": AlexNet,
+    "alexnet_single": AlexNetSingle,
+    "zfnet": ZFNet,
+    "overfeat": OverFeat,
     "vgg11": VGG11,
     "vgg13": VGG13,
     "vgg16": VGG16,

@@ -15,6 +15,7 @@ The paper's are the layers with their sizes, and the weights shared over the pic
 (``activation="tanh"``), max pooling for an average with a weight and a bias per map (``pooling="avg"``, without those
 two), full connections in c3 where the paper left some out (1,516 parameters), and softmax with cross-entropy where the
 paper measured distances to drawn characters. c5 is a 5×5 convolution in the paper: on 5×5 maps that is a full connection.
+The network as it was: cnnlib/models/lenet_original.py.
 
 Weights start as those of every layer, biases at 0: the best of six starts on held-out training pictures (docs/labs.md).
 
@@ -24,68 +25,58 @@ document recognition", 1998.
 
 from __future__ import annotations
 
-from typing import Any
-
 from cnnlib import nn
-from cnnlib.errors import ShapeError, unknown_name
+from cnnlib.errors import unknown_name
 from cnnlib.models.mlp import ACTIVATIONS
+from cnnlib.models.pictures import PictureNet, scaled, side_after
 
 POOLING = {"avg": nn.AvgPool2d, "max": nn.MaxPool2d}
 
 
-class LeNet5(nn.Sequential):
+class LeNet5(PictureNet):
     """x (N, in_channels, input_size, input_size) -> logits (N, num_classes).
 
     ``input_size``: the side of the picture. Below 32 the first convolution pads by 2, so that 28 gives the same maps as 32.
+    ``width`` multiplies the numbers of maps and of hidden units.
 
     >>> import cnnlib as cl, numpy as np
     >>> cl.models.LeNet5()(np.zeros((1, 1, 32, 32), np.float32)).shape
     (1, 10)
     """
 
-    criterion = nn.CrossEntropyLoss
     picture_size = 32
+    smallest = 12
 
     def __init__(
-        self, num_classes: int = 10, in_channels: int = 1, input_size: int = 32, activation: str = "relu", pooling: str = "max"
+        self,
+        num_classes: int = 10,
+        in_channels: int = 1,
+        input_size: int = 32,
+        activation: str = "relu",
+        pooling: str = "max",
+        width: float = 1.0,
     ):
-        super().__init__()
+        super().__init__(in_channels, input_size)
         if activation not in ACTIVATIONS:
             raise unknown_name("activation", activation, ACTIVATIONS)
         if pooling not in POOLING:
             raise unknown_name("pooling", pooling, POOLING)
         nonlinear, pool = ACTIVATIONS[activation], POOLING[pooling]
-        self.input_shape = (in_channels, input_size, input_size)
         padding = 2 if input_size < 32 else 0
-        side = ((input_size + 2 * padding - 4) // 2 - 4) // 2  # of the maps of s4
-        if side < 1:
-            raise ShapeError(f"LeNet5: pictures of {input_size}×{input_size} are too small for two 5×5 convolutions, each "
-                             "followed by 2×2 pooling: at least 12×12 is needed; 28×28 or 32×32 is usual.")  # fmt: skip
-        self.c1 = nn.Conv2d(in_channels, 6, 5, padding=padding)
+        side = side_after(input_size, (5, 1, padding), (2, 2, 0), (5, 1, 0), (2, 2, 0))  # of the maps of s4
+        c1, c3, c5, f6 = (scaled(units, width) for units in (6, 16, 120, 84))
+        self.c1 = nn.Conv2d(in_channels, c1, 5, padding=padding)
         self.act1 = nonlinear()
         self.s2 = pool(2)
-        self.c3 = nn.Conv2d(6, 16, 5)
+        self.c3 = nn.Conv2d(c1, c3, 5)
         self.act3 = nonlinear()
         self.s4 = pool(2)
         self.flatten = nn.Flatten()
-        self.c5 = nn.Linear(16 * side * side, 120)
+        self.c5 = nn.Linear(c3 * side * side, c5)
         self.act5 = nonlinear()
-        self.f6 = nn.Linear(120, 84)
+        self.f6 = nn.Linear(c5, f6)
         self.act6 = nonlinear()
-        self.output = nn.Linear(84, num_classes)
+        self.output = nn.Linear(f6, num_classes)
         for p in self.parameters():
             if p.ndim == 1:
                 p.set(0.0)
-
-    def forward(self, x):
-        if x.shape[1:] != self.input_shape:
-            raise ShapeError(f"LeNet5: x must be (N, {', '.join(map(str, self.input_shape))}), got {x.shape}: create it with "
-                             "in_channels and input_size of your pictures, or scale them.")  # fmt: skip
-        return super().forward(x)
-
-    @staticmethod
-    def options_for(shape: tuple[int, ...], num_classes: int) -> dict[str, Any]:
-        """The options that fit samples of ``shape``."""
-        if len(shape) != 3 or shape[1] != shape[2]:
-            raise ShapeError(f"LeNet5 needs square pictures, (channels, size, size), but the samples have shape {shape}.")
-        return {"num_classes": num_classes, "in_channels": shape[0], "input_size": shape[1]}

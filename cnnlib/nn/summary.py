@@ -4,7 +4,8 @@
   named ``bias…`` or ``beta…``);
 - neurons: the elements of the layer's output for one sample;
 - multiply–adds, for one sample: Linear O·I, convolution OH·OW·F·(C/groups)·KH·KW, locally connected the same (each weight
-  once), transposed convolution H·W·C·(F/groups)·KH·KW, other layers 0; additions of biases are not counted.
+  once), transposed convolution H·W·C·(F/groups)·KH·KW, other layers 0; additions of biases are not counted. A layer of your
+  own says how many by a method ``multiply_adds(x_shape, y_shape)``: the batch axis of x is 1, y has none.
 
 Source: lecture: convolutional networks, AlexNet's table.
 """
@@ -198,6 +199,8 @@ def _is_bias(name: str, p: Parameter) -> bool:
 
 def _multiply_adds(module: Module, x: tuple[int, ...], y: tuple[int, ...]) -> int:
     """x: shape of the input with its batch axis of 1, y: shape of the output without."""
+    if hasattr(module, "multiply_adds"):
+        return module.multiply_adds(x, y)
     if isinstance(module, DropConnect):
         module = module.linear
     if isinstance(module, Linear):
