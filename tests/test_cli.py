@@ -141,6 +141,8 @@ def test_csv(run, table):
     assert code == 1 and one_line(err) and "rows of 2 numbers, not on pictures" in err
     code, _, err = run("train", "lenet5", "--data", table)
     assert code == 1 and one_line(err) and "square pictures" in err
+    code, _, err = run("train", "mlp", "--data", table, "--size", 8)
+    assert code == 1 and one_line(err) and "--size is for pictures" in err
 
 
 def test_same_seed_same_run_and_resume_changes_nothing(run):
@@ -202,6 +204,47 @@ def test_save_every(run):
     assert {"last.safetensors", "best.safetensors", "history.csv"} <= set(os.listdir("run"))
 
 
+# ---- deep networks: --size and --width
+
+
+def test_train_a_scaled_down_network_on_scaled_pictures(run, pictures):
+    options = ("train", "googlenet", "--data", "digits", "--epochs", 1, "--size", 48, "--width", "0.05", "--out", "run")
+    code, out, err = run(*options, "--batch-size", 512)
+    assert code == 0 and err == "" and "test accuracy" in out
+    saved = cl.train.load("run")
+    assert saved.options == {"num_classes": 10, "in_channels": 1, "input_size": 48, "width": 0.05}
+    assert saved.preprocessing[0] == {"name": "Resize", "size": 48}
+
+    accuracy = float(out.split("test accuracy ")[1].split("%")[0])
+    evaluated = json.loads(run("evaluate", "run", "--data", "digits", "--json")[1])
+    assert 100 * evaluated["accuracy"] == pytest.approx(accuracy, abs=0.01)  # the same pictures as in training
+    code, out, err = run("predict", "run", pictures / "red" / "0.png")
+    assert code == 0 and out.count("%") == 5 and "score" not in out  # the five most likely, with probabilities
+
+    resumed = ("train", "googlenet", "--data", "digits", "--epochs", 2, "--out", "run", "--resume")
+    assert run(*resumed)[0] == 0 and cl.train.load("run").options["width"] == 0.05
+    code, _, err = run("evaluate", "run", "--data", pictures)
+    assert code == 1 and one_line(err)  # other classes
+
+
+def test_size_scales_the_pictures_of_a_folder_and_is_remembered(run, pictures):
+    options = ("train", "resnet20", "--data", pictures, "--width", 4, "--out", "run")
+    assert run(*options, "--size", 16, "--epochs", 1)[0] == 0
+    assert cl.train.load("run").options == {"num_classes": 2, "in_channels": 3, "input_size": 16, "width": 4}
+    assert run(*options, "--epochs", 2, "--resume")[0] == 0
+    assert run("evaluate", "run", "--data", pictures)[0] == 0
+
+
+def test_pictures_that_are_too_small_are_refused_and_the_option_named(run):
+    code, _, err = run("train", "vgg11", "--data", "digits")
+    assert code == 1 and one_line(err) and "at least 32×32 is needed" in err and "--size N scales pictures" in err
+
+
+def test_compare_takes_size_and_width(run):
+    code, out, _ = run("compare", "resnet18", "--size", 32, "--width", "0.05", "--batch-size", 4, "--json")
+    assert code == 0 and json.loads(out)
+
+
 # ---- misuse: one line on stderr and the right exit code
 
 
@@ -230,6 +273,10 @@ def test_save_every(run):
         (["train", "mlp", "--data", "digits", "--resume", "--out", "new"], 1, "new: no checkpoint to resume from"),
         (["train", "mlp", "--data", "digits", "--resume", "--out", "new", "--lr", "1"], 2, "leave --lr away"),
         (["train", "mlp", "--data", "digits", "--lr", "1e30"], 1, "What helps: a smaller learning rate"),
+        (["train", "mlp", "--data", "digits", "--size", "0"], 2, "Invalid value for '--size'"),
+        (["train", "resnet20", "--data", "digits", "--width", "0.5"], 1, "width is a number of maps"),
+        (["train", "resnet20", "--data", "digits", "--width", "-1"], 2, "'-1' is not a finite number above 0"),
+        (["train", "mlp", "--data", "digits", "--width", "2"], 1, "unknown option of mlp 'width'"),
         (["evaluate", "missing", "--data", "digits"], 1, "there is no such checkpoint"),
         (["predict", "missing"], 2, "Missing argument 'IMAGE...'"),
         (["summary", "resnet"], 1, "unknown model 'resnet'"),
@@ -313,13 +360,19 @@ def test_ctrl_c_leaves_a_line_and_130_and_the_run_goes_on_later(tmp_path, run):
 # ---- the others
 
 
-def test_summary(run):
+def test_summary(run, monkeypatch):
     code, out, _ = run("summary", "lenet5")
     assert code == 0 and "61,706 parameters" in out and "6×28×28" in out
     plain = json.loads(run("summary", "lenet5", "--input", "3,64,64", "--classes", 2, "--json")[1])
     assert plain["parameters"] == 337_806 and plain["layers"][-1]["output_shape"] == [2]
+    narrow = json.loads(run("summary", "resnet20", "--width", 8, "--json")[1])
+    assert narrow["input_shape"] == [3, 32, 32] and narrow["layers"][-1]["weights"] == 320
+    for draw in ("uniform_", "normal_"):  # the largest has 144 million parameters
+        monkeypatch.setattr(cl.nn.init, draw, lambda shape, spread: np.zeros(shape, np.float32))
+    assert "11,689,512 parameters" in run("summary", "resnet18")[1]
     for model in cl.models.list():
-        assert run("summary", model)[0] == 0
+        side = getattr(cl.models.get(model), "smallest", None)
+        assert run("summary", model, *(["--input", f"3,{side},{side}"] if side else []))[0] == 0
 
 
 def test_models_and_data(run):

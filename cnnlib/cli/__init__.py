@@ -100,6 +100,7 @@ def _one_line(error: Exception | Warning) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     text = _joined(str(error).splitlines()).replace('on_error="skip"', "--skip-unreadable")
+    text = text.replace("cnnlib.data.Resize(size)", "--size N")
     return (
         text
         if isinstance(error, (CnnlibError, Warning))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cnnlib import data, models
-from cnnlib.data import Dataset
+from cnnlib.data import Dataset, Resize
 from cnnlib.errors import DataError, ValueRangeError, unknown_name
 
 HELD_OUT = 0.2  # of a folder or table that does not say which part is for testing
@@ -23,17 +24,40 @@ def trainable(name: str) -> type[Any]:
     return model
 
 
-def build(name: str, shape: tuple[int, ...], classes: int) -> Any:
+def options_for(name: str, shape: tuple[int, ...], classes: int, width: float | None = None) -> dict[str, Any]:
+    """What ``models.create`` needs for samples of ``shape``; ``width`` where another than the model's is wanted."""
+    options = trainable(name).options_for(shape, classes)
+    if width is not None:
+        options["width"] = int(width) if width == int(width) else width
+    return options
+
+
+def build(name: str, shape: tuple[int, ...], classes: int, width: float | None = None) -> Any:
     """A new model for samples of ``shape``."""
-    return models.create(name, **trainable(name).options_for(shape, classes))
+    return models.create(name, **options_for(name, shape, classes, width))
 
 
 def default_shape(name: str) -> tuple[int, ...]:
     """One sample of the model's usual input."""
     model: Any = models.get(name)
     if hasattr(model, "options_for"):
-        return 1, model.picture_size, model.picture_size
+        return usual(name, "in_channels", 1), model.picture_size, model.picture_size
     return (models.create(name).weight.shape[1],)
+
+
+def usual(name: str, option: str, otherwise: int) -> int:
+    """The default of an option of the model's class, where it has that option."""
+    known = inspect.signature(models.get(name)).parameters
+    return known[option].default if option in known else otherwise
+
+
+def scaling(spec: str, samples: Dataset, size: int | None) -> Resize | None:
+    """What makes pictures of another size size × size; None where nothing is to be done."""
+    if size is None or samples.x.shape[2:] == (size, size):
+        return None
+    if samples.x.ndim != 4:
+        raise DataError(f"{spec}: its samples have shape {samples.x.shape[1:]}: --size is for pictures.")
+    return Resize(size)
 
 
 def load(
@@ -93,7 +117,8 @@ def _check_classes(spec: str, part: Dataset) -> None:
 
 def check_shape(spec: str, samples: Dataset, trained: Any) -> None:
     """Refuse data that a trained model does not take, or whose classes mean something else."""
-    if samples.x.shape[1:] != trained.shape:
+    scaled = trained.scales and samples.x.ndim == 4  # pictures of any size will do
+    if samples.x.shape[1:] != trained.shape and not (scaled and samples.x.shape[1] == trained.shape[0]):
         raise DataError(
             f"{spec}: its samples have shape {samples.x.shape[1:]}, but {trained.path} was trained on {trained.shape}."
         )

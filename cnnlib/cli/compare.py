@@ -6,7 +6,7 @@ import json
 
 import click
 
-from cnnlib.cli.options import COUNT, SEED, data_options, examples
+from cnnlib.cli.options import COUNT, SEED, data_options, examples, model_options
 
 
 @click.command(
@@ -14,27 +14,30 @@ from cnnlib.cli.options import COUNT, SEED, data_options, examples
 )
 @click.argument("model")
 @click.option("--data", "spec", default="digits", show_default=True, metavar="NAME|FOLDER|FILE.csv")
+@model_options
 @data_options
 @click.option("--batch-size", type=COUNT, metavar="N", default=64, show_default=True)
 @click.option("--seed", type=SEED, metavar="N", default=0, show_default=True)
 @click.option("--threads", type=COUNT, metavar="N", help="Threads of the compiled kernels.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
-def command(model, spec, label, channels, skip_unreadable, batch_size, seed, threads, as_json) -> int:
+def command(model, spec, size, width, label, channels, skip_unreadable, batch_size, seed, threads, as_json) -> int:
     """Run one training step of MODEL on every backend: same seed, same weights, same batch.
 
     Shows each operation's time and its largest relative difference to the reference, forward and backward; and the time
     and memory of the whole step. Leaves with exit code 1 when backends disagree.
     """
     import cnnlib as cl
-    from cnnlib.cli.building import build, load_split, trainable
+    from cnnlib.cli.building import build, load_split, scaling, trainable
     from cnnlib.compare import compare
 
     kind = trainable(model)
-    train, _ = load_split(spec, kind.picture_size, label=label, channels=channels, skip_unreadable=skip_unreadable)
+    train, _ = load_split(spec, size or kind.picture_size, label=label, channels=channels, skip_unreadable=skip_unreadable)
     if threads:
         cl.set_num_threads(threads)
     batch = train[:batch_size]
-    result = compare(lambda: build(model, batch.x.shape[1:], len(batch.classes)), batch.x, batch.y, kind.criterion(), seed)
+    resize = scaling(spec, train, size)
+    x = batch.x if resize is None else resize(batch.x)
+    result = compare(lambda: build(model, x.shape[1:], len(batch.classes), width), x, batch.y, kind.criterion(), seed)
     if as_json:
         click.echo(json.dumps(result.as_dict(), indent=2))
     else:

@@ -56,6 +56,20 @@ def data_options(command: Callable) -> Callable:
     return command
 
 
+def model_options(command: Callable) -> Callable:
+    """--size and --width: the model's pictures and its numbers of maps."""
+    options = (
+        click.option("--size", type=COUNT, metavar="N", help="Scale pictures to N×N.  [default: as they are]"),
+        click.option(
+            "--width", type=PositiveNumber(), metavar="W",
+            help="W times the model's numbers of maps; of resnet20 the number itself.  [default: the model's]",
+        ),
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def examples(*lines: str) -> str:
     """The epilog of a command's help."""
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)

@@ -10,7 +10,7 @@ from cnnlib.cli.options import COUNT, examples, hardware_options
 @click.command(epilog=examples("cnnlib predict runs/first photo.png", "cnnlib predict runs/first *.jpg --top 1"))
 @click.argument("checkpoint")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option("--top", type=COUNT, metavar="N", default=3, show_default=True, help="How many classes to name.")
+@click.option("--top", type=COUNT, metavar="N", default=5, show_default=True, help="How many classes to name.")
 @hardware_options
 def command(checkpoint: str, images: tuple[str, ...], top: int, backend: str | None, device: str, threads: int | None) -> int:
     """Name the class of each IMAGE with the model in CHECKPOINT (a file, or the folder of a run).
@@ -47,7 +47,7 @@ def _ranking(trained, scores, top: int) -> str:
     from cnnlib import nn
 
     best = np.argsort(-scores, kind="stable")[:top]
-    if trained.model.criterion is not nn.CrossEntropyLoss:
+    if not issubclass(trained.model.criterion, nn.CrossEntropyLoss):
         return ", ".join(f"{trained.classes[c]} (score {scores[c]:.2f})" for c in best)
     p = np.exp(scores - scores.max())
     p /= p.sum()

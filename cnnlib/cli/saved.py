@@ -28,6 +28,7 @@ class Trained:
         self.model.to(device).eval()
         self.device = device
         self._transform = saved.transform()
+        self.scales = any(step["name"] == "Resize" for step in saved.preprocessing)  # pictures of other sizes are welcome
 
     @property
     def takes_pictures(self) -> bool:

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from cnnlib.cli.options import COUNT, examples
+from cnnlib.cli.options import COUNT, PositiveNumber, examples
 
 
 @click.command(
@@ -16,16 +16,18 @@ from cnnlib.cli.options import COUNT, examples
 )
 @click.argument("model")
 @click.option("--input", "shape", metavar="C,H,W", help="Shape of one sample.  [default: the model's]")
-@click.option("--classes", type=COUNT, metavar="N", default=10, show_default=True)
+@click.option("--classes", type=COUNT, metavar="N", help="[default: the model's]")
+@click.option("--width", type=PositiveNumber(), metavar="W", help="As of `cnnlib train`.  [default: the model's]")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
-def command(model: str, shape: str | None, classes: int, as_json: bool) -> None:
+def command(model: str, shape: str | None, classes: int | None, width: float | None, as_json: bool) -> None:
     """Show MODEL layer by layer: output shape, weights, biases, neurons, multiply-adds and their share."""
     import cnnlib as cl
-    from cnnlib.cli.building import build, default_shape
+    from cnnlib.cli.building import build, default_shape, usual
     from cnnlib.nn.summary import summary
 
     sample = _parse(shape) if shape else default_shape(model)
-    net = build(model, sample, classes) if hasattr(cl.models.get(model), "options_for") else cl.models.create(model)
+    classes = classes or usual(model, "num_classes", 10)
+    net = build(model, sample, classes, width) if hasattr(cl.models.get(model), "options_for") else cl.models.create(model)
     table = summary(net, sample)
     if as_json:
         click.echo(json.dumps(table.as_dict(), indent=2))

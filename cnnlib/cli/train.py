@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from cnnlib.cli.options import COUNT, SEED, PositiveNumber, data_options, examples, hardware_options
+from cnnlib.cli.options import COUNT, SEED, PositiveNumber, data_options, examples, hardware_options, model_options
 
 OPTIMIZERS: dict[str, tuple[str, dict[str, Any], float]] = {  # class in cnnlib.optim, settings, usual learning rate
     "sgd": ("SGD", {}, 0.05),
@@ -19,6 +19,10 @@ OPTIMIZERS: dict[str, tuple[str, dict[str, Any], float]] = {  # class in cnnlib.
     "adam": ("Adam", {}, 1e-3),
     "adamw": ("AdamW", {}, 1e-3),
 }
+
+NEW: dict[str, Any] = {
+    "batch_size": 64, "optimizer": "adam", "schedule": "constant", "seed": 0, "size": None, "width": None
+}  # fmt: skip
 
 
 class Stopped(click.ClickException):
@@ -32,12 +36,15 @@ class Stopped(click.ClickException):
         "cnnlib train lenet5 --data digits --epochs 15",
         "cnnlib train lenet5 --data ./my_pictures        (one folder per class)",
         "cnnlib train mlp --data table.csv --label species --optimizer sgd --lr 0.1",
+        "cnnlib train resnet20 --data fashion --width 8 --schedule cosine",
+        "cnnlib train vgg11 --data fashion --size 32 --width 0.125",
         "cnnlib train lenet5 --data mnist --out runs/mnist --save-every 200",
         "cnnlib train lenet5 --data mnist --out runs/mnist --epochs 10 --resume",
     )
 )
 @click.argument("model")
 @click.option("--data", "spec", required=True, metavar="NAME|FOLDER|FILE.csv", help="`cnnlib data list` shows the names.")
+@model_options
 @data_options
 @click.option(
     "--epochs", type=COUNT, metavar="N", default=5, show_default=True, help="In all, those before a --resume included."
@@ -61,17 +68,17 @@ class Stopped(click.ClickException):
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out.")
 @hardware_options
 def command(
-    model, spec, label, channels, skip_unreadable, epochs, batch_size, optimizer, lr, schedule, seed, out, save_every, resume,
-    backend, device, threads,
+    model, spec, size, width, label, channels, skip_unreadable, epochs, batch_size, optimizer, lr, schedule, seed, out,
+    save_every, resume, backend, device, threads,
 ) -> None:  # fmt: skip
     """Train MODEL on a data set, a folder of pictures (one folder per class) or a CSV file.
 
-    Pictures of a folder are scaled to the model's size. Folders `train` and `test` inside it are taken as such; otherwise
-    a fifth of each class is held out to test on. Inputs are normalised by the training set's mean and deviation; the
-    checkpoint keeps them, and the names of the classes.
+    Pictures of a folder are scaled to the model's size, or to --size, which scales those of a data set, too. Folders `train`
+    and `test` inside it are taken as such; otherwise a fifth of each class is held out to test on. Inputs are normalised by
+    the training set's mean and deviation; the checkpoint keeps them, the size, and the names of the classes.
     """
     import cnnlib as cl
-    from cnnlib.cli.building import load_split, trainable
+    from cnnlib.cli.building import load_split, options_for, scaling, trainable
     from cnnlib.cli.hardware import choose_hardware
     from cnnlib.train import Checkpoint, LRSchedule, NaNStop
 
@@ -82,13 +89,16 @@ def command(
             "--resume goes on with the run's own learning rate: leave --lr away.", click.get_current_context()
         )
     out = _folder(out, resume, model, spec)
-    usual = _settings_of(out) if resume else {"batch_size": 64, "optimizer": "adam", "schedule": "constant", "seed": 0}
+    usual = _settings_of(out) if resume else NEW
     batch_size = usual["batch_size"] if batch_size is None else batch_size
     optimizer, schedule = optimizer or usual["optimizer"], schedule or usual["schedule"]
     seed = usual["seed"] if seed is None else seed
-    train, test = load_split(spec, kind.picture_size, label=label, channels=channels, skip_unreadable=skip_unreadable)
+    size, width = size or usual["size"], width or usual["width"]
+    train, test = load_split(spec, size or kind.picture_size, label=label, channels=channels, skip_unreadable=skip_unreadable)
     cl.manual_seed(seed)
-    options = kind.options_for(train.x.shape[1:], len(train.classes))
+    resize = scaling(spec, train, size)
+    shape = train.x.shape[1:] if resize is None else (train.x.shape[1], size, size)
+    options = options_for(model, shape, len(train.classes), width)
     net = cl.models.create(model, **options)
     opt = _optimizer(optimizer, net, lr)
     callbacks = [Checkpoint(out, save_every=save_every), NaNStop()]
@@ -96,7 +106,7 @@ def command(
         callbacks.append(LRSchedule(cl.optim.CosineAnnealingLR(opt, epochs * math.ceil(len(train) / batch_size)), per="step"))
     trainer = cl.Trainer(
         net, kind.criterion(), opt, callbacks=callbacks, batch_size=batch_size,
-        transform=cl.data.Normalize.fit(train), seed=seed, device=device,
+        transform=_transform(cl.data.Normalize.fit(train), resize), seed=seed, device=device,
         model_name=model, model_options=options,
     )  # fmt: skip
     click.echo(f"{model}, {sum(p.size for p in net.parameters()):,} parameters, on {spec}: {len(train):,} samples to learn "
@@ -145,7 +155,21 @@ def _settings_of(out: Path) -> dict[str, Any]:
         "seed": data["seed"],
         "optimizer": names[saved.training["optimizer"]],
         "schedule": "cosine" if "LRSchedule" in saved.training["callbacks"] else "constant",
+        "size": _side(saved.options),
+        "width": saved.options.get("width"),
     }
+
+
+def _side(options: dict[str, Any]) -> int | None:
+    """The side of the pictures that a model was created for; None where its samples are no pictures."""
+    shape = options.get("in_features", ())
+    return options.get("input_size", shape[-1] if len(shape) == 3 else None)
+
+
+def _transform(normalize: Any, resize: Any) -> Any:
+    from cnnlib.data import Compose
+
+    return normalize if resize is None else Compose([resize, normalize])
 
 
 def _optimizer(name: str, net: Any, lr: float | None) -> Any:

@@ -12,6 +12,7 @@ from cnnlib.data.folder import ImageFolder, csv
 from cnnlib.data.formats import read_cifar, read_idx
 from cnnlib.data.loader import DataLoader
 from cnnlib.data.pictures import image
+from cnnlib.data.resize import Resize
 from cnnlib.data.text import Vocabulary, sequences, sonnets
 from cnnlib.data.transforms import (
     CentreCrop,
@@ -38,6 +39,7 @@ __all__ = [
     "Pad",
     "RandomCrop",
     "RandomFlip",
+    "Resize",
     "Vocabulary",
     "arrays",
     "cache_dir",

@@ -56,7 +56,8 @@ class PictureNet(nn.Sequential):
         """The options that fit samples of ``shape``."""
         if len(shape) != 3 or shape[1] != shape[2]:
             raise ShapeError(
-                f"{cls.__name__} needs square pictures, (channels, size, size), but the samples have shape {shape}."
+                f"{cls.__name__} needs square pictures, (channels, size, size), but the samples have shape {shape}; "
+                "cnnlib.data.Resize(size) scales pictures."
             )
         return {"num_classes": num_classes, "in_channels": shape[0], "input_size": shape[1]}
 
