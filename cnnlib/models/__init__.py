@@ -25,6 +25,7 @@ from cnnlib.models.mlp import MLP
 from cnnlib.models.overfeat import OverFeat
 from cnnlib.models.perceptron import Perceptron
 from cnnlib.models.resnet import ResNet18, ResNet20, ResNet34, ResNet50, ResNet101, ResNet152
+from cnnlib.models.torchvision import load_torchvision
 from cnnlib.models.vgg import VGG11, VGG11BN, VGG13, VGG13BN, VGG16, VGG16BN, VGG19, VGG19BN, VGGSmall
 from cnnlib.models.zfnet import ZFNet
 from cnnlib.nn.module import Module
@@ -33,7 +34,7 @@ __all__ = [
     "MLP", "VGG11", "VGG11BN", "VGG13", "VGG13BN", "VGG16", "VGG16BN", "VGG19", "VGG19BN", "Adaline", "AlexNet",
     "AlexNetSingle", "GoogLeNet", "GoogLeNetBN", "LeNet5", "LeNet5Original", "LinearSVM", "McCullochPitts", "OverFeat",
     "Perceptron", "ResNet18", "ResNet20", "ResNet34", "ResNet50", "ResNet101", "ResNet152", "VGGSmall", "ZFNet", "create",
-    "get", "list", "parameter_table",
+    "get", "list", "load_torchvision", "parameter_table",
 ]  # fmt: skip
 
 _MODELS: dict[str, type[Module]] = {
