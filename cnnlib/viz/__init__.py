@@ -1,13 +1,41 @@
-"""Pictures of networks and of their training. Each function returns a matplotlib Figure: ``figure.savefig("out.png")``.
+"""Pictures of networks and of their training.
+
+Each returns a matplotlib Figure, ``figure.savefig("out.png")``, or SVG text. Pictures that compute something have the numbers
+as a function of their own: ``saliency_map`` for ``saliency``, and so on. docs/gallery.md shows them all.
 
 >>> from cnnlib import models, viz
 >>> figure = viz.filters(models.LeNet5().c1.weight)         # doctest: +SKIP
 """
 
+from cnnlib.viz.architecture import architecture
 from cnnlib.viz.boundary import decision_boundary
 from cnnlib.viz.confusion import confusion_matrix
 from cnnlib.viz.curve import learning_curve
+from cnnlib.viz.deconvnet import deconvnet, projection
 from cnnlib.viz.filters import filters
+from cnnlib.viz.flow import gradient_flow, gradient_norms
 from cnnlib.viz.maps import feature_maps
+from cnnlib.viz.occlusion import occlusion, occlusion_map
+from cnnlib.viz.percentiles import percentiles
+from cnnlib.viz.saliency import saliency, saliency_map
+from cnnlib.viz.thinned import kept_units, thinned_network
 
-__all__ = ["confusion_matrix", "decision_boundary", "feature_maps", "filters", "learning_curve"]
+__all__ = [
+    "architecture",
+    "confusion_matrix",
+    "decision_boundary",
+    "deconvnet",
+    "feature_maps",
+    "filters",
+    "gradient_flow",
+    "gradient_norms",
+    "kept_units",
+    "learning_curve",
+    "occlusion",
+    "occlusion_map",
+    "percentiles",
+    "projection",
+    "saliency",
+    "saliency_map",
+    "thinned_network",
+]

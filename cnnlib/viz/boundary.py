@@ -17,6 +17,11 @@ def decision_boundary(predict: Callable[[np.ndarray], Any], x: Any, y: Any, titl
     ``predict``: a function from points (M, 2) float32 to class numbers (M,). x (N, 2), y (N,) class numbers.
     ``ax``: axes to draw into.
 
+    Source: lecture: neurons, decision boundaries.
+
+    >>> points = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)
+    >>> figure = decision_boundary(lambda p: (p.sum(axis=1) > 1.5).astype(int), points, [0, 0, 0, 1], title="AND")
+
     Raises ShapeError when the points are not in the plane.
     """
     x, y = to_array(x), to_array(y)
@@ -37,6 +42,8 @@ def decision_boundary(predict: Callable[[np.ndarray], Any], x: Any, y: Any, titl
     for c in range(n):
         ax.scatter(*x[y == c].T, s=22, color=CLASSES[c % len(CLASSES)], edgecolor="white", linewidth=0.6, label=f"class {c}")
     ax.set_title(title, fontsize=10)
+    if n > 1:
+        ax.legend(fontsize=8, framealpha=0.8, handletextpad=0.1, borderpad=0.3)
     ax.set_xlabel("x₁")
     ax.set_ylabel("x₂")
     ax.tick_params(labelsize=8)

@@ -17,6 +17,8 @@ def learning_curve(history: Any, title: str = "", figure: Any = None) -> Any:
     ``history``: what ``Trainer.fit`` returns, a list with a mapping per epoch, or a mapping of lists, such as
     ``{"loss": [...], "test_accuracy": [...]}``. Names that contain "loss" or "acc" are drawn, others are left out.
 
+    >>> figure = learning_curve({"loss": [2.0, 1.0], "validation_loss": [2.1, 1.4], "validation_accuracy": [0.5, 0.8]})
+
     Raises ValueRangeError when there is nothing to draw.
     """
     series = _series(history)

@@ -39,3 +39,16 @@ def to_array(x: Any) -> np.ndarray:
     if hasattr(x, "numpy"):
         return x.numpy()
     return x.get() if hasattr(x, "get") else np.asarray(x)
+
+
+def show(ax: Any, picture: np.ndarray, **options: Any) -> Any:
+    """One picture (C, H, W) into the axes: grey for C = 1, colour for C = 3, else the mean of the channels.
+
+    Values outside 0 … 1, as normalised pictures have them, are stretched to it.
+    """
+    low, high = float(picture.min()), float(picture.max())
+    if low < 0.0 or high > 1.0:
+        picture = (picture - low) / ((high - low) or 1.0)
+    if len(picture) == 3:
+        return ax.imshow(picture.transpose(1, 2, 0), **options)
+    return ax.imshow(picture.mean(axis=0), cmap="gray", vmin=0, vmax=1, **options)

@@ -20,6 +20,12 @@ def feature_maps(model: Module, x: Any, layers: Sequence[str] | None = None, mos
     ``layers``: paths as in ``model.named_modules()``; by default all layers whose output is a stack of maps. Each map has a
     scale of its own: dark is its smallest value. The model is evaluated and left in the mode that it was in.
 
+    Source: lecture: convolutional networks; LeCun, Bottou, Bengio & Haffner, "Gradient-based learning applied to document
+    recognition", 1998, figure 2.
+
+    >>> from cnnlib import models
+    >>> figure = feature_maps(models.LeNet5(), np.zeros((1, 32, 32), np.float32), layers=["c1", "s2"])
+
     Raises ShapeError when x is not one picture or a layer makes no maps, UnknownNameError for a path that does not exist.
     """
     x = to_array(x)
