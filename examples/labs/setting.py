@@ -1,0 +1,116 @@
+"""What the labs train on, and how: data sets by name, one training loop, one small convolutional network."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import cnnlib as cl
+from cnnlib import nn, optim
+from cnnlib.data import Dataset
+from cnnlib.errors import DataError
+from cnnlib.train import History, LRSchedule
+
+TEST = 0.2  # share of the emoji that are held out
+
+
+@functools.cache
+def load(name: str, pictures: int | None = None) -> tuple[Dataset, Dataset]:
+    """(train, test); of the training set the first ``pictures``.
+
+    "mnist", "fashion", "fashion_subset": 28×28. "digits": the bundled digits, 28×28 like MNIST, for quick runs.
+    "cifar10", "emoji": 32×32, in colour. Asking `colour` tells which of them there is.
+    """
+    if name == "digits":
+        sets = cl.data.digits(size=32)
+        train, test = (Dataset(np.ascontiguousarray(s.x[:, :, 2:30, 2:30]), s.y, s.classes, s.name) for s in sets)
+    elif name == "emoji":
+        train, test = emoji()
+    else:
+        train, test = cl.data.load(name)
+    return (train if pictures is None else train[:pictures]), test
+
+
+def colour() -> str:
+    """Which colour pictures there are: "cifar10" or "emoji", or where neither lies on this machine, the grey "fashion_subset"."""
+    found = next(row.where for row in cl.data.info() if row.name == "cifar10")
+    if not found.startswith(("would download", "unusable")):
+        return "cifar10"
+    return "emoji" if (_emoji_folder() / "google").is_dir() else "fashion_subset"
+
+
+def _emoji_folder() -> Path:
+    return Path(os.environ.get("CNNLIB_DATA", "data")) / "emoji"
+
+
+def emoji() -> tuple[Dataset, Dataset]:
+    """(train, test): 1,911 emoji as two designers drew them, 32×32 in colour, in 10 categories from Activities to Travel.
+
+    An emoji is held out in both drawings or in none; skin tones, nearly copies of each other, are left out. The pictures are
+    looked for in CNNLIB_DATA/emoji: the npm packages emoji-datasource-google and emoji-datasource-twitter (16.0.0),
+    unpacked as ``google`` and ``twitter``.
+    """
+    folder = _emoji_folder()
+    if not (folder / "google" / "emoji.json").is_file():
+        raise DataError(f"emoji: {folder} has no pictures. Unpack the npm packages emoji-datasource-google and "
+                        f"emoji-datasource-twitter, version 16.0.0, into its folders google and twitter.")  # fmt: skip
+    listed = json.loads((folder / "google" / "emoji.json").read_text("utf-8"))
+    classes = sorted({entry["category"] for entry in listed})
+    labels = np.array([classes.index(entry["category"]) for entry in listed])
+    drawn = [_drawings(folder, vendor, listed) for vendor in ("google", "twitter")]
+    keep, held_out = Dataset(np.arange(len(listed)), labels, classes, "emoji").split(TEST)
+    train, test = (
+        Dataset(np.concatenate([x[part.x] for x in drawn]), np.concatenate([part.y] * 2), classes, f"emoji {what}")
+        for part, what in ((keep, "train"), (held_out, "test"))
+    )
+    order = np.random.default_rng(0).permutation(len(train))  # the file lists them by category
+    return train.subset(order), test
+
+
+def _drawings(folder: Path, vendor: str, listed: list[dict[str, Any]]) -> np.ndarray:
+    """(N, 3, 32, 32) of one designer."""
+    pictures = folder / vendor / "img" / vendor / "64"
+    return np.concatenate([cl.data.image(pictures / entry["image"], 32) for entry in listed])
+
+
+def fit(net: nn.Module, train: Dataset, test: Dataset | None, seed: int, epochs: int, optimizer: Any = None,
+        lr: float = 1e-3, batch_size: int = 64, loss: Callable | None = None, transform: Callable | None = None,
+        cosine: bool = False, callbacks: Sequence[Any] = ()) -> cl.Trainer:  # fmt: skip
+    """Train with cross-entropy and Adam, unless told otherwise, on normalised pictures; ``trainer.history`` has the figures.
+
+    ``cosine``: the learning rate falls to 0 along half a cosine, after each step.
+    """
+    optimizer = optimizer or optim.Adam(net.parameters(), lr=lr)
+    transform = transform or cl.data.Normalize.fit(train)
+    if cosine:
+        steps = epochs * -(-len(train) // batch_size)
+        callbacks = [*callbacks, LRSchedule(optim.CosineAnnealingLR(optimizer, T_max=steps), per="step")]
+    trainer = cl.Trainer(net, loss or nn.CrossEntropyLoss(), optimizer, callbacks=callbacks, batch_size=batch_size,
+                         transform=transform, seed=seed, progress=False)  # fmt: skip
+    trainer.fit(train, test, epochs=epochs)
+    return trainer
+
+
+def curve(history: History, column: str) -> list[float]:
+    return [float(v) for v in history[column]]
+
+
+def small_convnet(num_classes: int = 10, in_channels: int = 1, size: int = 28, activation: type[nn.Module] = nn.ReLU,
+                  norm: Callable[[], nn.Module] = nn.Identity,
+                  pool: Callable[[], nn.Module] = lambda: nn.MaxPool2d(2)) -> nn.Sequential:  # fmt: skip
+    """Two 5×5 convolutions with 16 and 32 maps, each followed by activation, norm and a pooling that halves; one linear layer.
+
+    The order of activation, normalisation and pooling is AlexNet's.
+    """
+    quarter = -(-size // 2) // 2
+    return nn.Sequential(
+        nn.Conv2d(in_channels, 16, 5, padding=2), activation(), norm(), pool(),
+        nn.Conv2d(16, 32, 5, padding=2), activation(), norm(), pool(),
+        nn.Flatten(), nn.Linear(32 * quarter * quarter, num_classes),
+    )  # fmt: skip
