@@ -13,13 +13,13 @@ from examples.labs import lab, table
 
 LABS = (  # from the shortest to the longest
     "optimiser_paths",
-    "bottleneck",
-    "batch_norm",
-    "initialisation",
     "classical",
+    "bottleneck",
+    "initialisation",
     "corruptions",
     "sparsity",
     "dropout",
+    "batch_norm",
     "learning_rate",
     "response_norm",
     "overlapping_pooling",

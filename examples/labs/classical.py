@@ -18,7 +18,7 @@ from cnnlib import models
 from examples.labs import lab, setting
 
 CLAIM = "Many methods that are not deep often perform comparably (lecture: neurons)."
-MINUTES = 4
+MINUTES = 1
 OURS = ["MLP", "LeNet-5"]
 METHODS = ["naive Bayes", "decision tree", "mixture", "kernel SVM", *OURS]
 

@@ -18,7 +18,7 @@ from cnnlib.data import Dataset
 from examples.labs import lab, setting
 
 CLAIM = "Locally connected layers pay when pictures are registered, shared weights else (lecture: convolutional networks)."
-MINUTES = 15
+MINUTES = 8
 NETWORKS = ["full", "local", "convolutional"]
 MOST = 4  # pixels of a shift; MNIST's digits are 20×20 in the middle of 28×28
 

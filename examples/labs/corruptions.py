@@ -16,7 +16,7 @@ from cnnlib import nn
 from examples.labs import lab, setting
 
 CLAIM = "Pooling makes a network robust to small shifts, rotations and corruptions (lecture: convolutional networks)."
-MINUTES = 4
+MINUTES = 2
 NETWORKS = {"max pooling": nn.MaxPool2d, "average pooling": nn.AvgPool2d, "no pooling": None}
 STRENGTHS = {"shift": [0, 1, 2, 3, 4, 5], "rotation": [0, 10, 20, 30, 40, 50], "noise": [0, 0.1, 0.2, 0.3, 0.4, 0.6]}
 UNITS = {"shift": "pixels", "rotation": "degrees", "noise": "standard deviation"}

@@ -13,7 +13,7 @@ from cnnlib import nn
 from examples.labs import lab, setting
 
 CLAIM = "Dropout and DropConnect narrow the gap between training and test (lecture: regularisation)."
-MINUTES = 8
+MINUTES = 2
 KINDS = ["none", "dropout", "DropConnect"]
 
 

@@ -192,6 +192,8 @@ def tidy(ax: Any, xlabel: str = "", ylabel: str = "", title: str = "", as_percen
     ax.set_title(title, fontsize=10)
     if as_percent:
         ax.yaxis.set_major_formatter(lambda v, _: f"{100 * v:.4g} %")
+    if xlabel == "epoch":
+        ax.xaxis.get_major_locator().set_params(integer=True)
     ax.grid(alpha=0.25)
     ax.spines[["top", "right"]].set_visible(False)
     if legend:

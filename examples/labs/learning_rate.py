@@ -14,7 +14,7 @@ from examples.labs import lab, setting
 from examples.labs.optimiser_paths import OPTIMISERS
 
 CLAIM = "How far an optimiser gets depends on the learning rate, for some more than for others (lecture: optimisation)."
-MINUTES = 7
+MINUTES = 4
 RATES = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0]
 
 

@@ -1,11 +1,12 @@
 """The paths of six optimisers over two surfaces: a long valley, and a saddle between two minima.
 
-Each optimiser takes the learning rate, out of eight from 0.001 to 3, with which it arrives first, to stay there.
+Each optimiser takes the learning rate, out of eight from 0.001 to 3, with which it arrives first, to stay there. Both
+surfaces lie along the axes, which suits the optimisers that scale each coordinate by itself.
 
     valley   f(x, y) = ½ (x² + 50 y²)              from (−4, 1);      arrived: f < 10⁻³
-    saddle   f(x, y) = ½ x² − ½ y² + ¼ y⁴          from (−1.5, 0.01); arrived: f < −¼ + 10⁻³, at (0, ±1)
+    saddle   f(x, y) = 5 x² − ½ y² + ¼ y⁴          from (−1.5, 0.01); arrived: f < −¼ + 10⁻³, at (0, ±1)
 
-Source: lecture: optimisation; after A. Radford's animations of 2014, which the lecture shows.
+Source: lecture: optimisation, the optimisers' paths over two surfaces.
 """
 
 import sys
@@ -17,7 +18,7 @@ from examples.labs import lab
 CLAIM = (
     "Momentum and adaptive step lengths leave long valleys and saddles sooner than gradient descent (lecture: optimisation)."
 )
-MINUTES = 0.1
+MINUTES = 0.2
 STEPS = 300
 RATES = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0]
 OPTIMISERS = {
@@ -35,7 +36,7 @@ def valley(x, y):
 
 
 def saddle(x, y):
-    return 0.5 * x * x - 0.5 * y * y + 0.25 * y * y * y * y
+    return 5.0 * x * x - 0.5 * y * y + 0.25 * y * y * y * y
 
 
 SURFACES = {"valley": (valley, (-4.0, 1.0), 1e-3), "saddle": (saddle, (-1.5, 0.01), -0.25 + 1e-3)}
@@ -98,7 +99,7 @@ def figure(runs):
     from cnnlib.viz.figure import CLASSES, new_figure
 
     sheet = new_figure(10, 4.2)
-    windows = {"valley": ((-4.5, 2), (-1.6, 1.6)), "saddle": ((-1.8, 1.2), (-1.5, 1.5))}
+    windows = {"valley": ((-4.5, 2), (-2.8, 1.5)), "saddle": ((-1.8, 1.2), (-1.5, 1.5))}
     for ax, surface in zip(sheet.subplots(1, 2), SURFACES, strict=True):
         f = SURFACES[surface][0]
         (left, right), (low, high) = windows[surface]

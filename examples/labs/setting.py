@@ -25,8 +25,9 @@ def load(name: str, pictures: int | None = None) -> tuple[Dataset, Dataset]:
     """(train, test); of the training set the first ``pictures``.
 
     "mnist", "fashion", "fashion_subset": 28×28. "digits": the bundled digits, 28×28 like MNIST, for quick runs.
-    "cifar10", "emoji": 32×32, in colour. Asking `colour` tells which of them there is.
+    "cifar10", "emoji": 32×32, in colour; "colour" is the one that `colour` finds. The name of a set is ``train.name``.
     """
+    name = colour() if name == "colour" else name
     if name == "digits":
         sets = cl.data.digits(size=32)
         train, test = (Dataset(np.ascontiguousarray(s.x[:, :, 2:30, 2:30]), s.y, s.classes, s.name) for s in sets)
@@ -38,11 +39,9 @@ def load(name: str, pictures: int | None = None) -> tuple[Dataset, Dataset]:
 
 
 def colour() -> str:
-    """Which colour pictures there are: "cifar10" or "emoji", or where neither lies on this machine, the grey "fashion_subset"."""
+    """Which colour pictures there are: "cifar10" where it lies on this machine, else "emoji"."""
     found = next(row.where for row in cl.data.info() if row.name == "cifar10")
-    if not found.startswith(("would download", "unusable")):
-        return "cifar10"
-    return "emoji" if (_emoji_folder() / "google").is_dir() else "fashion_subset"
+    return "emoji" if found.startswith(("would download", "unusable")) else "cifar10"
 
 
 def _emoji_folder() -> Path:
@@ -59,7 +58,8 @@ def emoji() -> tuple[Dataset, Dataset]:
     folder = _emoji_folder()
     if not (folder / "google" / "emoji.json").is_file():
         raise DataError(f"emoji: {folder} has no pictures. Unpack the npm packages emoji-datasource-google and "
-                        f"emoji-datasource-twitter, version 16.0.0, into its folders google and twitter.")  # fmt: skip
+                        "emoji-datasource-twitter, version 16.0.0, into its folders google and twitter; or fetch CIFAR-10 "
+                        "(cnnlib.data.prefetch), which is preferred to them.")  # fmt: skip
     listed = json.loads((folder / "google" / "emoji.json").read_text("utf-8"))
     classes = sorted({entry["category"] for entry in listed})
     labels = np.array([classes.index(entry["category"]) for entry in listed])

@@ -20,7 +20,7 @@ from examples.labs import lab, setting
 from examples.labs.response_norm import alexnet_norm
 
 CLAIM = "Local response and contrast normalisation improve invariance and sparsity (lecture: normalisation)."
-MINUTES = 5
+MINUTES = 2
 NORMS = {"none": nn.Identity, "LRN": alexnet_norm, "LCN": lambda: nn.LocalContrastNorm(9)}
 
 
