@@ -36,15 +36,21 @@ def load(name: str) -> ModuleType:
 
 
 def run_all(names: list[str], quick: bool) -> list[str]:
-    """Runs the labs one after the other; the names of those that failed."""
+    """Runs the labs one after the other, and writes the page after each; the names of those that failed."""
     failed = []
     for name in names:
         try:
             lab.run(load(name), quick)
+            if not quick:
+                write_table()
         except Exception:  # the others shall run all the same
             traceback.print_exc()
             failed.append(name)
     return failed
+
+
+def write_table() -> None:
+    table.write([load(name) for name in LABS])
 
 
 def main() -> int:
@@ -63,15 +69,13 @@ def main() -> int:
         print(f"{'together':20} {sum(load(name).MINUTES for name in names):4g} min")
         return 0
     if args.table:
-        table.write([load(name) for name in LABS])
+        write_table()
         return 0
     started = time.perf_counter()
     failed = run_all(names, args.quick)
     print(f"\n{len(names) - len(failed)} labs in {(time.perf_counter() - started) / 60:.1f} minutes.")
     if failed:
         print(f"Failed: {', '.join(failed)}.")
-    elif not args.quick:
-        table.write([load(name) for name in LABS])
     return 1 if failed else 0
 
 

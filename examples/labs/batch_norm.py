@@ -8,8 +8,6 @@ highest median after the first tenth of the training, in widths (85th − 15th p
 Source: lecture: batch normalisation; Ioffe & Szegedy, "Batch normalization", 2015, figure 1.
 """
 
-import sys
-
 import numpy as np
 
 import cnnlib as cl
@@ -116,7 +114,3 @@ def figure(runs):
     lab.tidy(accuracy, "step", "", "test accuracy", as_percent=True)
     accuracy.set_ylim(0.7, 1.0)
     return sheet
-
-
-if __name__ == "__main__":
-    lab.main(sys.modules[__name__])

@@ -6,8 +6,6 @@ How well the classes are apart in the plane: the accuracy of the 15 nearest of 1
 Source: lecture: neurons, "hidden units < D give supervised dimensionality reduction".
 """
 
-import sys
-
 import numpy as np
 
 import cnnlib as cl
@@ -93,7 +91,3 @@ def figure(runs):
         lab.tidy(ax, title=f"{title}: {lab.percent(one[name], 1)}", legend=False)
     ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2)
     return sheet
-
-
-if __name__ == "__main__":
-    lab.main(sys.modules[__name__])

@@ -8,7 +8,6 @@ all test pictures.
 Source: lecture: neurons, "many non-deep methods can often perform comparably".
 """
 
-import sys
 import time
 
 import numpy as np
@@ -119,7 +118,3 @@ def figure(runs):
     ax.margins(x=0.25, y=0.1)
     lab.tidy(ax, "seconds to learn and to answer", "", "test accuracy; blue: ours", as_percent=True, legend=False)
     return sheet
-
-
-if __name__ == "__main__":
-    lab.main(sys.modules[__name__])

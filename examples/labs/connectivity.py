@@ -8,8 +8,6 @@ whatever the number.
 Source: lecture: convolutional networks, "locally connected layers pay when images are registered".
 """
 
-import sys
-
 import numpy as np
 
 import cnnlib as cl
@@ -98,7 +96,3 @@ def figure(runs):
         lab.tidy(ax, "training pictures", "", f"test error, {'shifted' if shifted else 'centred'} digits", as_percent=True)
         ax.yaxis.set_minor_formatter(lambda v, _: f"{100 * v:.3g} %" if f"{v:.0e}"[0] in "25" else "")
     return sheet
-
-
-if __name__ == "__main__":
-    lab.main(sys.modules[__name__])

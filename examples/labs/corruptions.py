@@ -7,8 +7,6 @@ convolution itself has stride 2. All have the same parameters. First 20,000 pict
 Source: lecture: convolutional networks, pooling "makes robust to small shifts, rotations, corruptions".
 """
 
-import sys
-
 import numpy as np
 
 import cnnlib as cl
@@ -106,7 +104,3 @@ def figure(runs):
             lab.lines(ax, strengths, runs.get(kind, network=name), colour, name)
         lab.tidy(ax, UNITS[kind], title=f"test accuracy under {kind}", as_percent=True, legend=kind == "shift")
     return sheet
-
-
-if __name__ == "__main__":
-    lab.main(sys.modules[__name__])

@@ -6,8 +6,6 @@ DropConnect: half of the weights of both hidden layers.
 Source: lecture: regularisation; Srivastava et al., "Dropout", 2014; Wan et al., "DropConnect", 2013.
 """
 
-import sys
-
 import cnnlib as cl
 from cnnlib import nn
 from examples.labs import lab, setting
@@ -75,7 +73,3 @@ def figure(runs):
     lab.tidy(left, "epoch", "", "test accuracy", as_percent=True)
     lab.tidy(right, "epoch", "", "test loss")
     return sheet
-
-
-if __name__ == "__main__":
-    lab.main(sys.modules[__name__])

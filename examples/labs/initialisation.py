@@ -7,8 +7,6 @@ root mean squares. Biases start at 0.
 Source: lecture: initialisation heuristics; LeCun 1998, Glorot & Bengio 2010, He et al. 2015, Saxe et al. 2014.
 """
 
-import sys
-
 import cnnlib as cl
 from cnnlib import nn, ops, optim
 from examples.labs import lab, setting
@@ -95,7 +93,3 @@ def figure(runs):
         lab.tidy(ax, "epoch", "training loss" if activation == "tanh" else "", f"{DEPTH} hidden layers, {activation}")
         ax.set_yscale("log")
     return sheet
-
-
-if __name__ == "__main__":
-    lab.main(sys.modules[__name__])

@@ -16,7 +16,6 @@ Figures and findings are made of the file alone.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import math
@@ -230,10 +229,3 @@ def run(lab: ModuleType, quick: bool = False) -> None:
     save_figure(lab.figure(runs), path)
     minutes = sum(run["seconds"] for run in runs) / 60
     print(f"\n{as_text(rows)}\n\n{reading}\n{len(runs)} runs, {minutes:.1f} minutes of computing; figure: {path}")
-
-
-def main(lab: ModuleType) -> None:
-    """The command line of one lab."""
-    parser = argparse.ArgumentParser(description=lab.CLAIM, epilog=f"All runs: about {lab.MINUTES:g} minutes on two cores.")
-    parser.add_argument("--quick", action="store_true", help="a few small runs, kept apart in runs/labs-quick")
-    run(lab, parser.parse_args().quick)

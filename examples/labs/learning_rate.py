@@ -6,7 +6,6 @@ Source: lecture: optimisation, "sensitive to learning rate".
 """
 
 import math
-import sys
 
 import cnnlib as cl
 from cnnlib import models
@@ -67,7 +66,3 @@ def figure(runs):
     ax.set_ylim(top=10)
     lab.tidy(ax, "learning rate", "training loss after one epoch", "MLP on MNIST; what left the picture diverged")
     return sheet
-
-
-if __name__ == "__main__":
-    lab.main(sys.modules[__name__])

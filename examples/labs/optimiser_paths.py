@@ -9,8 +9,6 @@ surfaces lie along the axes, which suits the optimisers that scale each coordina
 Source: lecture: optimisation, the optimisers' paths over two surfaces.
 """
 
-import sys
-
 import cnnlib as cl
 from cnnlib import optim
 from examples.labs import lab
@@ -103,8 +101,8 @@ def figure(runs):
     for ax, surface in zip(sheet.subplots(1, 2), SURFACES, strict=True):
         f = SURFACES[surface][0]
         (left, right), (low, high) = windows[surface]
-        x, y = np.meshgrid(np.linspace(left, right, 160), np.linspace(low, high, 160))
-        ax.contour(x, y, f(x, y), levels=18, colors="#c8c8c8", linewidths=0.7)
+        x, y = np.meshgrid(np.linspace(left, right, 60), np.linspace(low, high, 60))
+        ax.contour(x, y, f(x, y), levels=12, colors="#c8c8c8", linewidths=0.7)
         for optimiser, colour in zip(OPTIMISERS, CLASSES, strict=True):
             one = runs.where(surface=surface, optimiser=optimiser)[0]["measured"]
             steps = f"{one['steps']} steps" if one["steps"] else "does not arrive"
@@ -115,7 +113,3 @@ def figure(runs):
         lab.tidy(ax, "x", "y", surface)
         ax.legend(fontsize=7, loc="lower left", framealpha=0.85)
     return sheet
-
-
-if __name__ == "__main__":
-    lab.main(sys.modules[__name__])

@@ -6,8 +6,6 @@ epochs of Adam with a rate that falls to 0. The number of parameters is the same
 Source: lecture: AlexNet; Krizhevsky, Sutskever & Hinton, 2012, section 3.4: 0.4 points of top-1 error, and less overfitting.
 """
 
-import sys
-
 import cnnlib as cl
 from cnnlib import nn
 from examples.labs import lab, setting
@@ -63,7 +61,3 @@ def figure(runs):
     lab.tidy(right, "training − test accuracy", "test accuracy", "at the end, a point per seed", as_percent=True)
     right.xaxis.set_major_formatter(lambda v, _: f"{100 * v:.3g} %")
     return sheet
-
-
-if __name__ == "__main__":
-    lab.main(sys.modules[__name__])

@@ -7,8 +7,6 @@ out of RATES, the learning rate with which it gets there first, as in the paper.
 Source: lecture: AlexNet; Krizhevsky, Sutskever & Hinton, 2012, figure 1: ReLU six times as fast, four layers on CIFAR-10.
 """
 
-import sys
-
 import cnnlib as cl
 from cnnlib import nn, optim
 from cnnlib.train import Callback
@@ -106,7 +104,3 @@ def figure(runs):
     ax.axhline(ERROR, color="#888888", linestyle="--", linewidth=1)
     lab.tidy(ax, "epoch", "", "training error, a line per seed", as_percent=True)
     return sheet
-
-
-if __name__ == "__main__":
-    lab.main(sys.modules[__name__])

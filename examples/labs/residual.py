@@ -7,8 +7,6 @@ layers and parameters.
 Source: lecture: ResNet; He, Zhang, Ren & Sun, 2016, figure 6.
 """
 
-import sys
-
 import cnnlib as cl
 from cnnlib import models, optim
 from examples.labs import lab, setting
@@ -70,7 +68,3 @@ def figure(runs):
             lab.lines(ax, range(1, len(curves[0]) + 1), curves, colour, f"{depth} layers", marker="o", markersize=3)
         lab.tidy(ax, "epoch", "" if skip else "training loss", "residual" if skip else "plain")
     return sheet
-
-
-if __name__ == "__main__":
-    lab.main(sys.modules[__name__])

@@ -7,7 +7,6 @@ Source: lecture: ResNet; He, Zhang, Ren & Sun, 2016, section 4.2; Huang et al., 
 """
 
 import shutil
-import sys
 
 import cnnlib as cl
 from cnnlib import models, nn, optim
@@ -72,7 +71,3 @@ def figure(runs):
     ax.axhline(GOAL, color="#888888", linestyle="--", linewidth=1)
     lab.tidy(ax, "epoch", "", "accuracy, ResNet-20 on Fashion-MNIST", as_percent=True)
     return sheet
-
-
-if __name__ == "__main__":
-    lab.main(sys.modules[__name__])

@@ -6,8 +6,6 @@ to 0. LRN with AlexNet's constants: 5 channels, k = 2, α = 10⁻⁴ per channel
 Source: lecture: normalisation; Krizhevsky, Sutskever & Hinton, 2012, section 3.3: 1.4 points of top-1 error on ImageNet.
 """
 
-import sys
-
 import cnnlib as cl
 from cnnlib import nn
 from examples.labs import lab, setting
@@ -64,7 +62,3 @@ def figure(runs):
     lab.tidy(left, "epoch", "", "test accuracy", as_percent=True)
     lab.tidy(right, "epoch", "", "training loss")
     return sheet
-
-
-if __name__ == "__main__":
-    lab.main(sys.modules[__name__])

@@ -10,8 +10,6 @@ ReLU. Measured on 1,000 test pictures, in the second layer:
 Source: lecture: normalisation, "they improve invariance and sparsity"; Jarrett et al. 2009; sparseness after Hoyer 2004.
 """
 
-import sys
-
 import numpy as np
 
 import cnnlib as cl
@@ -86,7 +84,3 @@ def figure(runs):
         ax.set_xticks(range(len(NORMS)), list(NORMS))
         lab.tidy(ax, title=what, as_percent=True, legend=False)
     return sheet
-
-
-if __name__ == "__main__":
-    lab.main(sys.modules[__name__])

@@ -7,8 +7,6 @@ else 3,058 emoji in 10 categories, 20 epochs. Adam, its rate falling from 10‚Åª¬
 Source: lecture: convolutional networks, the systems; the papers are named in cnnlib/models/.
 """
 
-import sys
-
 import cnnlib as cl
 from cnnlib import models, nn
 from cnnlib.data import Compose, Normalize, Pad
@@ -125,7 +123,3 @@ def figure(runs):
         lab.tidy(ax, title=f"test accuracy, {shown(runs, data)}", legend=False)
         ax.xaxis.set_major_formatter(lambda v, _: f"{100 * v:.3g} %")
     return sheet
-
-
-if __name__ == "__main__":
-    lab.main(sys.modules[__name__])

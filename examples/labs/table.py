@@ -27,7 +27,7 @@ def findings(labs: Sequence[ModuleType]) -> str:
             rows.append({"lab": f"[{name}](#{name})", "claim": module.CLAIM, "reading": reading})
             sections.append(section(module, runs, figures))
         else:
-            waiting.append(f"`{lab.name_of(module)}` ({len(runs)} of {len(plan)} runs)")
+            waiting.append(f"`{lab.name_of(module)}`")
     missing = [f"Not measured yet: {', '.join(waiting)}."] if waiting else []
     return "\n\n".join([*([lab.as_markdown(rows)] if rows else []), *missing, *sections])
 
@@ -43,7 +43,7 @@ def section(module: ModuleType, runs: lab.Runs, figures: list[dict[str, str]]) -
         f"### {name}",
         title,
         about,
-        f"**Command.** `python -m examples.labs.{name}`: {len(runs)} runs{seeds}; {minutes:.1f} minutes ({computed}).",
+        f"**Command.** `python -m examples.labs {name}`: {len(runs)} runs{seeds}; {minutes:.1f} minutes ({computed}).",
         lab.as_markdown(figures),
     ]
     if (lab.FIGURES / f"{name}.svg").exists():
