@@ -65,3 +65,8 @@ def test_demo_reads_at_least_98_percent(tmp_path):
     assert float(re.search(r"([\d.]+)% of 360 digits", text)[1]) >= 98
     assert "61,706 parameters" in text and "ms a step" in text
     assert (tmp_path / "demo" / "lenet5.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_convolution_demo_is_the_lectures(tmp_path):
+    assert "open it in a browser" in run("convolution_demo.py", "--out", "demo.html", cwd=tmp_path)
+    assert '"y": [[[-2.0, 4.0, 2.0], [2.0, 8.0, 1.0], [2.0, 4.0, 1.0]], [[-2.0, ' in (tmp_path / "demo.html").read_text("utf-8")

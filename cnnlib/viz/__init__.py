@@ -10,6 +10,7 @@ as a function of their own: ``saliency_map`` for ``saliency``, and so on. docs/g
 from cnnlib.viz.architecture import architecture
 from cnnlib.viz.boundary import decision_boundary
 from cnnlib.viz.confusion import confusion_matrix
+from cnnlib.viz.convolution_demo import convolution_demo
 from cnnlib.viz.curve import learning_curve
 from cnnlib.viz.deconvnet import deconvnet, projection
 from cnnlib.viz.filters import filters
@@ -23,6 +24,7 @@ from cnnlib.viz.thinned import kept_units, thinned_network
 __all__ = [
     "architecture",
     "confusion_matrix",
+    "convolution_demo",
     "decision_boundary",
     "deconvnet",
     "feature_maps",
