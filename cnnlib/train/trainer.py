@@ -71,7 +71,7 @@ class Trainer:
     batch_size, seed, transform
                     of the training batches, as in `DataLoader`, when ``fit`` gets a Dataset. Dropout and initial weights
                     follow ``cnnlib.manual_seed`` instead.
-    eval_transform  of evaluated and predicted samples; "auto": ``transform`` without its chance, and with the middle for a crop.
+    eval_transform  of evaluated and predicted samples; "auto": ``transform`` without its chance, the middle for a crop.
     device          "cpu" or "cuda"; the model is moved there, data batch by batch.
     clip_grad_norm  largest norm of all gradients together; larger ones are scaled down to it.
     progress        False: silent. True: a bar on a terminal, else a line per epoch.
