@@ -3,8 +3,8 @@
 
 enum { BLOCK = 1024 };
 
-/* Compilers turn choose(b > zero, a, zero) into a load of a under a mask, which waits for b: both would miss the cache in turn. */
-enum { SOON = 512 };
+/* Compilers turn choose(b > zero, a, zero) into a load of a under a mask, which waits for b: without prefetching both would miss
+   the cache in turn. */
 struct elements { idx n; REAL s; const REAL *a, *b; REAL *y; };
 
 /* name(n, s, a, b, y): y[i] = expression of the vectors a, b, s and zero. `work` is its cost in simple operations. */
@@ -16,7 +16,7 @@ struct elements { idx n; REAL s; const REAL *a, *b; REAL *y; };
         (void)worker, (void)s, (void)zero;                                                          \
         for (; i + VL <= stop; i += VL) {                                                           \
             vr a = load(e->a + i), b = load(e->b + i);                                              \
-            __builtin_prefetch(e->a + i + SOON);                                                    \
+            prefetch_ahead(e->a + i), prefetch_ahead(e->b + i);                                     \
             (void)a, (void)b;                                                                       \
             store(e->y + i, expression);                                                            \
         }                                                                                           \

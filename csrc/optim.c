@@ -27,7 +27,13 @@ struct optimizer {
         const struct optimizer o = *(const struct optimizer *)arg;                                  \
         idx i = begin * BLOCK, stop = MIN(end * BLOCK, o.n);                                        \
         (void)worker;                                                                               \
-        for (; i + VL <= stop; i += VL) name##_at(&o, i, VL);                                       \
+        for (; i + VL <= stop; i += VL) {                                                           \
+            name##_at(&o, i, VL);                                                                   \
+            prefetch_ahead(o.w + i), prefetch_ahead(o.dw + i);                                      \
+            if (o.a) prefetch_ahead(o.a + i);                                                       \
+            if (o.b) prefetch_ahead(o.b + i);                                                       \
+            if (o.c) prefetch_ahead(o.c + i);                                                       \
+        }                                                                                           \
         if (i < stop) name##_at(&o, i, stop - i);                                                   \
     }
 

@@ -33,8 +33,8 @@ static void clear_uncovered(const struct pool_shape *s, REAL *dx) {   /* the odd
     memset(dx + 2 * s->OH * s->W, 0, sizeof(REAL) * (size_t)((s->H - 2 * s->OH) * s->W));
 }
 
-enum { READ_AHEAD = 4096 };   /* bytes: the hardware loses track where two rows are read side by side */
-INLINE void prefetch_pairs(const REAL *p) {   /* as much as two vectors of pairs */
+/* As much as two vectors of pairs: the hardware loses track where two rows are read side by side. */
+INLINE void prefetch_pairs(const REAL *p) {
 #pragma GCC unroll 4
     for (idx line = 0; line < 4 * VECTOR_BYTES; line += 64) __builtin_prefetch((const char *)p + READ_AHEAD + line);
 }
