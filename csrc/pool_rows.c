@@ -33,7 +33,7 @@ static void clear_uncovered(const struct pool_shape *s, REAL *dx) {   /* the odd
     memset(dx + 2 * s->OH * s->W, 0, sizeof(REAL) * (size_t)((s->H - 2 * s->OH) * s->W));
 }
 
-/* As much as two vectors of pairs: the hardware loses track where two rows are read side by side. */
+/* As much as two vectors of pairs: the hardware loses track where two rows are read or written side by side. */
 INLINE void prefetch_pairs(const REAL *p) {
 #pragma GCC unroll 4
     for (idx line = 0; line < 4 * VECTOR_BYTES; line += 64) __builtin_prefetch((const char *)p + READ_AHEAD + line);
@@ -107,10 +107,29 @@ static void max_pool_2x2_backward_planes(void *arg, idx begin, idx end, int work
             const idx out = (i * s->OH + oh) * s->OW;
             FOR_VECTORS_OF_ROW(ow, s->OW) {
                 const vi dy = (vi)load(c->dy + out + ow), winner = load_bytes(c->argmax + out + ow, VL);
+                prefetch_pairs(dx + 4 * ow);
                 store_pairs(dx + 2 * ow, (vr)(dy & (winner == 0)), (vr)(dy & (winner == 1)));
                 store_pairs(dx + s->W + 2 * ow, (vr)(dy & (winner == 2)), (vr)(dy & (winner == 3)));
             }
         }
+    }
+}
+/* As forward: vectors are written past their row, as the next row is written later, but not past the range. */
+static void max_pool_2x2_backward_narrow_planes(void *arg, idx begin, idx end, int worker) {
+    (void)worker;
+    const struct pool_call *c = arg;
+    const struct pool_shape *s = &c->s;
+    for (idx i = begin; i < end; i++) {
+        for (idx oh = 0; oh < s->OH; oh++) {
+            const idx at = (i * s->H + 2 * oh) * s->W, out = (i * s->OH + oh) * s->OW;
+            const idx stored = s->planes * output_size(s) - out, room = end * plane_size(s) - at - s->W;
+            const idx n = room >= 2 * VL ? 2 * VL : 2 * s->OW;
+            const vi dy = (vi)load_part(c->dy + out, stored), winner = load_bytes(c->argmax + out, stored);
+            prefetch_pairs(c->result + at);
+            store_pairs_part(c->result + at, (struct pairs){(vr)(dy & (winner == 0)), (vr)(dy & (winner == 1))}, n);
+            store_pairs_part(c->result + at + s->W, (struct pairs){(vr)(dy & (winner == 2)), (vr)(dy & (winner == 3))}, n);
+        }
+        clear_uncovered(s, c->result + i * plane_size(s));
     }
 }
 static void avg_pool_2x2_planes(void *arg, idx begin, idx end, int worker) {
@@ -137,6 +156,7 @@ static void avg_pool_2x2_backward_planes(void *arg, idx begin, idx end, int work
             REAL *dx = c->result + (i * s->H + 2 * oh) * s->W;
             FOR_VECTORS_OF_ROW(ow, s->OW) {
                 const vr share = load(c->dy + (i * s->OH + oh) * s->OW + ow) / 4;
+                prefetch_pairs(dx + 4 * ow);
                 store_pairs(dx + 2 * ow, share, share), store_pairs(dx + s->W + 2 * ow, share, share);
             }
         }
