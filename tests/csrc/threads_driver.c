@@ -155,8 +155,8 @@ static int others(const struct kernel_table *k, int i, struct output *o) {
     case 7: return k->optim->adagrad_step(5000, 0.1, 1e-8, 0.01, copy(o, 5000), x, copy(o, 5000));
     case 8: return k->optim->rmsprop_step(5000, 0.1, 0.9, 1e-8, 0.01, 0.9, copy(o, 5000), x, copy(o, 5000), copy(o, 5000),
                                           copy(o, 5000));
-    case 10: return k->dropout->dropout_backward(1.25, 5000, x, winners, room(o, 5000));
     case 9: return k->optim->adam_step(5000, 3, 0.1, 0.9, 0.999, 1e-8, 0.01, 1, copy(o, 5000), x, copy(o, 5000), copy(o, 5000));
+    case 10: return k->dropout->dropout_backward(1.25, 5000, x, winners, room(o, 5000));
     default: return NO_SUCH_CALL;
     }
 }
