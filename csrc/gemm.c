@@ -16,6 +16,7 @@
 #define KC ((idx)(2048 / sizeof(REAL)))   /* a panel of A fits into L1 */
 #define MC 168                            /* a block of A into a third of L2 */
 #define NC 2048                           /* a block of B into L3 */
+enum { GROUP = 8, ROWS_AHEAD = 4 };       /* strips packed together, into L2; rows of them that are on their way meanwhile */
 
 /* ---- micro-kernel ---- */
 
@@ -159,8 +160,22 @@ static void pack_panels(idx M, idx K, const REAL *a, idx rs, idx cs, idx height,
     }
 }
 
+/* Strips side by side: memory likes to be read in long pieces, and a row may well be on a page of its own. */
+static void pack_whole_strips(idx K, idx strips, const REAL *b, idx rs, REAL *d) {
+    for (idx k = 0; k < K; k++, b += rs, d += NR) {
+        for (idx i = 0; i <= strips * NR; i += 64 / (idx)sizeof(REAL)) __builtin_prefetch(b + ROWS_AHEAD * rs + i);
+        for (idx j = 0; j < strips; j++) {
+            store(d + j * K * NR, load(b + j * NR));
+            store(d + j * K * NR + VL, load(b + j * NR + VL));
+        }
+    }
+}
+
 static void pack_strips(idx K, idx N, const REAL *b, idx rs, idx cs, REAL *d) {
-    for (idx j = 0; j < N; j += NR) {
+    idx j = 0;
+    for (idx strips; cs == 1 && (strips = MIN(GROUP, (N - j) / NR)) > 0; j += strips * NR)
+        pack_whole_strips(K, strips, b + j, rs, d + j * K);
+    for (; j < N; j += NR) {
         idx n = MIN(NR, N - j);
         if (n < NR) memset(d + j * K, 0, sizeof(REAL) * NR * K);
         pack(n, K, b + j * cs, cs, rs, d + j * K, NR);
@@ -210,14 +225,17 @@ static void start_from_bias(const struct product *p, idx m0, idx m1, idx n0, idx
             for (idx j = n0; j < n1; j++) p->c[i * p->crs + j * p->ccs] = bias_at(p, i, j);
 }
 
-static void multiply_blocks(const struct product *p, idx mc, idx nc, idx kc, const REAL *panels, const REAL *strips,
+/* mc x nc of C. With `once`, these are all the rows that the strips will meet: a group is packed when its turn comes. */
+static void multiply_blocks(const struct product *p, idx mc, idx nc, idx kc, const REAL *panels, REAL *strips, int once,
                             const REAL *b, REAL *c, const REAL *bias, int accumulate) {
     idx height = panel_height(p->M);
+    idx group = once ? (reads_b_in_place(p) ? NR : GROUP * NR) : NC;
     for (idx j = 0; j < nc; j += NR) {
-        idx n = MIN(NR, nc - j);
-        int in_place = !strips || (reads_b_in_place(p) && n == NR);
+        idx n = MIN(NR, nc - j), at = j % group;
+        int in_place = reads_b_in_place(p) && n == NR;
+        if (once && !in_place && !at) pack_strips(kc, MIN(group, nc - j), b + j * p->bcs, p->brs, p->bcs, strips);
         for (idx i = 0; i < mc; i += height)
-            tile(MIN(height, mc - i), n, kc, panels + i * kc, in_place ? b + j : strips + j * kc, in_place ? p->brs : NR,
+            tile(MIN(height, mc - i), n, kc, panels + i * kc, in_place ? b + j : strips + at * kc, in_place ? p->brs : NR,
                  NULL, VL, c + i * p->crs + j * p->ccs, p->crs, p->ccs, bias ? bias + i : NULL, accumulate);
     }
 }
@@ -228,22 +246,16 @@ static void multiply_range(const struct product *p, idx m0, idx m1, idx n0, idx 
     if (started) start_from_bias(p, m0, m1, n0, n1);
     idx height = panel_height(p->M), mc0 = MAX(1, MC / height) * height, kc0 = block_of(p->K, KC);
     REAL *panels = scratch, *strips = scratch + panel_reals(p);
+    int once = m1 - m0 <= mc0;
     for (idx jc = n0; jc < n1; jc += NC)
         for (idx pc = 0; pc < p->K; pc += kc0) {
             idx nc = MIN(NC, n1 - jc), kc = MIN(kc0, p->K - pc);
             const REAL *b = p->b + pc * p->brs + jc * p->bcs;
-            const REAL *shifted = strips;
-            if (reads_b_in_place(p)) {   /* only the ragged last strip is packed */
-                idx whole = nc / NR * NR;
-                shifted = strips - whole * kc;
-                if (whole < nc) pack_strips(kc, nc - whole, b + whole, p->brs, 1, strips);
-            } else {
-                pack_strips(kc, nc, b, p->brs, p->bcs, strips);
-            }
+            if (!once) pack_strips(kc, nc, b, p->brs, p->bcs, strips);
             for (idx ic = m0; ic < m1; ic += mc0) {
                 idx mc = MIN(mc0, m1 - ic);
                 pack_panels(mc, kc, p->a + ic * p->ars + pc * p->acs, p->ars, p->acs, height, panels);
-                multiply_blocks(p, mc, nc, kc, panels, shifted, b, p->c + ic * p->crs + jc * p->ccs,
+                multiply_blocks(p, mc, nc, kc, panels, strips, once, b, p->c + ic * p->crs + jc * p->ccs,
                                 per_row && !pc ? p->bias + ic : NULL, started || pc > 0);
             }
         }
