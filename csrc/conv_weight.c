@@ -7,7 +7,7 @@
    stride. */
 #include "conv_dots.c"
 
-enum { CHANNEL_BLOCK = 32, F_BLOCK = 512, MAX_DOT_WEIGHTS = 36 };
+enum { CHANNEL_BLOCK = 32, F_BLOCK = 512, MAX_DOT_WEIGHTS = 36, PACKED = VL > 4 ? VL : 4 };
 
 struct weight_sum {
     const struct conv_shape *s;
@@ -22,6 +22,7 @@ struct weight_sum {
     idx step_h, step_w;              /* of x for one of it: a 1x1 kernel with stride never sees the pixels between */
     idx parts;                       /* of the pixels, each with sums of its own */
     idx channel_splits, f_splits;
+    int swapped;                     /* x and dy have changed their parts: dw is (C, F) here, (F, C) for the caller */
     idx lanes;                       /* F, rounded up to whole vectors */
     idx *pixel, *row;                /* where a pixel starts in the padded image; where an element of a run is in dw */
     REAL *sums, *scratch;            /* (group, part, K, lanes) */
@@ -30,14 +31,20 @@ struct weight_sum {
 
 /* ---- micro-kernel ---- */
 
+/* What will be packed next: so many planes, a little of each per pixel, while memory has nothing else to do. */
+enum { PLANES_AHEAD = 8 };
+struct ahead { const REAL *from; idx plane, step; };   /* step: for PLANES_AHEAD pixels */
+
 /* sums (m x lanes) = or += x (m values per pixel) times dy (lanes per pixel), row i of them at sums + row[i] * ld. */
 INLINE void outer_products(const int m, const int vectors, idx pixels, const REAL *restrict x, const idx *restrict pixel,
-                           const REAL *restrict dy, REAL *restrict sums, const idx *restrict row, idx ld, int accumulate) {
+                           const REAL *restrict dy, REAL *restrict sums, const idx *restrict row, idx ld, int accumulate,
+                           struct ahead ahead) {
     vr sum[MR][NV];
 #pragma GCC unroll 16
     for (int i = 0; i < m; i++) sum[i][0] = sum[i][1] = (vr){0};
     for (idx p = 0; p < pixels; p++, dy += vectors * VL) {
         const REAL *a = x + pixel[p];
+        __builtin_prefetch(ahead.from + p % PLANES_AHEAD * ahead.plane + p / PLANES_AHEAD * ahead.step);
         vr d0 = load(dy), d1 = vectors > 1 ? load(dy + VL) : d0;
 #pragma GCC unroll 16
         for (int i = 0; i < m; i++) {
@@ -53,12 +60,12 @@ INLINE void outer_products(const int m, const int vectors, idx pixels, const REA
         }
 }
 
-typedef void (*outer_kernel)(int, idx, const REAL *, const idx *, const REAL *, REAL *, const idx *, idx, int);
+typedef void (*outer_kernel)(int, idx, const REAL *, const idx *, const REAL *, REAL *, const idx *, idx, int, struct ahead);
 #define OUTER(m) \
     static void outer_##m(int vectors, idx pixels, const REAL *x, const idx *pixel, const REAL *dy, REAL *sums, \
-                          const idx *row, idx ld, int accumulate) { \
-        if (vectors > 1) outer_products(m, 2, pixels, x, pixel, dy, sums, row, ld, accumulate); \
-        else outer_products(m, 1, pixels, x, pixel, dy, sums, row, ld, accumulate); \
+                          const idx *row, idx ld, int accumulate, struct ahead ahead) { \
+        if (vectors > 1) outer_products(m, 2, pixels, x, pixel, dy, sums, row, ld, accumulate, ahead); \
+        else outer_products(m, 1, pixels, x, pixel, dy, sums, row, ld, accumulate, ahead); \
     }
 OUTER(1) OUTER(2) OUTER(3) OUTER(4) OUTER(5) OUTER(6)
 #if MR > 6
@@ -102,9 +109,9 @@ static void pack_dy(const struct weight_sum *q, const struct pixels *b, idx f0, 
         if (n < width) memset(d, 0, sizeof(REAL) * (size_t)(b->images * run * width));
         for (idx i = b->image; i < b->image + b->images; i++, d += run * width) {
             const REAL *dy = q->dy + (i * q->s->F + b->group * q->F + f) * S + b->row * q->s->OW + b->column;
-            for (idx j = 0; j < n; j += 4, dy += 4 * S) {
-                for (idx l = 4; l < MIN(8, n - j); l++) prefetch_reals(dy + l * S, run);
-                pack(MIN(4, n - j), run, dy, S, 1, d + j, width);
+            for (idx j = 0; j < n; j += PACKED, dy += PACKED * S) {
+                for (idx l = PACKED; l < MIN(2 * PACKED, n - j); l++) prefetch_reals(dy + l * S, run);
+                pack(MIN(PACKED, n - j), run, dy, S, 1, d + j, width);
             }
         }
     }
@@ -122,7 +129,7 @@ static void pack_image_row(const struct weight_sum *q, idx channels, idx ih, idx
     idx H = q->s->H, W = q->s->W, S = H * W, step = q->step_w, cb = q->cb, seen = ih >= 0 && ih < H ? W - first : 0;
     idx begin = MIN(q->PW, ceil_div(MAX(0, -first), step)), end = MAX(begin, MIN(q->PW, ceil_div(MAX(0, seen), step)));
     memset(d, 0, sizeof(REAL) * (size_t)(begin * cb));
-    for (idx c = 0; c < channels; c++) prefetch_reals(x + c * S + (ih + q->step_h) * W, W);
+    for (idx c = 0; c < channels && H > 1; c++) prefetch_reals(x + c * S + (ih + q->step_h) * W, W);
     if (begin < end) {
         const REAL *from = x + ih * W + first + begin * step;
         if (step > 1) skip_columns(channels, end - begin, from, S, step, line);
@@ -144,9 +151,15 @@ static void pack_image(const struct weight_sum *q, const struct pixels *b, idx c
 
 /* ---- sums ---- */
 
+/* Channels from c0 on where an image is one long row. Short rows are better prefetched as they are packed. */
+static struct ahead ahead_of(const struct weight_sum *q, const struct pixels *b, idx c0) {
+    const REAL *from = q->x + ((b->image * q->s->groups + b->group) * q->C + c0) * q->s->W + b->column;
+    return (struct ahead){from, q->s->W, q->s->H == 1 ? PLANES_AHEAD : 0};
+}
+
 /* What one block of pixels adds to the rows of one block of channels and to the columns [f0, f1). */
 static void add_products(const struct weight_sum *q, idx pixels, idx c0, const REAL *image, idx f0, idx f1, const REAL *strips,
-                         REAL *sums, int accumulate) {
+                         REAL *sums, int accumulate, struct ahead next, idx planes) {
     const struct conv_shape *s = q->s;
     idx height = block_of(q->run, MR), taps = s->KH * s->KW;
     for (idx r = 0; r < q->runs; r++) {
@@ -157,8 +170,10 @@ static void add_products(const struct weight_sum *q, idx pixels, idx c0, const R
             const REAL *strip = strips;
             for (idx f = f0; f < f1; f += NR) {
                 int vectors = f1 - f > VL ? 2 : 1;
+                struct ahead ahead = planes > 0 && next.step ? next : (struct ahead){strip, 0, 0};
                 outer_kernels[MIN(height, q->run - i)](vectors, pixels, x + i, q->pixel, strip, d + f, q->row + i, q->lanes,
-                                                       accumulate);
+                                                       accumulate, ahead);
+                next.from += PLANES_AHEAD * next.plane, planes -= PLANES_AHEAD;
                 strip += pixels * vectors * VL;
             }
         }
@@ -178,9 +193,12 @@ static void sum_item(const struct weight_sum *q, idx item, REAL *scratch) {
     for (idx i = begin; i < end; i++) {
         struct pixels b = pixels_at(q, group, i);
         if (f0 < f1) pack_dy(q, &b, f0, f1, strips);
+        struct pixels after = pixels_at(q, group, MIN(i + 1, end - 1));
         for (idx c = first; c < last; c++) {
+            idx next = c + 1 < last ? c + 1 : first;
             pack_image(q, &b, c * q->cb, line, image);
-            add_products(q, b.images * b.rows * b.columns, c * q->cb, image, f0, f1, strips, sums, i > begin);
+            add_products(q, b.images * b.rows * b.columns, c * q->cb, image, f0, f1, strips, sums, i > begin,
+                         ahead_of(q, c + 1 < last ? &b : &after, next * q->cb), MIN(q->cb, q->C - next * q->cb));
         }
     }
 }
@@ -203,7 +221,8 @@ static void finish_sums(void *arg, idx begin, idx end, int worker) {
             for (idx part = 1; part < q->parts; part++) sum += load(sums + (part * rows + k) * q->lanes);
             store(sums + k * q->lanes, sum);
         }
-        pack(q->K, MIN(VL, q->F - f), sums, q->lanes, 1, q->dw + (group * q->F + f) * q->K, q->K);
+        if (!q->swapped) pack(q->K, MIN(VL, q->F - f), sums, q->lanes, 1, q->dw + (group * q->F + f) * q->K, q->K);
+        else for (idx k = 0; k < q->K; k++) store_part(q->dw + k * q->F + f, load(sums + k * q->lanes), q->F - f);
     }
 }
 
@@ -249,9 +268,10 @@ static void fill_tables(struct weight_sum *q) {
     for (idx e = 0; e < q->run; e++) q->row[e] = e % q->cb * s->KH * s->KW + e / q->cb;
 }
 
-static int weight_by_outer_products(const struct conv_shape *s, const REAL *dy, const REAL *x, REAL *dw) {
+static int weight_by_outer_products(const struct conv_shape *s, const REAL *dy, const REAL *x, REAL *dw, int swapped) {
     idx C = s->C / s->groups, F = s->F / s->groups, taps = s->KH * s->KW;
-    struct weight_sum q = {.s = s, .dy = dy, .x = x, .dw = dw, .C = C, .F = F, .K = C * taps, .lanes = round_up(F, VL)};
+    struct weight_sum q = {.s = s, .dy = dy, .x = x, .dw = dw, .C = C, .F = F, .K = C * taps, .lanes = round_up(F, VL),
+                           .swapped = swapped};
     q.cb = block_of(C, CHANNEL_BLOCK), q.channel_blocks = ceil_div(C, q.cb);
     q.runs = s->DW == 1 ? s->KH : taps, q.run = taps / q.runs * q.cb;
     idx rows = q.channel_blocks * q.cb * taps;
@@ -276,6 +296,16 @@ static int weight_by_outer_products(const struct conv_shape *s, const REAL *dy, 
     return status;
 }
 
+/* Where every output pixel sees just one of its own, an image is as good as one long row; and the side of more channels, the one
+   that is prefetched, may be either. */
+static int weight_of_pixels(const struct conv_shape *s, const REAL *dy, const REAL *x, REAL *dw) {
+    struct conv_shape row = *s;
+    row.W = row.OW = s->H * s->W, row.H = row.OH = 1;
+    if (s->C >= s->F || s->C < VL) return weight_by_outer_products(&row, dy, x, dw, 0);
+    row.C = s->F, row.F = s->C;
+    return weight_by_outer_products(&row, x, dy, dw, 1);
+}
+
 /* ---- kernels ---- */
 
 static int conv2d_backward_weight(const struct conv_shape *s, const void *dy, const void *x, void *dw) {
@@ -288,7 +318,9 @@ static int conv2d_backward_weight(const struct conv_shape *s, const void *dy, co
     if (winograd_pays(s, BACKWARD_WEIGHT)) return winograd_backward_weight(s, dy, x, dw);
     idx C = s->C / s->groups;
     int few = s->F / s->groups < VL || (C <= 4 && C * s->KH * s->KW <= MAX_DOT_WEIGHTS);
-    return !few ? weight_by_outer_products(s, dy, x, dw) : weight_by_dots(s, dy, x, dw);
+    if (few) return weight_by_dots(s, dy, x, dw);
+    int own = s->groups * s->KH * s->KW * s->SH * s->SW == 1 && s->top == 0 && s->left == 0 && s->OH == s->H && s->OW == s->W;
+    return own ? weight_of_pixels(s, dy, x, dw) : weight_by_outer_products(s, dy, x, dw, 0);
 }
 
 struct plane_sum { idx N, F, S; const REAL *dy; REAL *db; };
