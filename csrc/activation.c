@@ -3,8 +3,8 @@
 
 enum { BLOCK = 1024 };
 
-/* Compilers turn choose(b > zero, a, zero) into a load of a under a mask, which waits for b: without prefetching both would miss
-   the cache in turn. */
+/* Compilers turn choose(b > zero, a, zero) into a load of a under a mask, which waits for b: without prefetching both would
+   miss the cache in turn. */
 struct elements { idx n; REAL s; const REAL *a, *b; REAL *y; };
 
 /* name(n, s, a, b, y): y[i] = expression of the vectors a, b, s and zero. `work` is its cost in simple operations. */
