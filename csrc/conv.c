@@ -26,13 +26,13 @@ struct correlation {
     idx top, left, PH, PW;                        /* the padded image of a block starts at the first tap */
     idx RS, PS, pitch;                            /* it keeps RS rows per output row, PS phases of columns: pitch reals */
     idx K, parts, part;                           /* M in parts of `part` rows, for several threads */
-    int in_place;
+    int in_place, by_channels;
     idx *offset;                                  /* of k inside the padded image */
     REAL *weights, *scratch;
     idx padded_reals, strip_reals, worker_reals;
 };
 
-enum { BLOCK_PIXELS = 1024, BLOCK_CHANNELS = 2 * MC };   /* weights are packed once only, so a block may be larger */
+enum { BLOCK_PIXELS = 1024, BLOCK_CHANNELS = 2 * MC, L2_BYTES = 400 << 10 };   /* weights are packed once only, so a block may be larger */
 
 static idx ceil_div(idx a, idx b) { return (a + b - 1) / b; }
 
@@ -111,40 +111,49 @@ INLINE void copy_and_zero_beyond(REAL *d, const REAL *s, idx n) {
     for (; j + VL <= n; j += VL) store(d + j, load(s + j));
     if (j < n) store(d + j, load_n(s + j, n - j));
 }
-INLINE void copy_every(const idx step, REAL *d, const REAL *s, idx n) {
-    for (idx j = 0; j < n; j++) d[j] = s[j * step];
-}
-
-static void pad_row(REAL *d, const REAL *s, idx begin, idx end, idx width, idx step) {
-    if (step == 1) {
-        zero_and_beyond(d, begin);
-        copy_and_zero_beyond(d + begin, s + begin, end - begin);
-        zero_and_beyond(d + end, width - end);
-        return;
+/* One row: columns [begin, end) of s between zeros, their `n` phases `width` apart in d, of which only the first `kept` are
+   wanted. Whole vectors are read, also before begin and from end on. */
+INLINE void pad_row(const int n, int kept, REAL *d, const REAL *s, idx begin, idx end, idx width, idx ahead) {
+    for (idx j = 0; j < width; j += VL) {
+        vr v[4];
+#pragma GCC unroll 4
+        for (int i = 0; i < n; i++) {
+            __builtin_prefetch(s + n * j + i * VL + ahead);
+            const vi column = lane_numbers() + (integer)(n * j + i * VL);
+            v[i] = (vr)((vi)load(s + n * j + i * VL) & (column >= (integer)begin) & (column < (integer)end));
+        }
+        unzip(v, n);
+#pragma GCC unroll 4
+        for (int i = 0; i < n; i++)
+            if (i < kept) store_part(d + i * width + j, v[i], width - j);
     }
-    for (idx j = 0; j < begin; j++) d[j] = 0;
-    if (step == 2) copy_every(2, d + begin, s + 2 * begin, end - begin);
-    else if (step == 4) copy_every(4, d + begin, s + 4 * begin, end - begin);
-    else copy_every(step, d + begin, s + step * begin, end - begin);
-    for (idx j = end; j < width; j++) d[j] = 0;
 }
 
-/* One plane of the input, the columns of one phase. */
-static void pad_plane(const struct correlation *p, const struct block *b, const REAL *plane, idx phase, REAL *d) {
+/* The same one by one, where a vector would leave the array, or for other strides. */
+static void pad_row_by_ones(idx n, idx kept, REAL *d, const REAL *s, idx begin, idx end, idx width) {
+    for (idx i = 0; i < kept; i++)
+        for (idx j = 0; j < width; j++) d[i * width + j] = n * j + i >= begin && n * j + i < end ? s[n * j + i] : 0;
+}
+
+/* One plane of the input. */
+static void pad_plane(const struct correlation *p, const struct block *b, const REAL *plane, REAL *d) {
     idx height = p->PH - (p->rows - b->rows) * p->RS, step = p->RS == p->SH ? 1 : p->SH, ih = b->row * p->SH + p->top;
-    idx first = b->column * p->SW + p->left + phase;
-    idx end = first < p->W ? MAX(0, MIN(p->PW, (p->W - 1 - first) / p->SW + 1)) : 0;
-    idx begin = MIN(end, first < 0 ? ceil_div(-first, p->SW) : 0);
-    if (p->PW == p->W && first == 0 && p->SW == 1 && step == 1) {   /* no columns to add: all rows at once */
+    idx width = p->PS * p->PW, first = b->column * p->SW + p->left, begin = MAX(0, -first), end = p->W - first;
+    if (width == p->W && first == 0 && p->SW == 1 && step == 1) {   /* no columns to add: all rows at once */
         idx above = MIN(height, MAX(0, -ih)), inside = MAX(0, MIN(height, p->H - ih) - above);
-        zero_and_beyond(d, above * p->PW);
-        copy_and_zero_beyond(d + above * p->PW, plane + (ih + above) * p->W, inside * p->PW);
-        zero_and_beyond(d + (above + inside) * p->PW, (height - above - inside) * p->PW);
+        zero_and_beyond(d, above * width);
+        copy_and_zero_beyond(d + above * width, plane + (ih + above) * p->W, inside * width);
+        zero_and_beyond(d + (above + inside) * width, (height - above - inside) * width);
         return;
     }
-    for (idx r = 0; r < height; r++, ih += step, d += p->PS * p->PW) {
-        int inside = ih >= 0 && ih < p->H;
-        pad_row(d, inside ? plane + ih * p->W + first : NULL, inside ? begin : 0, inside ? end : 0, p->PW, p->SW);
+    idx at = plane - p->x + ih * p->W + first, end_of_x = p->N * p->groups * p->C * p->H * p->W;
+    for (idx r = 0; r < height; r++, ih += step, at += step * p->W, d += width) {
+        int outside = at < 0 || at + p->SW * round_up(p->PW, VL) > end_of_x, kept = (int)p->PS;
+        if (ih < 0 || ih >= p->H) memset(d, 0, sizeof(REAL) * (size_t)width);
+        else if (p->SW == 1 && !outside) pad_row(1, kept, d, p->x + at, begin, end, p->PW, p->H * p->W);
+        else if (p->SW == 2 && !outside) pad_row(2, kept, d, p->x + at, begin, end, p->PW, p->H * p->W);
+        else if (p->SW == 4 && !outside) pad_row(4, kept, d, p->x + at, begin, end, p->PW, p->H * p->W);
+        else pad_row_by_ones(p->SW, kept, d, p->x + at, begin, end, p->PW);
     }
 }
 
@@ -153,8 +162,7 @@ static void pad_block(const struct correlation *p, const struct block *b, idx c0
     for (idx n = 0; n < b->images; n++)
         for (idx c = c0; c < c1; c++) {
             const REAL *plane = p->x + (((b->image + n) * p->groups + b->group) * p->C + c) * p->H * p->W;
-            REAL *d = padded + (n * p->C + c) * p->PH * p->PS * p->PW;
-            for (idx phase = 0; phase < p->PS; phase++) pad_plane(p, b, plane, phase, d + phase * p->PW);
+            pad_plane(p, b, plane, padded + (n * p->C + c) * p->PH * p->PS * p->PW);
         }
 }
 
@@ -268,21 +276,43 @@ static void write_sums(const struct correlation *p, const struct block *b, idx m
         }
 }
 
+/* Rows k of a panel, for m output channels: the taps of channels [c0, c1). */
+static void pack_weights_of(const struct correlation *p, const struct tap *tap, idx taps, const REAL *w, idx m, idx c0, idx c1,
+                            REAL *d, idx ld) {
+    int in_order = 1;
+    for (idx t = 1; t < taps; t++) in_order &= tap[t].index == tap[t - 1].index + 1;
+    if (in_order && taps == p->w_in) {
+        pack(m, (c1 - c0) * taps, w + c0 * taps, p->w_out, 1, d, ld);
+        return;
+    }
+    for (idx c = c0; c < c1; c++, d += taps * ld) {
+        const REAL *s = w + c * p->w_in;
+        for (idx i = 0; i < m * p->w_out; i += 64 / sizeof(REAL)) __builtin_prefetch(s + 4 * p->w_in + i);
+        if (in_order) pack(m, taps, s + tap->index, p->w_out, 1, d, ld);
+        else for (idx t = 0; t < taps; t++) pack(m, 1, s + tap[t].index, p->w_out, 0, d + t * ld, ld);
+    }
+}
+
+#include "conv_channels.c"
+
 /* A block inside one image goes to y directly: there its pixels are as contiguous as in a strip. */
-static int is_direct(const struct correlation *p) { return p->phases == 1 && p->images == 1 && p->K; }
+static int is_direct(const struct correlation *p) { return p->phases == 1 && (p->by_channels || p->images == 1) && p->K; }
 
 static void correlate_packed(const struct correlation *p, const struct block *b, idx m0, idx m1, REAL *padded) {
     REAL *strips = padded + p->padded_reals, *sums = strips + p->strip_reals;
     const REAL *bias = p->bias ? p->bias + b->group * p->M : NULL;
     if (is_direct(p)) {
-        multiply_phase(p, b, p->phase[0], m0, m1, padded, strips, output_at(p, b, 0, m0, b->row), p->y_rows * p->y_columns, 0,
-                       bias);
+        REAL *y = output_at(p, b, 0, m0, b->row);
+        idx ldy = p->y_rows * p->y_columns;
+        if (p->by_channels) multiply_channels(p, b, p->phase[0], m0, m1, padded, y, ldy, p->groups * p->M * ldy, bias);
+        else multiply_phase(p, b, p->phase[0], m0, m1, padded, strips, y, ldy, 0, bias);
         return;
     }
     idx ld = round_up(b->images * b->rows * b->columns, NR);
     for (idx i = 0; i < p->phases; i++) {
         REAL *c = sums + i * (m1 - m0) * ld;
-        if (p->C && p->phase[i].taps) multiply_phase(p, b, p->phase[i], m0, m1, padded, strips, c, ld, 1, bias);
+        if (p->by_channels && p->C && p->phase[i].taps) multiply_channels(p, b, p->phase[i], m0, m1, padded, c, ld, b->rows * b->columns, bias);
+        else if (p->C && p->phase[i].taps) multiply_phase(p, b, p->phase[i], m0, m1, padded, strips, c, ld, 1, bias);
         else for (idx j = 0; j < (m1 - m0) * ld; j++) c[j] = bias ? bias[m0 + j / ld] : 0;
     }
     write_sums(p, b, m0, m1, sums, ld);
@@ -353,6 +383,11 @@ static int prefers_in_place(const struct correlation *p) {
         && (p->M == 1 || (p->M * p->K <= 32 * KC * MR && p->M * lanes < (p->M + 7) * p->OW));
 }
 
+/* Channels that fill the lanes, and pixels enough to hide the latency of a multiply-add. */
+static int prefers_channels(const struct correlation *p) {
+    return p->K && p->M > VL && 4 * round_up(p->M, VL) <= 5 * p->M && p->OH * p->OW >= 8;
+}
+
 /* ---- the whole correlation ---- */
 
 static void correlate_items(void *arg, idx begin, idx end, int worker) {
@@ -360,28 +395,11 @@ static void correlate_items(void *arg, idx begin, idx end, int worker) {
     REAL *padded = p->scratch + worker * p->worker_reals;
     for (idx i = begin; i < end; i++) {
         struct block b = block_at(p, i / p->parts);
-        idx m0 = i % p->parts * p->part;
+        idx part = i % p->parts, m0 = part * p->part, m1 = part + 1 < p->parts ? m0 + p->part : p->M;
         if (i == begin || i % p->parts == 0) pad_block(p, &b, 0, p->C, padded);
-        if (!p->in_place) correlate_packed(p, &b, m0, MIN(p->M, m0 + p->part), padded);
+        if (!p->in_place) correlate_packed(p, &b, m0, m1, padded);
         else if (p->M == 1) correlate_one_channel(p, &b, padded);
         else correlate_in_place(p, &b, padded);
-    }
-}
-
-/* Rows k of a panel, for m output channels: the taps of channels [c0, c1). */
-static void pack_weights_of(const struct correlation *p, const struct tap *tap, idx taps, const REAL *w, idx m, idx c0, idx c1,
-                            REAL *d) {
-    int in_order = 1;
-    for (idx t = 1; t < taps; t++) in_order &= tap[t].index == tap[t - 1].index + 1;
-    if (in_order && taps == p->w_in) {
-        pack(m, (c1 - c0) * taps, w + c0 * taps, p->w_out, 1, d, m);
-        return;
-    }
-    for (idx c = c0; c < c1; c++, d += taps * m) {
-        const REAL *s = w + c * p->w_in;
-        for (idx i = 0; i < m * p->w_out; i += 64 / sizeof(REAL)) __builtin_prefetch(s + 4 * p->w_in + i);
-        if (in_order) pack(m, taps, s + tap->index, p->w_out, 1, d, m);
-        else for (idx t = 0; t < taps; t++) pack(m, 1, s + tap[t].index, p->w_out, 0, d + t * m, m);
     }
 }
 
@@ -398,22 +416,29 @@ static void pack_weights(void *arg, idx begin, idx end, int worker) {
             for (idx pc = 0; pc < K; pc += kc0) {
                 idx kc = MIN(kc0, K - pc);
                 pack_weights_of(p, p->tap + phase.first, phase.taps, p->w + g * p->w_group + i * p->w_out, m, pc / phase.taps,
-                                (pc + kc) / phase.taps, p->weights + (g * p->K + p->C * phase.first + pc) * p->M + i * kc);
+                                (pc + kc) / phase.taps, p->weights + (g * p->K + p->C * phase.first + pc) * p->M + i * kc, m);
             }
         }
     }
 }
 
+/* What a block of pixels sees and, with several phases, its sums stay in L2 beside a strip of weights. */
+static idx pixels_of_channels(const struct correlation *p) {
+    idx reals = p->C * p->SH * p->SW + (p->phases > 1 ? p->M * p->phases : 0);
+    return MAX(2 * NR, MIN(BLOCK_PIXELS, L2_BYTES / (idx)sizeof(REAL) / reals));
+}
+
 /* Blocks of pixels small enough for every thread to have some; where there are few pixels, the channels are split too. */
 static void choose_items(struct correlation *p) {
-    idx threads = cnn_get_num_threads(), wanted = threads > 1 ? 4 * threads : 1, height = panel_height(p->M);
-    idx panels = ceil_div(p->M, height), most_parts = p->in_place ? 1 : MAX(1, panels / 6);
-    idx pixels = p->in_place ? MAX(BLOCK_PIXELS / 2, 8192 / MAX(1, p->C)) : BLOCK_PIXELS;
+    idx threads = cnn_get_num_threads(), wanted = threads > 1 ? 4 * threads : 1;
+    idx height = p->by_channels ? NR : panel_height(p->M), panels = p->by_channels ? strips_of(p->M) : ceil_div(p->M, height);
+    idx most_parts = p->in_place ? 1 : MAX(1, panels / (p->by_channels ? 4 : 6));
+    idx pixels = p->in_place ? MAX(BLOCK_PIXELS / 2, 8192 / MAX(1, p->C)) : p->by_channels ? pixels_of_channels(p) : BLOCK_PIXELS;
     do choose_blocks(p, pixels);
     while (blocks(p) * p->groups * most_parts < wanted && (pixels /= 2) >= 2 * NR);
     p->parts = MIN(most_parts, ceil_div(wanted, blocks(p) * p->groups));
     p->part = ceil_div(panels, p->parts) * height;
-    p->parts = ceil_div(p->M, p->part);
+    p->parts = ceil_div(panels * height, p->part);
 }
 
 static void choose_scratch(struct correlation *p) {
@@ -421,16 +446,17 @@ static void choose_scratch(struct correlation *p) {
     for (idx i = 0; i < p->phases; i++) longest = MAX(longest, block_of_k(p, p->phase[i].taps));
     p->strip_reals = round_up((p->part <= mc * panel_height(p->M) ? NR : pixels) * longest + NR, 16);
     p->worker_reals = p->padded_reals;
-    if (!p->in_place) p->worker_reals += p->strip_reals + (is_direct(p) ? 0 : p->phases * p->part * pixels);
+    if (!p->in_place) p->worker_reals += p->strip_reals + (is_direct(p) ? 0 : p->phases * MIN(p->M, p->part + VL) * pixels);
 }
 
 static int correlate(struct correlation p) {
     if (!p.N || !p.groups || !p.M || !p.OH || !p.OW) return CNN_OK;
     p.K = p.C * p.taps;
-    p.in_place = prefers_in_place(&p);
+    p.by_channels = prefers_channels(&p);
+    p.in_place = !p.by_channels && prefers_in_place(&p);
     choose_items(&p);
     size_t offsets = (size_t)round_up(p.K * (idx)sizeof(idx), 64);
-    char *shared = scratch_take(offsets + sizeof(REAL) * (size_t)(p.groups * p.M * p.K));
+    char *shared = scratch_take(offsets + sizeof(REAL) * (size_t)(p.groups * round_up(p.M, VL) * p.K));
     if (!shared) return CNN_NO_MEMORY;
     p.offset = (idx *)shared, p.weights = (REAL *)(shared + offsets);
     choose_padding(&p);
@@ -439,7 +465,8 @@ static int correlate(struct correlation p) {
     idx grain = grain_of(0.1 * (double)p.part * (double)(p.K + 8) * (double)(p.images * p.rows * p.columns));
     p.scratch = scratch_take(sizeof(REAL) * (size_t)p.worker_reals * (size_t)parallel_workers(items, grain));
     if (p.scratch) {
-        parallel_for(p.groups * ceil_div(p.M, height), grain_of((double)(height * p.K)), pack_weights, &p);
+        if (p.by_channels) parallel_for(p.groups * strips_of(p.M), grain_of((double)(NR * p.K)), pack_strips_of_weights, &p);
+        else parallel_for(p.groups * ceil_div(p.M, height), grain_of((double)(height * p.K)), pack_weights, &p);
         parallel_for(items, grain, correlate_items, &p);
     }
     int status = p.scratch ? CNN_OK : CNN_NO_MEMORY;

@@ -27,6 +27,15 @@ GEOMETRIES = {  # N, groups, channels and outputs per group, image, kernel, stri
     "wide": (1, 1, 2, 3, (3, 1100), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
     "stride larger than the kernel": (2, 1, 3, 4, (11, 13), (2, 2), (4, 3), (0, 1, 2, 0), (1, 1)),
     "mostly padding": (1, 1, 2, 3, (2, 1), (3, 3), (1, 1), (5, 4, 3, 6), (1, 1)),
+    # output channels as the lanes of a vector: strips of one to three vectors, tiles within and across rows
+    "one channel, a strip and one more, stride": (2, 1, 1, 33, (9, 31), (3, 3), (2, 2), (1, 1, 1, 1), (1, 1)),
+    "three vectors, stride 3": (2, 1, 7, 46, (13, 20), (5, 4), (3, 3), (2, 2, 1, 2), (1, 1)),
+    "three vectors, dilation": (1, 1, 3, 24, (12, 13), (3, 3), (1, 1), (2, 2, 2, 2), (2, 2)),
+    "groups of one and a half vectors": (2, 3, 7, 12, (11, 9), (5, 5), (1, 1), (2, 2, 2, 2), (1, 1)),
+    "pads beyond the kernel": (2, 1, 7, 17, (3, 4), (3, 3), (2, 1), (5, 4, 6, 3), (1, 1)),
+    "a last strip alone in its part": (1, 1, 2, 656, (4, 7), (3, 3), (2, 1), (1, 1, 1, 1), (1, 1)),
+    "rows across vectors, stride 4": (1, 2, 3, 16, (19, 150), (5, 7), (4, 4), (1, 2, 3, 3), (1, 1)),
+    "five outputs, dilation and stride": (3, 1, 7, 5, (10, 17), (3, 3), (2, 3), (1, 1, 1, 1), (2, 2)),
     # backward-weight as outer products: strips of outputs, blocks of channels, blocks and parts of pixels
     "a strip and one vector more": (2, 1, 5, 40, (9, 7), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
     "three blocks of channels": (2, 1, 65, 33, (5, 4), (3, 2), (1, 1), (1, 0, 1, 1), (1, 1)),

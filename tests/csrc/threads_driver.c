@@ -67,6 +67,8 @@ static const struct conv_shape convolutions[] = {
     {.N = 3, .C = 20, .H = 7, .W = 7, .F = 15, .KH = 1, .KW = 1, .OH = 7, .OW = 7, .SH = 1, .SW = 1, .DH = 1, .DW = 1, .groups = 1},
     {.N = 2, .C = 40, .H = 8, .W = 8, .F = 40, .KH = 3, .KW = 3, .OH = 8, .OW = 8, .SH = 1, .SW = 1, .DH = 1, .DW = 1, .top = 1,
      .left = 1, .groups = 1},
+    {.N = 2, .C = 24, .H = 11, .W = 10, .F = 40, .KH = 5, .KW = 3, .OH = 6, .OW = 5, .SH = 2, .SW = 2, .DH = 1, .DW = 1, .top = 2,
+     .left = 1, .groups = 2},
 };
 enum { CONVOLUTIONS = sizeof convolutions / sizeof *convolutions };
 

@@ -1,0 +1,149 @@
+/* The products of conv.c with output channels as the lanes of a vector. A tile is a few pixels times two vectors of channels;
+   per k it loads the weights of these channels, and of each pixel the one number that the padded image holds at offset[k].
+   So patches are never copied, whatever the kernel and the stride. */
+
+enum { MOST_VECTORS = 3, FEW_PIXELS = MR * 2 / 3 };   /* 2 x MR or 3 x FEW_PIXELS vectors of sums */
+
+/* y (channels x m pixels, row stride ldy) = bias + weights (vectors per k) times pixels: number i of step k lies at
+   image[offset[k] + i] or, when the tile crosses rows, at image[offset[k] + at[i]]. */
+INLINE void channel_tile(const int m, const int vectors, const int crosses, idx K, const REAL *restrict image,
+                         const idx *restrict offset, const idx *restrict at, const REAL *restrict weights, const REAL *bias,
+                         REAL *restrict y, idx ldy, idx channels) {
+    vr sum[MR][MOST_VECTORS];
+    for (int v = 0; v < vectors; v++) {
+        vr start = bias ? load_part(bias + v * VL, MIN(VL, channels - v * VL)) : (vr){0};
+#pragma GCC unroll 16
+        for (int i = 0; i < m; i++) sum[i][v] = start;
+    }
+    int pace = 0;
+    while (K >> (pace + 1) >= vectors * VL) pace++;
+    for (idx k = 0; k < K; k++, weights += vectors * VL) {
+        const REAL *x = image + offset[k];
+        __builtin_prefetch(y + MIN(k >> pace, channels - 1) * ldy, 1);
+        vr w0 = load(weights), w1 = load(weights + VL), w2 = vectors > 2 ? load(weights + 2 * VL) : w0;
+#pragma GCC unroll 16
+        for (int i = 0; i < m; i++) {
+            const REAL pixel = x[crosses ? at[i] : i];
+            sum[i][0] += pixel * w0;
+            sum[i][1] += pixel * w1;
+            if (vectors > 2) sum[i][2] += pixel * w2;
+        }
+    }
+#pragma GCC unroll 3
+    for (int v = 0; v < vectors; v++)
+#pragma GCC unroll 8
+        for (int i = 0; i < m; i += VL) {
+            vr pixels[LANES_IN_VECTOR];
+#pragma GCC unroll 16
+            for (int l = 0; l < VL; l++) pixels[l] = i + l < m ? sum[i + l][v] : (vr){0};
+            transpose(pixels);
+            idx rows = MIN(VL, channels - v * VL);
+            REAL *d = y + v * VL * ldy + i;
+#pragma GCC unroll 16
+            for (int l = 0; l < VL; l++, d += ldy)
+                if (l < rows) store_part(d, pixels[l], m - i);
+        }
+}
+
+typedef void (*channel_kernel)(int vectors, idx K, const REAL *image, const idx *offset, const idx *at, const REAL *weights,
+                               const REAL *bias, REAL *y, idx ldy, idx channels);
+#define PIXELS(m) \
+    static void channel_tile_##m(int vectors, idx K, const REAL *image, const idx *offset, const idx *at, const REAL *weights, \
+                                 const REAL *bias, REAL *y, idx ldy, idx channels) { \
+        if (vectors > 2 && m <= FEW_PIXELS) { \
+            if (at) channel_tile(m, 3, 1, K, image, offset, at, weights, bias, y, ldy, channels); \
+            else channel_tile(m, 3, 0, K, image, offset, at, weights, bias, y, ldy, channels); \
+        } else { \
+            if (at) channel_tile(m, 2, 1, K, image, offset, at, weights, bias, y, ldy, channels); \
+            else channel_tile(m, 2, 0, K, image, offset, at, weights, bias, y, ldy, channels); \
+        } \
+    }
+PIXELS(1) PIXELS(2) PIXELS(3) PIXELS(4) PIXELS(5) PIXELS(6)
+#if MR > 6
+PIXELS(7) PIXELS(8) PIXELS(9) PIXELS(10) PIXELS(11) PIXELS(12)
+#endif
+#if MR > 12
+PIXELS(13) PIXELS(14)
+#endif
+static const channel_kernel channel_kernels[] = {
+    NULL, channel_tile_1, channel_tile_2, channel_tile_3, channel_tile_4, channel_tile_5, channel_tile_6,
+#if MR > 6
+    channel_tile_7, channel_tile_8, channel_tile_9, channel_tile_10, channel_tile_11, channel_tile_12,
+#endif
+#if MR > 12
+    channel_tile_13, channel_tile_14,
+#endif
+};
+
+/* ---- strips of weights ---- */
+
+/* More than one vector of channels: strips of two, and a last one of three where their number is odd. */
+static idx strips_of(idx channels) { return ceil_div(channels, VL) / 2; }
+static idx strip_lanes(idx channels, idx f) { return ceil_div(channels - f, VL) == 3 ? 3 * VL : NR; }
+
+/* Where the pixels of a tile lie that crosses rows: at `first`, and so on, of those of one image. */
+static void find_pixels(const struct correlation *p, const struct block *b, idx first, idx m, idx *at) {
+    idx row = first / b->columns, column = first % b->columns;
+    for (idx i = 0; i < m; i++) {
+        at[i] = row * p->pitch + column;
+        if (++column == b->columns) column = 0, row++;
+    }
+}
+
+/* y (channels x pixels, row stride ldy), the images y_image apart: channels [m0, m1) of one phase. */
+static void multiply_channels(const struct correlation *p, const struct block *b, struct phase phase, idx m0, idx m1,
+                              const REAL *padded, REAL *y, idx ldy, idx y_image, const REAL *bias) {
+    idx pixels = b->rows * b->columns, K = p->C * phase.taps;
+    const idx *offset = p->offset + p->C * phase.first;
+    for (idx f = m0, lanes; f < m1; f += lanes) {
+        lanes = strip_lanes(p->M, f);
+        idx most = lanes > NR ? FEW_PIXELS : MR, crosses = 4 * b->columns < 3 * most;
+        idx run = crosses ? pixels : b->columns, width = block_of(run, most), at[MR];
+        const REAL *weights = p->weights + (b->group * round_up(p->M, VL) + f) * p->K + p->C * phase.first * lanes;
+        for (idx image = 0; image < b->images; image++)
+            for (idx j = 0, m; j < pixels; j += m) {
+                const REAL *from = padded + image * p->C * p->PH * p->PS * p->PW;
+                m = MIN(width, run - j % run);
+                if (crosses) find_pixels(p, b, j, m, at);
+                else from += j / run * p->pitch + j % run;
+                channel_kernels[m]((int)(lanes / VL), K, from, offset, crosses ? at : NULL, weights, bias ? bias + f : NULL,
+                                   y + image * y_image + (f - m0) * ldy + j, ldy, MIN(lanes, p->M - f));
+            }
+    }
+}
+
+/* Weight `index` of every channel of the sum, for the channels of a strip, becomes a row wherever a tap has it. */
+static void pack_strip(const struct correlation *p, idx group, idx f) {
+    enum { ROWS_AT_ONCE = 32 };
+    REAL rows[ROWS_AT_ONCE * MOST_VECTORS * LANES_IN_VECTOR] __attribute__((aligned(64)));
+    idx lanes = strip_lanes(p->M, f), channels = MIN(lanes, p->M - f), indices = 0;
+    REAL *d = p->weights + (group * round_up(p->M, VL) + f) * p->K;
+    const REAL *w = p->w + group * p->w_group + f * p->w_out;
+    int in_order = p->phases == 1 && p->taps == p->w_in;
+    for (idx t = 0; t < p->taps; t++) indices = MAX(indices, p->tap[t].index + 1), in_order &= p->tap[t].index == t;
+    if (channels < lanes) memset(in_order ? d : rows, 0, in_order ? sizeof(REAL) * (size_t)(p->K * lanes) : sizeof rows);
+    if (in_order) {
+        pack(channels, p->K, w, p->w_out, 1, d, lanes);
+        return;
+    }
+    for (idx c = 0; c < p->C; c++, w += p->w_in)
+        for (idx first = 0; first < indices; first += ROWS_AT_ONCE) {
+            idx n = MIN(ROWS_AT_ONCE, indices - first);
+            pack(channels, n, w + first, p->w_out, 1, rows, lanes);
+            for (idx i = 0; i < p->phases; i++) {
+                const struct phase *phase = &p->phase[i];
+                REAL *to = d + (p->C * phase->first + c * phase->taps) * lanes;
+                for (idx t = 0; t < phase->taps; t++, to += lanes) {
+                    idx row = p->tap[phase->first + t].index - first;
+                    if (row >= 0 && row < n) for (idx l = 0; l < lanes; l += VL) store(to + l, load(rows + row * lanes + l));
+                }
+            }
+        }
+}
+
+static void pack_strips_of_weights(void *arg, idx begin, idx end, int worker) {
+    (void)worker;
+    const struct correlation *p = arg;
+    idx strips = strips_of(p->M);
+    for (idx i = begin; i < end; i++) pack_strip(p, i / strips, i % strips * NR);
+}
