@@ -1,6 +1,7 @@
 /* Convolution as an implicit matrix product: weights (M x K) times patches (K x pixels), K = channels x taps. The patches are
-   never stored: a block of pixels at a time, the part of the image that it sees is padded into scratch memory, and strips of
-   patches are copied from there (or read in place) into the micro-kernel of gemm.c.
+   never stored: a block of pixels at a time, the part of the image that it sees is padded into scratch memory. From there the
+   tiles of conv_channels.c read single pixels; with fewer output channels, strips of patches are copied (or read in place)
+   into the micro-kernel of gemm.c.
 
    Forward and backward-input are both a `correlation`: they differ in the taps, in the strides of the weights, and in that
    backward-input with a stride has several phases of output pixels, each with taps of its own. */
@@ -32,7 +33,8 @@ struct correlation {
     idx padded_reals, strip_reals, worker_reals;
 };
 
-enum { BLOCK_PIXELS = 1024, BLOCK_CHANNELS = 2 * MC, L2_BYTES = 400 << 10 };   /* weights are packed once only, so a block may be larger */
+enum { BLOCK_PIXELS = 1024, BLOCK_CHANNELS = 2 * MC };   /* weights are packed once only, so a block may be larger */
+enum { PIXEL_BYTES = 400 << 10 };                        /* of a block of pixels, in L2 */
 
 static idx ceil_div(idx a, idx b) { return (a + b - 1) / b; }
 
@@ -311,7 +313,8 @@ static void correlate_packed(const struct correlation *p, const struct block *b,
     idx ld = round_up(b->images * b->rows * b->columns, NR);
     for (idx i = 0; i < p->phases; i++) {
         REAL *c = sums + i * (m1 - m0) * ld;
-        if (p->by_channels && p->C && p->phase[i].taps) multiply_channels(p, b, p->phase[i], m0, m1, padded, c, ld, b->rows * b->columns, bias);
+        if (p->by_channels && p->phase[i].taps)
+            multiply_channels(p, b, p->phase[i], m0, m1, padded, c, ld, b->rows * b->columns, bias);
         else if (p->C && p->phase[i].taps) multiply_phase(p, b, p->phase[i], m0, m1, padded, strips, c, ld, 1, bias);
         else for (idx j = 0; j < (m1 - m0) * ld; j++) c[j] = bias ? bias[m0 + j / ld] : 0;
     }
@@ -425,7 +428,7 @@ static void pack_weights(void *arg, idx begin, idx end, int worker) {
 /* What a block of pixels sees and, with several phases, its sums stay in L2 beside a strip of weights. */
 static idx pixels_of_channels(const struct correlation *p) {
     idx reals = p->C * p->SH * p->SW + (p->phases > 1 ? p->M * p->phases : 0);
-    return MAX(2 * NR, MIN(BLOCK_PIXELS, L2_BYTES / (idx)sizeof(REAL) / reals));
+    return MAX(2 * NR, MIN(BLOCK_PIXELS, PIXEL_BYTES / (idx)sizeof(REAL) / reals));
 }
 
 /* Blocks of pixels small enough for every thread to have some; where there are few pixels, the channels are split too. */
@@ -433,7 +436,8 @@ static void choose_items(struct correlation *p) {
     idx threads = cnn_get_num_threads(), wanted = threads > 1 ? 4 * threads : 1;
     idx height = p->by_channels ? NR : panel_height(p->M), panels = p->by_channels ? strips_of(p->M) : ceil_div(p->M, height);
     idx most_parts = p->in_place ? 1 : MAX(1, panels / (p->by_channels ? 4 : 6));
-    idx pixels = p->in_place ? MAX(BLOCK_PIXELS / 2, 8192 / MAX(1, p->C)) : p->by_channels ? pixels_of_channels(p) : BLOCK_PIXELS;
+    idx pixels = p->by_channels ? pixels_of_channels(p)
+               : p->in_place ? MAX(BLOCK_PIXELS / 2, 8192 / MAX(1, p->C)) : BLOCK_PIXELS;
     do choose_blocks(p, pixels);
     while (blocks(p) * p->groups * most_parts < wanted && (pixels /= 2) >= 2 * NR);
     p->parts = MIN(most_parts, ceil_div(wanted, blocks(p) * p->groups));
