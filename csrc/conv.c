@@ -450,7 +450,9 @@ static void choose_scratch(struct correlation *p) {
     for (idx i = 0; i < p->phases; i++) longest = MAX(longest, block_of_k(p, p->phase[i].taps));
     p->strip_reals = round_up((p->part <= mc * panel_height(p->M) ? NR : pixels) * longest + NR, 16);
     p->worker_reals = p->padded_reals;
-    if (!p->in_place) p->worker_reals += p->strip_reals + (is_direct(p) ? 0 : p->phases * MIN(p->M, p->part + VL) * pixels);
+    if (p->in_place) return;
+    p->worker_reals += p->strip_reals;
+    if (!is_direct(p)) p->worker_reals += p->phases * MIN(p->M, p->part + VL) * pixels + NR;   /* `interleave` reads beyond */
 }
 
 static int correlate(struct correlation p) {
