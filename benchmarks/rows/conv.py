@@ -43,6 +43,10 @@ def rows(batch: int | None = None) -> list[Row]:
         *conv(16, 3, 64, 32, 3, padding=1, targets=FEW_CHANNELS),
         *depthwise,
         *conv(8, 128, 128, 56, 3, stride=2, padding=1, groups=128, targets=DEPTHWISE),
+        *conv(8, 512, 512, 14, 3, padding=1, groups=512, targets=DEPTHWISE),
+        *conv(8, 512, 512, 7, 3, padding=1, groups=512, targets=DEPTHWISE),
+        *conv(8, 96, 96, 56, 7, padding=3, groups=96, targets=DEPTHWISE),
+        *conv(8, 256, 256, 28, 3, padding=1, groups=32, targets=DIRECT),
     ]
     table += transposed(min(16, batch or 16), 64, 32, 16)
     return table + [row.in_float64(FLOAT64) for row in (*small, *strided, *pointwise, *lenet, *depthwise)]
