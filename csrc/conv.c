@@ -386,9 +386,10 @@ static int prefers_in_place(const struct correlation *p) {
         && (p->M == 1 || (p->M * p->K <= 32 * KC * MR && p->M * lanes < (p->M + 7) * p->OW));
 }
 
-/* Channels that fill the lanes, and pixels enough to hide the latency of a multiply-add. */
+/* Channels that fill the lanes, pixels enough to hide the latency of a multiply-add, a sum long enough to pay for transposing
+   its tile, and taps that read the same cache lines again. */
 static int prefers_channels(const struct correlation *p) {
-    return p->K && p->M > VL && 4 * round_up(p->M, VL) <= 5 * p->M && p->OH * p->OW >= 8;
+    return p->taps > 1 && p->K >= 128 && p->M > VL && 4 * round_up(p->M, VL) <= 5 * p->M && p->OH * p->OW >= 8;
 }
 
 /* ---- the whole correlation ---- */

@@ -14,7 +14,7 @@ import pytest
 from benchmarks import chart, report, table
 from benchmarks.pin import one_per_core
 from benchmarks.rows import primitives, steps
-from benchmarks.rows.row import POOL, Draw
+from benchmarks.rows.row import POOL, Draw, aligned
 from benchmarks.turns import environment
 from cnnlib.backends import cpu, kernel_set
 
@@ -110,6 +110,13 @@ def test_drawn_arrays_are_equal_in_every_process_and_differ_from_each_other():
     assert a.dtype == np.float32
     long = Draw("float64").normal(len(POOL) + 2)
     assert np.array_equal(long[-2:], POOL[:2])
+
+
+def test_our_side_gets_aligned_copies():
+    a = np.arange(7, dtype=np.float32)[1:]
+    b = aligned(a)
+    assert b.ctypes.data % 64 == 0 and b.dtype == a.dtype
+    np.testing.assert_array_equal(b, a)
 
 
 def test_training_steps_have_both_sides():
