@@ -59,6 +59,16 @@ def test_train_lenet_goes_on_where_it_ended(tmp_path):
     assert "resumed from" in text and "epoch 2/2" in text and "test pictures are right" in text
 
 
+def test_gallery_draws_every_picture_that_its_page_shows(tmp_path):
+    pytest.importorskip("matplotlib")
+    run("gallery.py", "--epochs", "1", "--out", "gallery", cwd=tmp_path)
+    drawn = {p.name for p in (tmp_path / "gallery").iterdir()}
+    docs = EXAMPLES.parent / "docs"
+    assert drawn == set(re.findall(r"\(gallery/([^)]+)\)", (docs / "gallery.md").read_text("utf-8")))
+    assert drawn == {p.name for p in (docs / "gallery").iterdir()}
+    assert all(p.read_bytes()[:4] in (b"\x89PNG", b"<svg") for p in (tmp_path / "gallery").iterdir())
+
+
 @pytest.mark.slow
 def test_demo_reads_at_least_98_percent(tmp_path):
     text = run("demo.py", "--out", "demo", cwd=tmp_path)

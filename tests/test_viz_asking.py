@@ -222,7 +222,7 @@ def test_what_cannot_be_asked_is_refused():
         viz.saliency(net, x, labels=[1, 2, 3])
     with pytest.raises(ShapeError, match=r"one row of class scores per picture, \(N, K\), got \(2, 5, 8, 8\)"):
         viz.saliency(net[0], x)
-    with pytest.raises(ValueRangeError, match="size must be 1 … 7 and its stride 1 … 8 .* got size 8 and stride 2"):
+    with pytest.raises(ValueRangeError, match=r"size must be 1 … 7 and its stride 1 … 8 .* got size 8 and stride 2"):
         viz.occlusion(net, x)
     with pytest.raises(UnknownNameError, match="unknown layer 'act4': did you mean 'act"):
         viz.deconvnet(models.LeNet5(), np.ones((1, 1, 32, 32), np.float32), "act4")

@@ -221,10 +221,7 @@ def _line(source: _Box, target: _Box, x: float) -> str:
         path += f"C{a:.0f} {y0 + bend:.0f} {x:.0f} {y0 + bend:.0f} {x:.0f} {min(y0 + GAP, y1 - 4):.0f}" if a != x else ""
         path += f"V{y1 - GAP:.0f}C{x:.0f} {y1 - bend:.0f} {b:.0f} {y1 - bend:.0f} {b:.0f} {y1 - 4:.0f}" if x != b else ""
     tip = f"M{b - 4:.0f} {y1 - 6:.0f}l4 6 4 -6z"
-    return (
-        f'<path {ends} d="{path}V{y1 - 4:.0f}" fill="none" stroke="#888" stroke-width="1.5"/>'
-        f'<path d="{tip}" fill="#888"/>'
-    )
+    return f'<path {ends} d="{path}V{y1 - 4:.0f}" fill="none" stroke="#888" stroke-width="1.5"/><path d="{tip}" fill="#888"/>'
 
 
 def _draw(box: _Box) -> str:

@@ -30,7 +30,7 @@ def learning_curve(history: Any, title: str = "", figure: Any = None) -> Any:
         )
     labels = dict.fromkeys(_label(name, kind) for kind, lines in panels for name in lines)
     colours = {label: CLASSES[i % len(CLASSES)] for i, label in enumerate(labels)}  # one colour for "validation" in both panels
-    figure = figure or new_figure(4.2 * len(panels), 3.1)
+    figure = figure or new_figure(3.4 * len(panels), 2.8)
     for ax, (kind, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for name, values in lines.items():
             epochs = range(1, len(values) + 1)

@@ -12,7 +12,7 @@ from cnnlib.backends import override, xp_of
 from cnnlib.errors import ShapeError, ValueRangeError
 from cnnlib.nn.module import Module
 from cnnlib.viz.asking import layer_of, looked_at, on_device_of, pictures_of
-from cnnlib.viz.figure import new_figure, show, tiles
+from cnnlib.viz.figure import new_figure, row_label, show, tiles
 
 
 def rectify(ctx: Any, dy: Any) -> Any:
@@ -59,9 +59,7 @@ def projection(model: Module, x: Any, layer: str, units: Sequence[int]) -> tuple
     return picked, grad if isinstance(grad, np.ndarray) else grad.get()
 
 
-def deconvnet(
-    model: Module, x: Any, layer: str, units: Sequence[int] | None = None, most: int = 8, figure: Any = None
-) -> Any:
+def deconvnet(model: Module, x: Any, layer: str, units: Sequence[int] | None = None, most: int = 8, figure: Any = None) -> Any:
     """Above the picture of x that excites each unit most, below :func:`projection`: what in it the unit answered to.
 
     ``units``: by default the first ``most`` of the layer that fire at all. Grey is 0; each projection has its own scale.
@@ -78,13 +76,14 @@ def deconvnet(
         if not units:
             raise ValueRangeError(f"deconvnet: no unit of {layer!r} fires for these pictures: all activations are <= 0.")
     picked, projections = projection(model, x, layer, units)
-    figure = figure or new_figure(1.2 * len(units) + 0.4, 3.0)
+    figure = figure or new_figure(1.05 * len(units) + 0.4, 2.8)
     axes = tiles(figure, 2, len(units))
     for (above, below), i, p, unit in zip(axes.T, picked, projections, units, strict=True):
         show(above, x[i])
         above.set_title(f"unit {unit}", fontsize=11)
         show(below, 0.5 + 0.5 * p / (np.abs(p).max() or 1.0))
-    figure.supylabel("projection     picture", fontsize=11)
+    row_label(axes[0, 0], "picture")
+    row_label(axes[1, 0], "projection")
     figure.suptitle(f"what excites {layer}", fontsize=11)
     return figure
 

@@ -34,6 +34,11 @@ def tiles(parent: Any, rows: int, columns: int) -> np.ndarray:
     return axes
 
 
+def row_label(ax: Any, text: str) -> None:
+    """What a row of tiles shows, written upwards at the left of its first one."""
+    ax.text(-0.06, 0.5, text, transform=ax.transAxes, rotation=90, ha="right", va="center", fontsize=11)
+
+
 def to_array(x: Any) -> np.ndarray:
     """Tensors, Parameters, lists, NumPy and CuPy arrays as a NumPy array."""
     if hasattr(x, "numpy"):

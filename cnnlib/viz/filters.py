@@ -54,7 +54,8 @@ def filters(weight: Any, title: str = "filters", most: int = 64, figure: Any = N
         bar = figure.colorbar(image, ax=list(axes.flat), shrink=0.9, pad=0.02, aspect=8 * rows, label="weight")
         bar.outline.set_visible(False)
     shown = "" if len(pictures) >= F * (1 if C in (1, 3) else C) else ", the first ones"
-    figure.suptitle(f"{title}: {F} of {C}×{w.shape[2]}×{w.shape[3]}{shown}", fontsize=11)
+    axes_mean = "" if C in (1, 3) else "; row: channel, column: filter"
+    figure.suptitle(f"{title}: {F} of {C}×{w.shape[2]}×{w.shape[3]}{shown}{axes_mean}", fontsize=11)
     return figure
 
 
@@ -64,7 +65,7 @@ def _of_model(model: Module, figure: Any) -> Any:
     if not weights:
         raise ShapeError("filters: this model has no convolution: none of its parameters is (F, C, KH, KW).")
     columns = min(16, max(len(w) for _, w in weights))
-    figure = figure or new_figure(0.6 * columns + 0.4, 0.9 * len(weights) + 0.2)
+    figure = figure or new_figure(0.42 * columns + 0.3, 0.75 * len(weights) + 0.1)
     for part, (name, w) in zip(np.atleast_1d(figure.subfigures(len(weights), 1)), weights, strict=True):
         F, C, KH, KW = w.shape
         part.suptitle(f"{name.removesuffix('.weight')}: {F} of {C}×{KH}×{KW}", x=0.01, ha="left", fontsize=10)

@@ -58,11 +58,10 @@ def gradient_flow(t: trace, title: str = "", figure: Any = None) -> Any:
     Raises GraphError when the trace holds no backward pass through a layer with weights.
     """
     rows = gradient_norms(t)
-    names = [name for name, _, _ in rows]
-    figure = figure or new_figure(6.4, 0.28 * len(rows) + 1.3)
+    names, dws, dys = zip(*rows, strict=True)
+    figure = figure or new_figure(5.8, 0.28 * len(rows) + 1.3)
     axes = figure.subplots(1, 2, sharey=True)
-    for ax, column, label, colour in zip(axes, (1, 2), ("‖∂J/∂w‖, weights", "‖∂J/∂y‖, adjoint of the output"), CLASSES):
-        norms = [row[column] for row in rows]
+    for ax, norms, label, colour in zip(axes, (dws, dys), ("‖∂J/∂w‖, weights", "‖∂J/∂y‖, adjoint of the output"), CLASSES):
         positive = [n for n in norms if n > 0] or [1.0]
         left = 10.0 ** np.floor(np.log10(min(positive)) - 0.3)
         ax.barh(range(len(rows)), [max(n - left, 0.0) for n in norms], left=left, color=colour, height=0.7)
@@ -76,6 +75,7 @@ def gradient_flow(t: trace, title: str = "", figure: Any = None) -> Any:
         ax.spines[["top", "right", "left"]].set_visible(False)
         ax.tick_params(axis="y", length=0)
     axes[0].set_yticks(range(len(rows)), names)
+    axes[0].set_ylabel("layer")
     axes[0].invert_yaxis()
     if title:
         figure.suptitle(title, fontsize=11)

@@ -76,7 +76,9 @@ def layers_of(model: Module, input_shape: tuple[int, ...], depth: int | None = N
     if depth is not None and (not isinstance(depth, int) or depth < 1):
         raise ValueRangeError(f"architecture: depth must be a whole number of at least 1, got {depth!r}.")
     if not isinstance(input_shape, (tuple, list)) or not all(isinstance(n, int) and n > 0 for n in input_shape):
-        raise ShapeError(f"architecture: input_shape must be the sizes of one sample, such as (1, 28, 28), got {input_shape!r}.")
+        raise ShapeError(
+            f"architecture: input_shape must be the sizes of one sample, such as (1, 28, 28), got {input_shape!r}."
+        )
     like: Any = next(model.parameters(), None)
     zeros = np.zeros((1, *input_shape), dtype or (np.float32 if like is None else like.dtype))
     recorder, counted = _Recorder(), set[int]()

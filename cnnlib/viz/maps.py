@@ -10,8 +10,8 @@ import numpy as np
 from cnnlib.errors import ShapeError, unknown_name
 from cnnlib.nn.module import Module
 from cnnlib.op import no_grad
-from cnnlib.tensor import Tensor
-from cnnlib.viz.figure import MAPS, new_figure, tiles, to_array
+from cnnlib.viz.asking import looked_at, on_device_of
+from cnnlib.viz.figure import MAPS, new_figure, show, tiles, to_array
 
 
 def feature_maps(model: Module, x: Any, layers: Sequence[str] | None = None, most: int = 16, figure: Any = None) -> Any:
@@ -38,7 +38,8 @@ def feature_maps(model: Module, x: Any, layers: Sequence[str] | None = None, mos
     columns = min(most, max(len(maps) for _, maps in stacks))
     figure = figure or new_figure(0.62 * max(columns, 8) + 0.4, 0.95 * (len(stacks) + 1) + 0.5)
     parts = figure.subfigures(len(stacks) + 1, 1)
-    _draw_row(parts[0], "input", x[0][None] if len(x[0]) == 3 else x[0], columns)
+    parts[0].suptitle("input", x=0.01, ha="left", fontsize=10)
+    show(tiles(parts[0], 1, columns)[0, 0], x[0])
     for part, (name, maps) in zip(parts[1:], stacks, strict=True):
         _draw_row(part, f"{name}: {' × '.join(map(str, maps.shape))}", maps, columns)
     return figure
@@ -52,18 +53,13 @@ def _outputs(model: Module, x: np.ndarray, layers: Sequence[str] | None) -> list
             raise unknown_name("layer", name, paths)
     chosen = {n: m for n, m in paths.items() if (n in layers if layers is not None else not m._modules)}
     stacks: list[tuple[str, np.ndarray]] = []
-    modes = [(m, m.training) for m in model.modules()]
     remove = [module.register_forward_hook(_keeper(stacks, name)) for name, module in chosen.items()]
     try:
-        model.eval()
-        device: Any = next(model.parameters(), Tensor(x)).device
-        with no_grad():
-            model(Tensor(x).to(device))
+        with looked_at(model), no_grad():
+            model(on_device_of(model, x))
     finally:
         for undo in remove:
             undo()
-        for module, mode in modes:
-            object.__setattr__(module, "training", mode)
     if layers is not None and (flat := [n for n, y in stacks if y.ndim != 4]):
         raise ShapeError(f"feature_maps: the output of {flat[0]!r} is not a stack of maps, (N, C, H, W).")
     return [(n, y[0]) for n, y in stacks if y.ndim == 4]
@@ -75,9 +71,6 @@ def _keeper(stacks: list[tuple[str, np.ndarray]], name: str) -> Callable[[Module
 
 
 def _draw_row(part: Any, title: str, maps: np.ndarray, columns: int) -> None:
-    part.suptitle(title, x=0.01, ha="left", fontsize=9)
+    part.suptitle(title, x=0.01, ha="left", fontsize=10)
     for ax, picture in zip(tiles(part, 1, columns).flat, maps, strict=False):
-        if picture.ndim == 3:  # a colour input: (3, H, W)
-            ax.imshow(np.clip(picture.transpose(1, 2, 0), 0, 1))
-        else:
-            ax.imshow(picture, cmap=MAPS)
+        ax.imshow(picture, cmap=MAPS)

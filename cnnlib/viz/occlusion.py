@@ -12,7 +12,7 @@ from cnnlib.errors import ValueRangeError
 from cnnlib.nn.module import Module
 from cnnlib.op import no_grad
 from cnnlib.viz.asking import class_name, labels_of, looked_at, on_device_of, pictures_of, scores_of
-from cnnlib.viz.figure import MAPS, new_figure, show, tiles
+from cnnlib.viz.figure import MAPS, new_figure, row_label, show, tiles
 
 BATCH = 64  # occluded pictures at a time
 
@@ -93,6 +93,8 @@ def occlusion(
         edges = (-stride / 2, (M.shape[1] - 0.5) * stride, (M.shape[0] - 0.5) * stride, -stride / 2)
         image = below.imshow(M, cmap=MAPS, vmin=0, vmax=1, extent=edges)
         below.set(xlim=(-0.5, W - 0.5), ylim=(H - 0.5, -0.5))
+    row_label(axes[0, 0], "picture")
+    row_label(axes[1, 0], "with a part hidden")
     bar = figure.colorbar(image, ax=list(axes[1]), shrink=0.9, label="probability")
     bar.outline.set_visible(False)
     return figure

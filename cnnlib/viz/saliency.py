@@ -9,7 +9,7 @@ import numpy as np
 
 from cnnlib.nn.module import Module
 from cnnlib.viz.asking import class_name, labels_of, looked_at, on_device_of, pictures_of, scores_of
-from cnnlib.viz.figure import MAPS, new_figure, show, tiles
+from cnnlib.viz.figure import MAPS, new_figure, row_label, show, tiles
 
 
 def saliency_map(model: Module, x: Any, labels: Any = None) -> tuple[np.ndarray, np.ndarray]:
@@ -42,9 +42,7 @@ def saliency_map(model: Module, x: Any, labels: Any = None) -> tuple[np.ndarray,
     return np.abs(_on_cpu(pixels.grad)).max(axis=1), labels
 
 
-def saliency(
-    model: Module, x: Any, labels: Any = None, classes: Sequence[str] | None = None, figure: Any = None
-) -> Any:
+def saliency(model: Module, x: Any, labels: Any = None, classes: Sequence[str] | None = None, figure: Any = None) -> Any:
     """Above the pictures, below :func:`saliency_map`, each scaled to its own maximum: bright pixels move the score most.
 
     The sign is lost: a bright pixel may speak for or against the class. ``classes``: their names.
@@ -62,7 +60,8 @@ def saliency(
         show(above, picture)
         above.set_title(class_name(classes, label), fontsize=11)
         below.imshow(M, cmap=MAPS, vmin=0)
-    figure.supylabel("|∂ score / ∂ pixel|          picture", fontsize=11)
+    row_label(axes[0, 0], "picture")
+    row_label(axes[1, 0], "|∂score/∂pixel|")
     return figure
 
 

@@ -11,22 +11,21 @@ from cnnlib.backends import override, xp_of
 from cnnlib.errors import ShapeError, ValueRangeError
 from cnnlib.nn.module import Module
 from cnnlib.op import no_grad
-from cnnlib.tensor import Tensor
 from cnnlib.trace import trace
 from cnnlib.viz.asking import on_device_of
 from cnnlib.viz.figure import CLASSES, new_figure, to_array
 
 
-def kept_units(model: Module, x: Any) -> list[np.ndarray]:
+def kept_units(model: Module, input_shape: tuple[int, ...]) -> list[np.ndarray]:
     """Which units the next training step keeps: a row of booleans for the input and for each linear layer.
 
-    ``model``: a multi-layer perceptron with dropout; ``x``: one sample. Dropout is linear with its mask fixed, and its
+    ``model``: a multi-layer perceptron with dropout; ``input_shape``: of one sample, without the batch axis. Dropout is linear with its mask fixed, and its
     backward uses the same mask, so the backward of ones is 0 exactly where a unit is dropped. The random streams stay where
     they are: the next forward pass of one sample in training mode draws these very masks.
 
     >>> from cnnlib import nn
     >>> net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Dropout(0.5), nn.Linear(6, 2))
-    >>> [len(kept) for kept in kept_units(net, [0.0, 0.0, 0.0, 0.0])]
+    >>> [len(kept) for kept in kept_units(net, (4,))]
     [4, 6, 2]
 
     Raises ShapeError for a network that is more than linear layers in a row, ValueRangeError for one without dropout.
@@ -38,7 +37,8 @@ def kept_units(model: Module, x: Any) -> list[np.ndarray]:
         masks.append(to_array(ops.Dropout.backward(ctx, xp_of(x).ones_like(x))[0] != 0).ravel())
         return y
 
-    sample = to_array(Tensor(x))[None]
+    like: Any = next(model.parameters(), None)
+    sample = np.zeros((1, *input_shape), np.float32 if like is None else like.dtype)
     modes, streams = [(m, m.training) for m in model.modules()], random.get_state()
     try:
         model.train()
@@ -53,7 +53,7 @@ def kept_units(model: Module, x: Any) -> list[np.ndarray]:
     return _per_layer([e for e in t], masks)
 
 
-def thinned_network(model: Module, x: Any, most: int = 10, figure: Any = None) -> Any:
+def thinned_network(model: Module, input_shape: tuple[int, ...], most: int = 10, figure: Any = None) -> Any:
     """Left the network, right what :func:`kept_units` says one training step uses: dropped units crossed out.
 
     At most ``most`` units of a layer are drawn; their number stands below. Every step draws another of the 2ⁿ thinned
@@ -64,11 +64,11 @@ def thinned_network(model: Module, x: Any, most: int = 10, figure: Any = None) -
 
     >>> from cnnlib import nn
     >>> net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Dropout(0.5), nn.Linear(6, 2))
-    >>> figure = thinned_network(net, [0.0, 0.0, 0.0, 0.0])
+    >>> figure = thinned_network(net, (4,))
 
     Raises what :func:`kept_units` raises.
     """
-    kept = kept_units(model, x)
+    kept = kept_units(model, input_shape)
     figure = figure or new_figure(1.5 * len(kept) + 2.2, 3.6)
     whole, thinned = figure.subplots(1, 2)
     _draw(whole, [np.ones_like(row) for row in kept], most)
@@ -82,6 +82,7 @@ def _per_layer(entries: list[Any], masks: list[np.ndarray]) -> list[np.ndarray]:
     """The masks at the layers after which they came; all ones elsewhere."""
     linear = [e for e in entries if e.name.split(".")[-1].startswith("linear")]
     other = [e.name for e in entries if any(a is not None and a.ndim > 2 for n, a in e.inputs.items() if n in ("w", "b"))]
+    other += [f"{e.name}, which drops weights" for e in entries if e.parameters and "dropout" in e.name.split(".")[-1]]
     sizes = [linear[0].inputs["w"].shape[1], *(e.inputs["w"].shape[0] for e in linear)] if linear else []
     if other or not linear or any(a != b.inputs["w"].shape[1] for a, b in zip(sizes, linear)):
         what = other[0] if other else "no such row"
