@@ -19,9 +19,9 @@ from cnnlib.viz.figure import CLASSES, new_figure, to_array
 def kept_units(model: Module, input_shape: tuple[int, ...]) -> list[np.ndarray]:
     """Which units the next training step keeps: a row of booleans for the input and for each linear layer.
 
-    ``model``: a multi-layer perceptron with dropout; ``input_shape``: of one sample, without the batch axis. Dropout is linear with its mask fixed, and its
-    backward uses the same mask, so the backward of ones is 0 exactly where a unit is dropped. The random streams stay where
-    they are: the next forward pass of one sample in training mode draws these very masks.
+    ``model``: a multi-layer perceptron with dropout; ``input_shape``: of one sample, without the batch axis. Dropout is linear
+    once its mask is drawn, and its backward uses the same mask, so the backward of ones is 0 exactly where a unit is dropped.
+    The random streams stay where they are: the next forward pass of one sample in training mode draws these very masks.
 
     >>> from cnnlib import nn
     >>> net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Dropout(0.5), nn.Linear(6, 2))
