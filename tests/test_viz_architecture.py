@@ -177,6 +177,19 @@ def test_parameters_and_shapes_are_those_of_the_summary():
                 assert (layer.shape, layer.parameters) == (row.output_shape, row.weights + row.biases)
 
 
+def test_the_systems_have_the_skips_and_branches_of_their_papers():
+    net = models.create("resnet20", width=2)
+    layers = {layer.name: layer for layer in layers_of(net, net.input_shape)}
+    sums = [layer for layer in layers.values() if layer.kind == "add"]
+    assert len(sums) == 9 and all(len(layer.sources) == 2 for layer in sums)
+    net = models.create("googlenet", width=0.125, input_size=64)
+    layers = {layer.name: layer for layer in layers_of(net, net.input_shape)}
+    joins = [layer for layer in layers.values() if layer.kind == "concat"]
+    assert len(joins) == 9 and all(len(layer.sources) == 4 for layer in joins)
+    heads = sum(p.size for n, p in net.named_parameters() if n.startswith("aux"))  # not used in evaluation
+    assert sum(layer.parameters for layer in layers.values()) == sum(p.size for p in net.parameters()) - heads
+
+
 def test_depth_draws_blocks_as_one():
     net, svg = parsed("residual", depth=1)
     assert drawn(svg) == ["input", *map(str, range(8))]
@@ -199,6 +212,12 @@ def test_a_layer_used_twice_is_two_calls_with_one_set_of_parameters():
         ("input", 0), ("layer", 12), ("multiply", 0), ("layer (2)", 0)
     ]  # fmt: skip
     assert [[s.name for s in layer.sources] for layer in layers] == [[], ["input"], ["layer"], ["multiply"]]
+
+
+def test_an_activation_that_two_blocks_share_is_drawn_in_both():
+    relu = nn.ReLU()
+    net = nn.Sequential(nn.Sequential(nn.Linear(3, 4), relu), nn.Sequential(nn.Linear(4, 5), relu))
+    assert [layer.name for layer in layers_of(net, (3,))] == ["input", "0.0", "0.1", "1.0", "1.1"]
 
 
 def test_layers_of_operations_on_token_numbers():

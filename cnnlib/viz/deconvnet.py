@@ -12,7 +12,7 @@ from cnnlib.backends import override, xp_of
 from cnnlib.errors import ShapeError, ValueRangeError
 from cnnlib.nn.module import Module
 from cnnlib.viz.asking import layer_of, looked_at, on_device_of, pictures_of
-from cnnlib.viz.figure import new_figure, row_label, show, tiles
+from cnnlib.viz.figure import new_figure, row_label, show, tiles, to_array
 
 
 def rectify(ctx: Any, dy: Any) -> Any:
@@ -55,8 +55,7 @@ def projection(model: Module, x: Any, layer: str, units: Sequence[int]) -> tuple
         for i, place in enumerate(places):
             dy[(i, *place)] = a[(i, *place)]
         y.backward(on_device_of(model, dy).data)
-    grad = pixels.grad
-    return picked, grad if isinstance(grad, np.ndarray) else grad.get()
+    return picked, to_array(pixels.grad)
 
 
 def deconvnet(model: Module, x: Any, layer: str, units: Sequence[int] | None = None, most: int = 8, figure: Any = None) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cnnlib import nn, ops
+from cnnlib.backends.state import scope
 from cnnlib.errors import ShapeError, ValueRangeError
 from cnnlib.nn.module import Module
 from cnnlib.op import no_grad
@@ -81,10 +82,9 @@ def layers_of(model: Module, input_shape: tuple[int, ...], depth: int | None = N
         )
     like: Any = next(model.parameters(), None)
     zeros = np.zeros((1, *input_shape), dtype or (np.float32 if like is None else like.dtype))
-    recorder, counted = _Recorder(), set[int]()
-    called: set[str] = set()
-    paths = list(model.named_modules())
-    remove = [m.register_forward_hook(_closer(recorder, path, depth, called, counted)) for path, m in paths]
+    recorder = _Recorder()
+    close = _closer(recorder, depth)
+    remove = [m.register_forward_hook(close) for m in model.modules()]
     try:
         with looked_at(model), no_grad(), recorder:
             x = ops.reshape(on_device_of(model, zeros), zeros.shape)  # so that the input has a maker, unlike constants
@@ -96,12 +96,15 @@ def layers_of(model: Module, input_shape: tuple[int, ...], depth: int | None = N
     return _condensed(recorder.ran)
 
 
-def _closer(recorder: _Recorder, path: str, depth: int | None, called: set[str], counted: set[int]) -> Any:
-    """A hook that, when the module at ``path`` has run, makes a layer of the operations that ran inside it."""
-    names = path.split(".") if path else []
+def _closer(recorder: _Recorder, depth: int | None) -> Any:
+    """A hook that, when a module has run, makes a layer of the operations that ran inside it."""
+    called: set[str] = set()
+    counted: set[int] = set()
 
     def close(module: Module, inputs: tuple, y: Any) -> None:
-        inner = any(c != path and (not path or c.startswith(path + ".")) for c in called)
+        path = scope.get()  # where it was called from: a module that two others share has two
+        names = path.split(".") if path else []
+        inner = any(c != path and _inside(c, path) for c in called)
         called.add(path)
         if (depth is not None and len(names) > depth) or (inner and len(names) != depth):
             return

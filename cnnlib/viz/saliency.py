@@ -9,7 +9,7 @@ import numpy as np
 
 from cnnlib.nn.module import Module
 from cnnlib.viz.asking import class_name, labels_of, looked_at, on_device_of, pictures_of, scores_of
-from cnnlib.viz.figure import MAPS, new_figure, row_label, show, tiles
+from cnnlib.viz.figure import MAPS, new_figure, row_label, show, tiles, to_array
 
 
 def saliency_map(model: Module, x: Any, labels: Any = None) -> tuple[np.ndarray, np.ndarray]:
@@ -39,7 +39,7 @@ def saliency_map(model: Module, x: Any, labels: Any = None) -> tuple[np.ndarray,
         dy = np.zeros(scores.shape, x.dtype)
         dy[np.arange(len(x)), labels] = 1.0  # a picture's score depends on no other picture: one backward does all
         scores.backward(on_device_of(model, dy).data)
-    return np.abs(_on_cpu(pixels.grad)).max(axis=1), labels
+    return np.abs(to_array(pixels.grad)).max(axis=1), labels
 
 
 def saliency(model: Module, x: Any, labels: Any = None, classes: Sequence[str] | None = None, figure: Any = None) -> Any:
@@ -63,7 +63,3 @@ def saliency(model: Module, x: Any, labels: Any = None, classes: Sequence[str] |
     row_label(axes[0, 0], "picture")
     row_label(axes[1, 0], "|∂score/∂pixel|")
     return figure
-
-
-def _on_cpu(a: Any) -> np.ndarray:
-    return a if isinstance(a, np.ndarray) else a.get()
