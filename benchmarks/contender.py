@@ -6,6 +6,7 @@ Questions and answers are lines of JSON on stdin and stdout.
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import sys
@@ -22,7 +23,7 @@ MOVING_IN = 0.03  # seconds: a system may wake all threads on one core, and spre
 class Process:
     """What a contender answers: one method per question."""
 
-    def __init__(self, kind: str, threads: int):
+    def __init__(self, kind: str, threads: int, rows: str = "benchmarks.rows"):
         self.kind, self.threads, self.ready = kind, threads, {}
         if kind.startswith("torch"):
             import torch
@@ -36,9 +37,7 @@ class Process:
             self.kernels = kernel_set("cpu" if kind == "cnnlib" else "reference")
             if kind == "cnnlib":
                 cl.set_num_threads(threads)
-        from benchmarks.rows import all_rows
-
-        self.rows = {row.name: row for row in all_rows()}
+        self.rows = {row.name: row for row in importlib.import_module(rows).all_rows()}
         self.held = memory_now()
 
     def prepare(self, row: str) -> list[str]:
@@ -133,11 +132,11 @@ def forget_peak() -> bool:
 
 
 def main() -> None:
-    kind, threads = sys.argv[1], int(sys.argv[2])
+    kind, threads, rows = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     pin(threads)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever prints goes to stderr
-    process = Process(kind, threads)
+    process = Process(kind, threads, rows)
     for line in sys.stdin:
         what, details = json.loads(line)
         ask: Callable = getattr(process, what)

@@ -36,11 +36,11 @@ def environment(kind: str, threads: int) -> dict[str, str]:
 
 
 class Contender:
-    """``kind``: "cnnlib", "reference", "torch" or "torch tuned"."""
+    """``kind``: "cnnlib", "reference", "torch" or "torch tuned". ``rows``: the module whose all_rows() it knows."""
 
-    def __init__(self, kind: str, threads: int):
+    def __init__(self, kind: str, threads: int, rows: str = "benchmarks.rows"):
         self.kind = kind
-        command = [sys.executable, "-m", "benchmarks.contender", kind, str(threads)]
+        command = [sys.executable, "-m", "benchmarks.contender", kind, str(threads), rows]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen(command, env=environment(kind, threads), cwd=ROOT, **pipes)
 
@@ -78,7 +78,7 @@ def take_turns(contenders: list[Contender], row: str, seconds: float) -> dict[st
     return {name: statistics.median(found) for name, found in times.items()}
 
 
-def memory(kind: str, threads: int, row: str) -> int | None:
+def memory(kind: str, threads: int, row: str, rows: str = "benchmarks.rows") -> int | None:
     """Bytes that a training step needs at its peak, above what the process held after import; None where not known."""
-    with Contender(kind, threads) as one:
+    with Contender(kind, threads, rows) as one:
         return one.ask("memory", row=row)

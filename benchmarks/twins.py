@@ -98,8 +98,9 @@ def googlenet_bn(torch: Any, num_classes: int = 1000) -> Any:
             return torch.cat([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], 1)
 
     def head(channels):
-        return _chain(torch, pool=nn.AvgPool2d(5, 3), conv=unit(channels, 128, 1), flatten=nn.Flatten(),
-                      fc1=nn.Linear(2048, 1024), relu=nn.ReLU(), drop=nn.Dropout(0.7), fc2=nn.Linear(1024, num_classes))  # fmt: skip
+        first = {"pool": nn.AvgPool2d(5, 3), "conv": unit(channels, 128, 1), "flatten": nn.Flatten()}
+        hidden = {"fc1": nn.Linear(2048, 1024), "relu": nn.ReLU(), "drop": nn.Dropout(0.7)}
+        return _chain(torch, **first, **hidden, fc2=nn.Linear(1024, num_classes))
 
     def pool(size=3):
         return nn.MaxPool2d(size, 2, ceil_mode=True)

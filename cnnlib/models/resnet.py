@@ -123,7 +123,8 @@ class Basic(nn.Module):
     def forward(self, x):
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
-        return self.relu(_add(y, self.downsample, x))
+        y = _add(y, self.downsample, x)
+        return self.relu(y)
 
 
 class Bottleneck(nn.Module):
@@ -146,7 +147,8 @@ class Bottleneck(nn.Module):
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.relu(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
-        return self.relu(_add(y, self.downsample, x))
+        y = _add(y, self.downsample, x)
+        return self.relu(y)
 
 
 class PreactivatedBasic(Basic):
