@@ -75,7 +75,7 @@ def codes(num_classes: int) -> np.ndarray:
 
 
 class ScaledTanh(nn.Module):
-    """1.7159 tanh(2x/3): about the identity between −1 and 1, and never as flat there as tanh is at its ends."""
+    """1.7159 tanh(2x/3): keeps ±1, the values of the codes, well away from its flat ends."""
 
     def forward(self, x):
         return 1.7159 * ops.tanh(2 / 3 * x)

@@ -1,4 +1,7 @@
-"""ZFNet: AlexNet corrected by looking into it. Deconvolution showed dead and blurred filters of conv1, and aliasing behind it.
+"""ZFNet: AlexNet corrected by looking into it.
+
+Projected back to pixels, conv1 had filters of high and of low frequencies and few in between, and conv2 showed aliasing: the
+window was too large and the stride, too (section 4.1).
 
 | layer | what (figure 3 of the paper)                              | output (224×224×3 input) | parameters |
 |-------|-----------------------------------------------------------|--------------------------|------------|
@@ -19,8 +22,8 @@ What differs from AlexNet: 7×7 filters with stride 2 in place of 11×11 with st
 normalisation behind the pool. The figure gives the sizes of the maps; padding and rounding here are those that yield
 them. "Contrast normalised across feature maps" is AlexNet's local response normalisation, with AlexNet's constants.
 
-The paper drew weights from N(0, 0.01²) with biases of 0, and scaled back each filter of conv1 whose root mean square passed
-0.1. Here they start as He's.
+The paper drew weights from N(0, 0.01²) with biases of 0, and scaled back each filter whose root mean square passed 0.1. Here
+they start as He's.
 
 Source: lecture: convolutional networks, ZFNet; Zeiler & Fergus, "Visualizing and understanding convolutional networks",
 2013: sections 3 and 4.1, figure 3.
