@@ -119,6 +119,19 @@ def test_rubbish_keeps_far_classes_from_being_pushed_further():
     assert pull > 0.1 and abs(push) < 1e-6
 
 
+def test_rubbish_is_no_class_to_learn():
+    scores = cl.Tensor(np.zeros((2, 3), np.float32))
+    for label in (3, 4):
+        with pytest.raises(ValueRangeError, match=rf"MAPLoss: label {label} is outside 0 … 2: there are C = 3 classes"):
+            MAPLoss()(scores, np.array([0, label]))
+    with pytest.raises(ValueRangeError, match=r"label -1 at position \(1,\) is outside"):
+        MAPLoss()(scores, np.array([0, -1]))
+    with pytest.raises(ValueRangeError, match=r"MAPLoss: j, .* must be > 0, got -1"):
+        MAPLoss(j=-1)
+    with pytest.raises(ValueRangeError, match="num_classes must be a whole number >= 1, got -1"):
+        models.LeNet5Original(num_classes=-1)
+
+
 def test_first_weights_keep_to_the_fan_in():
     net = models.LeNet5Original()
     for layer, inputs in ((net.c1, 25), (net.c5, 400), (net.f6, 120)):

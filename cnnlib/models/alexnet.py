@@ -26,7 +26,7 @@ In two towers, as trained on two GPUs of 3 GB; S: stride, P: padding, G: groups:
   them all in tests instead.
 - The paper says pictures of 224×224, but 55×55 maps come out of 227×227; other sizes make other maps, and another fc6.
 
-The form in one tower, of 2014, has neither groups nor normalisation, and a few maps less:
+The form in one tower, of 2014, as torchvision has it: neither groups nor normalisation, and a few maps less.
 
 | layer        | what                          | output (224×224×3 input) | parameters |
 |--------------|-------------------------------|--------------------------|------------|

@@ -37,6 +37,7 @@ import numpy as np
 
 from cnnlib import nn, ops
 from cnnlib.backends import xp_of
+from cnnlib.errors import ValueRangeError
 from cnnlib.models.pictures import PictureNet, side_after
 from cnnlib.nn import init
 from cnnlib.random import next_key, uniform
@@ -67,6 +68,8 @@ def codes(num_classes: int) -> np.ndarray:
     """(num_classes, 84) of ±1: the digits' pictures, row by row. Classes after the tenth get random codes, as far from each
     other as from the digits: the paper names them as the alternative to pictures.
     """
+    if num_classes < 1:
+        raise ValueRangeError(f"LeNet5Original: num_classes must be a whole number >= 1, got {num_classes!r}.")
     rows = [line.split() for line in DIGITS.split("\n") if line]  # 12 rows of 10 pieces of 7 pixels
     pictures = [[1.0 if pixel == "#" else -1.0 for row in rows for pixel in row[digit]] for digit in range(10)]
     more = max(num_classes - len(pictures), 0)
@@ -146,7 +149,9 @@ class EuclideanRBF(nn.Module):
 
 
 class MAPLoss(nn.Module):
-    """Equation 9: (scores −y (N, C), class numbers (N,)) -> mean of y_t + ln(e^−j + Σ_i e^−y_i). ``j`` > 0.
+    """Equation 9: (scores −y (N, C), class numbers (N,)) -> mean of y_t + ln(e^−j + Σ_i e^−y_i).
+
+    Raises ValueRangeError unless j > 0, and for labels outside 0 … C − 1.
 
     >>> import cnnlib as cl
     >>> loss = MAPLoss(j=1.0)(cl.Tensor([[-4.0, -9.0]]), cl.Tensor([0]))      # 4 + ln(e^−1 + e^−4 + e^−9)
@@ -156,10 +161,17 @@ class MAPLoss(nn.Module):
 
     def __init__(self, j: float = 1.0):
         super().__init__()
-        self.j = j
+        if not 0 < j < math.inf:
+            raise ValueRangeError(f"MAPLoss: j, the distance from which on classes are rubbish, must be > 0, got {j!r}.")
+        self.j = float(j)
 
     def forward(self, scores, labels):
-        rubbish = xp_of(scores.data).full((len(scores.data), 1), -self.j, dtype=scores.dtype)
+        xp, C = xp_of(scores.data), scores.shape[1]
+        numbers = xp.asarray(getattr(labels, "data", labels))
+        if (numbers >= C).any():
+            raise ValueRangeError(f"MAPLoss: label {int(numbers.max())} is outside 0 … {C - 1}: there are C = {C} classes "
+                                  "(the next one would be the rubbish).")  # fmt: skip
+        rubbish = xp.full((len(scores.data), 1), -self.j, dtype=scores.dtype)
         return ops.cross_entropy(ops.concat([scores, Tensor(rubbish)], axis=1), labels)
 
     def extra_repr(self) -> str:
