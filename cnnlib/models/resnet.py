@@ -1,8 +1,8 @@
 """ResNet: layers that learn what to add to their input, so that depth does no harm.
 
-A block computes y = relu(F(x) + x): where F is 0 it passes x on, and the adjoint of x is that of y plus what comes through
-F, whatever F is, so no depth makes it vanish. Where the shape changes, x goes through a projection: a 1×1 convolution of
-stride 2 with batch normalisation (section 3.3, option B).
+A block computes y = relu(F(x) + x): where F is 0 it passes x on, and the adjoint of x is that of the sum plus what comes
+through F, so that depth alone does not make it vanish. Where the shape changes, x goes through a projection: a 1×1
+convolution of stride 2 with batch normalisation (section 3.3, option B).
 
 | layer          | output (224×224×3 input) | resnet18                      | resnet50                                 |
 |----------------|--------------------------|-------------------------------|------------------------------------------|
