@@ -1,6 +1,7 @@
 """The command line: what it prints, where, and with which exit code, also for those who misuse it."""
 
 import csv
+import inspect
 import json
 import math
 import os
@@ -225,6 +226,20 @@ def test_train_a_scaled_down_network_on_scaled_pictures(run, pictures):
     assert run(*resumed)[0] == 0 and cl.train.load("run").options["width"] == 0.05
     code, _, err = run("evaluate", "run", "--data", pictures)
     assert code == 1 and one_line(err)  # other classes
+
+
+LEARNERS = [name for name in cl.models.list() if hasattr(cl.models.get(name), "options_for")]
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_every_model_trains_from_the_command_line_and_predicts(run, pictures, name):
+    kind = cl.models.get(name)
+    size = ("--size", max(kind.smallest, 16)) if hasattr(kind, "smallest") else ()
+    width = ("--width", 4 if name == "resnet20" else 0.03) if "width" in inspect.signature(kind).parameters else ()
+    code, out, err = run("train", name, "--data", pictures, "--epochs", 1, *size, *width, "--channels", 1, "--out", "run")
+    assert code == 0 and "test accuracy" in out, err
+    code, out, err = run("predict", "run", pictures / "red" / "0.png")
+    assert code == 0 and "red " in out and "green " in out, err
 
 
 def test_size_scales_the_pictures_of_a_folder_and_is_remembered(run, pictures):
