@@ -98,6 +98,8 @@ def test_stored_numbers_are_plain_and_what_is_not_finite_is_null(tmp_path):
     store.add({"seed": 0}, {"loss": float("nan"), "curve": np.array([1 / 3, np.inf]), "n": np.int64(3)}, 1.0)
     run = json.loads((tmp_path / "some.json").read_text("utf-8"))["runs"][0]
     assert run["measured"] == {"loss": None, "curve": [0.333333, None], "n": 3}
+    runs = lab.Store(tmp_path / "some.json").select([{"seed": 0}])
+    assert np.isnan(runs.get("loss")[0]) and np.isnan(runs.get("curve")[0][1])
 
 
 def test_a_change_is_one_only_when_every_seed_agrees():

@@ -3,7 +3,7 @@
 Each network has one hidden layer of 1,152 ReLUs, then a linear one. Full: each sees the whole picture. Local: 12×12×8 units
 that each see 5×5 pixels, with weights of their own. Convolutional: the same units with shared weights. MNIST, whose digits
 are centred; shifted: each digit, in training and test, at a random place up to 4 pixels off. 1,500 steps in batches of 64,
-whatever the number.
+whatever the number; the training pictures are others for each seed.
 
 Source: lecture: convolutional networks, "locally connected layers pay when images are registered".
 """
@@ -48,7 +48,7 @@ def moved(data, seed):
 def measure(seed, shifted, pictures, network, steps, data):
     cl.manual_seed(seed)
     train, test = setting.load(data)
-    train = train[seed * pictures : (seed + 1) * pictures] if len(train) >= 3 * pictures else train[:pictures]
+    train = train.subset(np.random.default_rng(seed).permutation(len(train))[:pictures])
     if shifted:
         train, test = moved(train, seed), moved(test, 1000 + seed)
     net = build(network)

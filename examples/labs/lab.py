@@ -52,8 +52,11 @@ class Runs(list):
         return Runs(run for run in self if all(run["settings"].get(k) == v for k, v in settings.items()))
 
     def get(self, name: str, **settings: Any) -> list[Any]:
-        """A measured value of each of the runs with these settings; in the order of the plan, so of the seeds."""
-        return [run["measured"][name] for run in self.where(**settings)]
+        """A measured value of each of the runs with these settings; in the order of the plan, so of the seeds.
+
+        What was not finite, which JSON does not have, is NaN again.
+        """
+        return [_with_nan(run["measured"][name]) for run in self.where(**settings)]
 
     def all(self, setting: str) -> list[Any]:
         """The different values of a setting."""
@@ -117,9 +120,17 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _with_nan(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_nan(v) for v in value]
+    return math.nan if value is None else value
+
+
 def _environment() -> str:
-    compiled = cl.backend() == "cpu"
-    return f"{cl.backend()}, {cl.backends.cpu.isa()}, {cl.get_num_threads()} threads" if compiled else cl.backend()
+    if cl.backend() != "cpu":
+        return cl.backend()
+    threads = cl.get_num_threads()
+    return f"cpu, {cl.backends.cpu.isa()}, {threads} thread{'s' if threads != 1 else ''}"
 
 
 # ---- texts

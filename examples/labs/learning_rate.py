@@ -34,7 +34,7 @@ def measure(seed, optimiser, rate, data, pictures):
 def mean_loss(runs, optimiser, rate):
     """Infinite where a seed ended without a finite loss."""
     losses = runs.get("loss", optimiser=optimiser, rate=rate)
-    return math.inf if None in losses else sum(losses) / len(losses)
+    return sum(losses) / len(losses) if all(map(math.isfinite, losses)) else math.inf
 
 
 def finding(runs):

@@ -73,7 +73,7 @@ def measure(surface, optimiser, steps):
 def finding(runs):
     rows, readings = [], []
     for surface in runs.all("surface"):
-        steps = {o: runs.get("steps", surface=surface, optimiser=o)[0] for o in runs.all("optimiser")}
+        steps = {run["settings"]["optimiser"]: run["measured"]["steps"] for run in runs.where(surface=surface)}
         for o, n in steps.items():
             rate = runs.get("rate", surface=surface, optimiser=o)[0]
             rows.append(

@@ -56,16 +56,8 @@ def measure(seed, data, system, epochs, pictures):
     _, options, times = SYSTEMS[system]
     model = models.create(system, num_classes=len(train.classes), in_channels=channels, input_size=32 * times, **options)
     transform = Compose([Normalize.fit(train), Pad((32 - side) // 2)])
-    trainer = setting.fit(
-        nn.Sequential(Enlarge(times), model),
-        train,
-        test,
-        seed,
-        epochs,
-        loss=model.criterion(),
-        transform=transform,
-        cosine=True,
-    )
+    net = nn.Sequential(Enlarge(times), model)
+    trainer = setting.fit(net, train, test, seed, epochs, loss=model.criterion(), transform=transform, cosine=True)
     return {
         "pictures": train.name.removesuffix(" train"),
         "test": setting.curve(trainer.history, "validation_accuracy"),
