@@ -8,12 +8,12 @@ from cnnlib import models, nn, ops
 from cnnlib.errors import ShapeError, ValueRangeError
 from cnnlib.nn import init
 
-PARAMETERS = {  # torchvision's documentation; googlenet: with both auxiliary heads
+PARAMETERS = {  # torchvision's documentation; googlenet: with both auxiliary heads; the last two: counted by hand
     "vgg11": 132_863_336, "vgg13": 133_047_848, "vgg16": 138_357_544, "vgg19": 143_667_240,
     "vgg11_bn": 132_868_840, "vgg13_bn": 133_053_736, "vgg16_bn": 138_365_992, "vgg19_bn": 143_678_248,
     "googlenet": 13_378_280, "googlenet_bn": 13_004_888,
     "resnet18": 11_689_512, "resnet34": 21_797_672, "resnet50": 25_557_032, "resnet101": 44_549_160,
-    "resnet152": 60_192_808, "resnet20": 269_722,
+    "resnet152": 60_192_808, "resnet20": 269_722, "vgg_small": 1_188_170,
 }  # fmt: skip
 SMALL = {
     "vgg16": {"width": 0.0625, "input_size": 32},

@@ -17,7 +17,8 @@ each convolution keeps the size of its maps (padding 1) and is followed by a ReL
 | parameters     |      | 132,863,336 | 133,047,848 | 138,357,544 | 143,667,240 |                          |                 |
 
 The forms ``vgg11_bn`` … normalise each convolution's output over the batch, which the paper of 2015 did not know yet.
-``vgg_small`` keeps the first three stages of B, normalised and with 256 hidden units, for pictures of 32×32.
+``vgg_small`` keeps the first three stages of B, normalised, and one linear layer behind them, for pictures of 32×32: with
+the paper's two layers of dropout small networks learn slowly.
 
 The names of the layers are torchvision's: ``features`` and ``classifier``, numbered. Weights start as He et al. (2015)
 say; the authors trained A first and began the deeper ones with its layers, or took Glorot's (section 3.1).
@@ -45,7 +46,6 @@ class VGG(PictureNet):
 
     stages: tuple[int, ...]
     maps: tuple[int, ...] = (64, 128, 256, 512, 512)
-    hidden = 4096
     batch_norm = False
     picture_size = 224
     smallest = 32
@@ -64,17 +64,18 @@ class VGG(PictureNet):
             layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)
         self.flatten = nn.Flatten()
-        side, hidden = input_size // 2 ** len(self.stages), scaled(self.hidden, width)
-        self.classifier = nn.Sequential(
-            nn.Linear(channels * side * side, hidden),
-            nn.ReLU(),
-            nn.Dropout(0.5),
-            nn.Linear(hidden, hidden),
-            nn.ReLU(),
-            nn.Dropout(0.5),
-            nn.Linear(hidden, num_classes),
-        )
+        side = input_size // 2 ** len(self.stages)
+        self.classifier = self.head(channels * side * side, num_classes, width)
         self.start_for_relu()
+
+    def head(self, features: int, num_classes: int, width: float) -> nn.Module:
+        """What classifies: the paper's three fully connected layers."""
+        hidden = scaled(4096, width)
+        return nn.Sequential(
+            nn.Linear(features, hidden), nn.ReLU(), nn.Dropout(0.5),
+            nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(0.5),
+            nn.Linear(hidden, num_classes),
+        )  # fmt: skip
 
 
 class VGG11(VGG):
@@ -126,14 +127,16 @@ class VGG19BN(VGG19):
 
 
 class VGGSmall(VGG):
-    """The first three stages of B with batch normalisation and 256 hidden units: for pictures of 32×32."""
+    """The first three stages of B with batch normalisation, and one linear layer: for pictures of 32×32."""
 
     stages = (2, 2, 2)
     maps = (64, 128, 256)
-    hidden = 256
     batch_norm = True
     picture_size = 32
     smallest = 8
 
     def __init__(self, num_classes: int = 10, in_channels: int = 3, input_size: int = 32, width: float = 1.0):
         super().__init__(num_classes, in_channels, input_size, width)
+
+    def head(self, features: int, num_classes: int, width: float) -> nn.Module:
+        return nn.Linear(features, num_classes)
