@@ -14,11 +14,11 @@ def command() -> None:
 
     from cnnlib import models
 
-    rows = []
+    families: dict[str, list[str]] = {}
     for name in models.list():
         model = models.get(name)
         what = (sys.modules[model.__module__].__doc__ or "").splitlines()[0]
-        rows.append((f"{'*' if hasattr(model, 'options_for') else ' '} {name}", what))
+        families.setdefault(f"{'*' if hasattr(model, 'options_for') else ' '} {what}", []).append(name)
     formatter = click.HelpFormatter()
-    formatter.write_dl(rows)
+    formatter.write_dl([(f"{what[:2]}{', '.join(names)}", what[2:]) for what, names in families.items()], col_max=20)
     click.echo(formatter.getvalue(), nl=False)

@@ -23,7 +23,7 @@ def command(model: str, shape: str | None, classes: int | None, width: float | N
     """Show MODEL layer by layer: output shape, weights, biases, neurons, multiply-adds and their share."""
     import cnnlib as cl
     from cnnlib.cli.building import build, default_shape, usual
-    from cnnlib.nn.summary import summary
+    from cnnlib.nn.summary import UNCUT, summary
 
     sample = _parse(shape) if shape else default_shape(model)
     classes = classes or usual(model, "num_classes", 10)
@@ -34,7 +34,7 @@ def command(model: str, shape: str | None, classes: int | None, width: float | N
         return
     from rich.console import Console
 
-    Console().print(table)
+    Console(width=UNCUT).print(table)
 
 
 def _parse(text: str) -> tuple[int, ...]:

@@ -26,6 +26,9 @@ from cnnlib.op import no_grad
 from cnnlib.tensor import Parameter, Tensor, to_device
 
 
+UNCUT = 1000  # columns: a table takes what its numbers need, and none is cut off
+
+
 @dataclasses.dataclass
 class Row:
     """One layer; shapes without the batch axis."""
@@ -104,7 +107,7 @@ class Summary:
     def __str__(self) -> str:
         from rich.console import Console
 
-        console = Console(width=120)
+        console = Console(width=UNCUT)
         with console.capture() as text:
             console.print(self)
         return text.get().rstrip()
