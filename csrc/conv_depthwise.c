@@ -331,9 +331,12 @@ static int run_depthwise(struct depthwise p, range_body body, idx items, idx col
     return CNN_OK;
 }
 
+#include "conv_depthwise_small.c"
+
 static int depthwise_forward(const struct conv_shape *s, const REAL *x, const REAL *w, const REAL *b, REAL *y) {
     struct depthwise p = depthwise_of(s);
     p.x = x, p.w = w, p.bias = b, p.y = y;
+    if (prefers_lanes(&p)) return run_lanes(&p, convolve_group_bodies[s->KH / 2 - 1], 0);
     return run_depthwise(p, convolve_bodies[s->KH / 2 - 1][s->SH - 1], s->N * s->F, s->OW, 0);
 }
 
@@ -342,12 +345,14 @@ static int depthwise_backward_input(const struct conv_shape *s, const REAL *dy, 
     p.x = dy, p.w = w, p.y = dx, p.H = s->OH, p.W = s->OW, p.OH = s->H, p.OW = s->W;
     p.outputs = s->C, p.inputs = s->F, p.fan = s->F / s->C;
     if (s->SH == 2) return run_depthwise(p, spread_bodies[s->KH / 2 - 1], s->N * s->C, ceil_div(s->W, 2), 1);
+    p.top = s->KH - 1 - s->top, p.left = s->KW - 1 - s->left;
+    if (prefers_lanes(&p)) return run_lanes(&p, convolve_group_bodies[s->KH / 2 - 1], 1);
     idx taps = s->KH * s->KW;
     REAL *turned = scratch_take(sizeof(REAL) * (size_t)(s->F * taps));
     if (!turned) return CNN_NO_MEMORY;
     for (idx f = 0; f < s->F; f++)
         for (idx k = 0; k < taps; k++) turned[f * taps + k] = w[f * taps + taps - 1 - k];
-    p.w = turned, p.top = s->KH - 1 - s->top, p.left = s->KW - 1 - s->left;
+    p.w = turned;
     int status = run_depthwise(p, convolve_bodies[s->KH / 2 - 1][0], s->N * s->C, s->W, 0);
     scratch_give(turned);
     return status;
@@ -356,5 +361,6 @@ static int depthwise_backward_input(const struct conv_shape *s, const REAL *dy, 
 static int depthwise_backward_weight(const struct conv_shape *s, const REAL *dy, const REAL *x, REAL *dw) {
     struct depthwise p = depthwise_of(s);
     p.x = x, p.dy = dy, p.y = dw;
+    if (prefers_lanes(&p)) return run_lanes(&p, weigh_group_bodies[s->KH / 2 - 1], 0);
     return run_depthwise(p, weigh_bodies[s->KH / 2 - 1][s->SH - 1], s->F, s->OW, 0);
 }

@@ -22,6 +22,7 @@ GEOMETRIES = {  # N, groups, channels and outputs per group, image, kernel, stri
     "pointwise with stride": (2, 1, 5, 6, (7, 8), (1, 1), (2, 3), (0, 0, 0, 0), (1, 1)),
     "pointwise in groups": (2, 3, 2, 4, (6, 5), (1, 1), (1, 1), (0, 0, 0, 0), (1, 1)),
     "depthwise": (2, 9, 1, 1, (13, 19), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
+    "depthwise, small maps": (3, 37, 1, 1, (7, 7), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
     "depthwise, two outputs each, stride": (2, 5, 1, 2, (12, 11), (3, 5), (2, 1), (1, 0, 2, 2), (1, 1)),
     "signal": (3, 1, 4, 7, (1, 45), (1, 5), (1, 2), (0, 0, 3, 1), (1, 2)),
     "kernel as large as the image": (3, 1, 6, 9, (5, 4), (5, 4), (1, 1), (0, 0, 0, 0), (1, 1)),
@@ -103,9 +104,12 @@ def depthwise_cases(dtype):
     rng = np.random.default_rng(23)
     pick = lambda *values: int(rng.choice(values))  # noqa: E731
     geometries = []
-    for width, kernel, stride in itertools.product(range(1, 41), (3, 5, 7), (1, 2)):
+    widths = [(width, 3, (1, 1, 2, 3)) for width in range(1, 41)]
+    widths += [(width, pick(4, 15, 16, 31), (1,)) for width in range(1, 18)]  # small maps of channels that fill the lanes
+    for (width, channels, outputs), kernel, stride in itertools.product(widths, (3, 5, 7), (1, 2)):
         pads = tuple(pick(0, kernel // 2, kernel // 2, kernel // 2, kernel) for _ in range(4))
-        geometry = (2, 3, 1, pick(1, 1, 2, 3), (pick(1, 3, 6, 8), width), (kernel,) * 2, (stride,) * 2, pads, (1, 1))
+        height, outputs = pick(1, 3, 6, 8), pick(*outputs)
+        geometry = (2, channels, 1, outputs, (height, width), (kernel,) * 2, (stride,) * 2, pads, (1, 1))
         if min(output_size(*geometry[4:])) > 0:
             geometries.append(geometry)
     return list(cases_of(rng, dtype, geometries))
@@ -129,7 +133,10 @@ def test_depthwise_convolutions_of_every_width(isa, dtype, threads):
 
 @each_isa
 @each_dtype
-@pytest.mark.parametrize("name", ["parts of the pixels", "three blocks of channels", "two blocks of outputs", "depthwise"])
+@pytest.mark.parametrize(
+    "name",
+    ["parts of the pixels", "three blocks of channels", "two blocks of outputs", "depthwise", "depthwise, small maps"],
+)
 def test_gradients_of_weights_do_not_depend_on_threads(isa, dtype, name):
     cpu.set_isa(isa)
     _, groups, *_, stride, pads, dilation = GEOMETRIES[name]
