@@ -11,10 +11,17 @@ struct lanes_call {
 
 enum { MOST_IMAGE_VECTORS = 384 };   /* of a padded image: it stays in the first-level cache with what is made of it */
 
-/* n elements of each of `lanes` planes: element i goes to to[at[i]]. The last vectors may overlap. */
+enum { BY_ONES = 2 };   /* elements left over, at most, that cost less one by one than as another square to transpose */
+
+/* n elements of each of `lanes` planes: element i goes to to[at[i]]. The last squares may overlap. */
 INLINE void read_lanes(const int whole, const REAL *p, idx lanes, idx n, const idx *at, vr *to) {
     for (idx i = 0; i < n; i += VL) {
         const idx first = MAX(0, MIN(i, n - VL));
+        if (whole && n - i <= BY_ONES) {
+            for (; i < n; i++)
+                for (idx l = 0; l < VL; l++) ((REAL *)(to + at[i]))[l] = p[l * n + i];
+            return;
+        }
         vr v[VL];
         const REAL *from = p + first;
 #pragma GCC unroll 16
@@ -30,6 +37,11 @@ INLINE void read_lanes(const int whole, const REAL *p, idx lanes, idx n, const i
 INLINE void write_lanes(const int whole, const vr *from, idx lanes, idx n, REAL *p) {
     for (idx i = 0; i < n; i += VL) {
         const idx first = MAX(0, MIN(i, n - VL));
+        if (whole && n - i <= BY_ONES) {
+            for (; i < n; i++)
+                for (idx l = 0; l < VL; l++) p[l * n + i] = ((const REAL *)(from + i))[l];
+            return;
+        }
         REAL *to = p + first;
         vr v[VL];
 #pragma GCC unroll 16
@@ -157,10 +169,22 @@ static void fill_places(const struct lanes_call *p, idx *image_at, idx *dy_at) {
     for (idx i = 0; i < MAX(VL, d->OH * d->OW); i++) dy_at[i] = i;
 }
 
+static void fill_weights(const struct lanes_call *p, int turned) {
+    const idx taps = p->d.K * p->d.K;
+    REAL *to = (REAL *)p->weights;
+    for (idx g = 0; g < p->groups; g++)
+        for (idx k = 0; k < taps; k++)
+            for (idx l = 0; l < VL; l++) {
+                const idx channel = g * VL + l, tap = turned ? taps - 1 - k : k;
+                *to++ = channel < p->d.outputs ? p->d.w[channel * taps + tap] : 0;
+            }
+}
+
 /* Forward with the kernel as it is or turned by 180 degrees; with dy, the gradient of the weights. */
 static int run_lanes(const struct depthwise *d, range_body body, int turned) {
     struct lanes_call p = {.d = *d, .groups = ceil_div(d->outputs, VL), .PH = padded_height(d), .PW = padded_width(d)};
-    const idx taps = d->K * d->K, in = MAX(VL, d->H * d->W), out = MAX(VL, d->OH * d->OW), items = p.groups * (d->dy ? 1 : d->N);
+    const idx taps = d->K * d->K, in = MAX(VL, d->H * d->W), out = MAX(VL, d->OH * d->OW);
+    const idx items = p.groups * (d->dy ? 1 : d->N);
     const idx grain = grain_of((double)(d->OH * d->OW) * (double)(taps + 8) * (double)(d->dy ? d->N : 1));
     const size_t weights = sizeof(vr) * (size_t)(p.groups * taps), places = sizeof(idx) * (size_t)round_up(in + out, 8);
     p.worker_vectors = p.PH * p.PW + 1 + out;
@@ -170,9 +194,7 @@ static int run_lanes(const struct depthwise *d, range_body body, int turned) {
     fill_places(&p, places_of, places_of + in);
     p.image_at = places_of, p.dy_at = places_of + in;
     p.weights = (vr *)scratch, p.scratch = (vr *)(scratch + weights + places);
-    for (idx c = 0; !d->dy && c < p.groups * VL; c++)
-        for (idx k = 0; k < taps; k++)
-            ((REAL *)p.weights)[(c / VL * taps + (turned ? taps - 1 - k : k)) * VL + c % VL] = c < d->outputs ? d->w[c * taps + k] : 0;
+    if (!d->dy) fill_weights(&p, turned);
     parallel_for(items, grain, body, &p);
     scratch_give(scratch);
     return CNN_OK;
