@@ -64,6 +64,8 @@ static const struct conv_shape convolutions[] = {
     {.N = 2, .C = 4, .H = 11, .W = 11, .F = 6, .KH = 3, .KW = 2, .OH = 5, .OW = 5, .SH = 2, .SW = 2, .DH = 1, .DW = 2, .groups = 2},
     {.N = 2, .C = 8, .H = 9, .W = 9, .F = 8, .KH = 3, .KW = 3, .OH = 9, .OW = 9, .SH = 1, .SW = 1, .DH = 1, .DW = 1, .top = 1,
      .left = 1, .groups = 8},
+    {.N = 4, .C = 24, .H = 40, .W = 1, .F = 24, .KH = 3, .KW = 3, .OH = 40, .OW = 1, .SH = 1, .SW = 1, .DH = 1, .DW = 1,
+     .top = 1, .left = 1, .groups = 24},
     {.N = 3, .C = 20, .H = 7, .W = 7, .F = 15, .KH = 1, .KW = 1, .OH = 7, .OW = 7, .SH = 1, .SW = 1, .DH = 1, .DW = 1, .groups = 1},
     {.N = 2, .C = 40, .H = 8, .W = 8, .F = 40, .KH = 3, .KW = 3, .OH = 8, .OW = 8, .SH = 1, .SW = 1, .DH = 1, .DW = 1, .top = 1,
      .left = 1, .groups = 1},
