@@ -343,6 +343,7 @@ static void max_pool_backward_band(const struct pool_call *c, const struct band 
 static int max_pool2d_backward(const struct pool_shape *s, const void *dy, const void *argmax, void *dx) {
     struct pool_call c = {.pool = max_pool_backward_band, .backward = 1, .dy = dy, .argmax = (uint8_t *)argmax, .result = dx};
     if (is_wide_3x3(s)) return run_on_planes(&c, s, max_pool_3x3_backward_planes);
+    if (is_narrow_3x3(s)) return run_on_planes(&c, s, max_pool_3x3_backward_narrow_planes);
     if (is_narrow_2x2(s)) return run_on_planes(&c, s, max_pool_2x2_backward_narrow_planes);
     return is_wide_2x2(s) ? run_on_planes(&c, s, max_pool_2x2_backward_planes) : run_pool(&c, s);
 }

@@ -233,6 +233,61 @@ static void max_pool_3x3_backward_planes(void *arg, idx begin, idx end, int work
         else max_pool_3x3_backward_plane(c, i, 0);
 }
 
+/* The same where a row of dx is at most a vector. Lane i takes from the window whose column 0 or 1 it is in, and from the one
+   to the left of that, whose column 2 it may be; where there is no such window, from a lane that is 0. */
+#define OWN_0(i) ((i) / 2)
+#define OWN_1(i) (((i) + 1) / 2)
+#define TO_THE_LEFT_0(i) ((OWN_0(i) + LANES_IN_VECTOR - 1) % LANES_IN_VECTOR)
+#define TO_THE_LEFT_1(i) ((OWN_1(i) + LANES_IN_VECTOR - 1) % LANES_IN_VECTOR)
+struct taken { vr own, other; vi own_winner, other_winner; };   /* by the lanes of a row of dx */
+
+INLINE struct taken take(vr dy, vi winner, const int left) {
+    return left ? (struct taken){SHUFFLE(dy, dy, OWN_1), SHUFFLE(dy, dy, TO_THE_LEFT_1),
+                                 SHUFFLE(winner, winner, OWN_1), SHUFFLE(winner, winner, TO_THE_LEFT_1)}
+                : (struct taken){SHUFFLE(dy, dy, OWN_0), SHUFFLE(dy, dy, TO_THE_LEFT_0),
+                                 SHUFFLE(winner, winner, OWN_0), SHUFFLE(winner, winner, TO_THE_LEFT_0)};
+}
+/* `first` numbers the first element of the windows in this row. */
+INLINE vr add_taken(vr sum, struct taken t, integer first, const int left) {
+    const vi column = (lane_numbers() + left) & 1;   /* in the own window */
+    const vi in_other = first + 2 - 16 * column;     /* there is none for column 1 */
+    sum += (vr)((vi)t.other & (t.other_winner == in_other));
+    return sum + (vr)((vi)t.own & (t.own_winner == first + column));
+}
+
+static int is_narrow_3x3(const struct pool_shape *s) {   /* with less lanes, a vector cut short costs a loop */
+    return VL >= 8 && s->KH == 3 && s->KW == 3 && s->SH == 2 && s->SW == 2 && s->left <= 1 && s->OW <= VL / 2 && s->W <= VL
+        && 2 * s->W > VL;
+}
+/* inner: a vector may be read from any window, and written past any row, as the next row is written later. */
+INLINE void max_pool_3x3_backward_narrow_plane(const struct pool_call *c, idx plane, const int left, const int inner) {
+    const struct pool_shape *s = &c->s;
+    REAL *dx = c->result + plane * plane_size(s);
+    const idx n = inner ? VL : s->W, all = s->planes * output_size(s);
+    vr below = {0};   /* what the last windows send to the row that they share with the next ones */
+    for (idx oh = 0, h = -s->top; h < s->H; oh++, h += 2) {
+        vr upper = below, lower = {0};
+        below = lower;
+        if (oh < s->OH) {
+            const idx out = plane * output_size(s) + oh * s->OW;
+            const struct taken t = take(load_n(c->dy + out, s->OW), load_bytes(c->argmax + out, inner ? VL : all - out), left);
+            upper = add_taken(upper, t, 0, left), lower = add_taken(lower, t, 3, left), below = add_taken(below, t, 6, left);
+        }
+        if (h >= 0) store_part(dx + h * s->W, upper, n);
+        if (h + 1 >= 0 && h + 1 < s->H) store_part(dx + (h + 1) * s->W, lower, n);
+    }
+}
+static void max_pool_3x3_backward_narrow_planes(void *arg, idx begin, idx end, int worker) {
+    (void)worker;
+    const struct pool_call *c = arg;
+    const struct pool_shape *s = &c->s;
+    const idx inner = MIN(end - (VL + plane_size(s) - 1) / plane_size(s), s->planes - (VL + output_size(s) - 1) / output_size(s));
+    for (idx i = begin; i < end; i++)
+        if (i >= inner) max_pool_3x3_backward_narrow_plane(c, i, s->left > 0, 0);
+        else if (s->left) max_pool_3x3_backward_narrow_plane(c, i, 1, 1);
+        else max_pool_3x3_backward_narrow_plane(c, i, 0, 1);
+}
+
 static int is_global(const struct pool_shape *s) {   /* one window, the whole plane */
     return s->OH == 1 && s->OW == 1 && s->KH == s->H && s->KW == s->W && !s->top && !s->left;
 }
