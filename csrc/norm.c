@@ -242,6 +242,29 @@ static int batch_norm_inference(idx N, idx C, idx S, double eps, const void *x, 
 /* Sums over a channel of dy, dy d and d, where d = x - mean. */
 struct channel_sums { double dy, dy_d, d; };
 
+struct lane_sums { vr dy[4], dy_d[4], d[4]; };
+
+/* Four sums of each, as one alone would wait for its last addition. */
+INLINE void add_vectors(struct lane_sums *s, const idx first, const idx vectors, const REAL *dy, const REAL *x, REAL mean) {
+#pragma GCC unroll 4
+    for (idx j = first; j < first + vectors; j++, dy += VL, x += VL) {
+        const vr g = load(dy), d = load(x) - mean;
+        s->dy[j] += g, s->dy_d[j] += g * d, s->d[j] += d;
+    }
+}
+INLINE void add_run(struct lane_sums *s, const REAL *dy, const REAL *x, idx length, REAL mean) {
+    idx i = 0;
+    for (; i + 4 * VL <= length; i += 4 * VL) add_vectors(s, 0, 4, dy + i, x + i, mean);
+    if (i + 2 * VL <= length) add_vectors(s, 0, 2, dy + i, x + i, mean), i += 2 * VL;
+    if (i + VL <= length) add_vectors(s, 2, 1, dy + i, x + i, mean), i += VL;
+    if (i < length) {
+        const idx n = length - i;
+        const vr g = load_n(dy + i, n), d = keep_lanes(load_n(x + i, n) - mean, n);
+        s->dy[3] += g, s->dy_d[3] += g * d, s->d[3] += d;
+    }
+}
+static REAL sum_of_four(const vr *v) { return horizontal_sum((v[0] + v[1]) + (v[2] + v[3])); }
+
 static struct channel_sums sums_of_channel(const struct norm_call *p, idx c) {
     const REAL mean = p->mean[c];
     const idx S = p->S;
@@ -249,23 +272,12 @@ static struct channel_sums sums_of_channel(const struct norm_call *p, idx c) {
     struct channel_sums total = {0};
     for (idx n0 = 0; n0 < p->N; n0 += chunk.runs)
         for (idx i0 = 0; i0 < S; i0 += chunk.length) {
-            vr a[2] = {{0}}, u[2] = {{0}}, e[2] = {{0}};
+            struct lane_sums s = {0};
             for (idx n = n0; n < MIN(p->N, n0 + chunk.runs); n++) {
-                const REAL *x = p->x + (n * p->C + c) * S, *dy = p->dy + (n * p->C + c) * S;
-                const idx end = MIN(S, i0 + chunk.length);
-                idx i = i0;
-                for (; i + 2 * VL <= end; i += 2 * VL)
-                    for (idx j = 0; j < 2; j++) {
-                        const vr g = load(dy + i + j * VL), d = load(x + i + j * VL) - mean;
-                        a[j] += g, u[j] += g * d, e[j] += d;
-                    }
-                for (; i < end; i += VL) {
-                    const vr g = load_part(dy + i, end - i), d = keep_lanes(load_part(x + i, end - i) - mean, end - i);
-                    a[0] += g, u[0] += g * d, e[0] += d;
-                }
+                const idx at = (n * p->C + c) * S + i0;
+                add_run(&s, p->dy + at, p->x + at, MIN(chunk.length, S - i0), mean);
             }
-            total.dy += horizontal_sum(a[0] + a[1]), total.dy_d += horizontal_sum(u[0] + u[1]);
-            total.d += horizontal_sum(e[0] + e[1]);
+            total.dy += sum_of_four(s.dy), total.dy_d += sum_of_four(s.dy_d), total.d += sum_of_four(s.d);
         }
     return total;
 }
@@ -285,18 +297,23 @@ static struct mixture differentiate_as_given(const struct norm_call *p, idx c, s
     return (struct mixture){.on_dy = (REAL)(or_one(p->gamma, c) * r)};
 }
 
+INLINE vr mix(struct mixture k, vr x, vr dy, const int given) {
+    return given ? dy * k.on_dy : dy * k.on_dy + ((x - k.mean) * k.on_d + k.constant);
+}
+INLINE void mix_run(const REAL *x, const REAL *dy, idx length, struct mixture k, const int given, REAL *dx) {
+    idx i = 0;
+    for (; i + VL <= length; i += VL) store(dx + i, mix(k, load(x + i), load(dy + i), given));
+    const idx n = length - i;
+    if (n) store_n(dx + i, mix(k, load_n(x + i, n), load_n(dy + i, n), given), n);
+}
+
 INLINE void backward_of_channels(const struct norm_call *p, idx begin, idx end, const int given) {
     for (idx c = begin; c < end; c++) {
         const struct channel_sums s = sums_of_channel(p, c);
         const struct mixture k = given ? differentiate_as_given(p, c, s) : differentiate(p, c, s);
         for (idx n = 0; n < p->N; n++) {
             const REAL *x = p->x + (n * p->C + c) * p->S, *dy = p->dy + (n * p->C + c) * p->S;
-            REAL *dx = p->out + (n * p->C + c) * p->S;
-            for (idx i = 0; i < p->S; i += VL) {
-                const vr g = load_part(dy + i, p->S - i) * k.on_dy;
-                const vr v = given ? g : g + ((load_part(x + i, p->S - i) - k.mean) * k.on_d + k.constant);
-                store_part(dx + i, v, p->S - i);
-            }
+            mix_run(x, dy, p->S, k, given, p->out + (n * p->C + c) * p->S);
         }
     }
 }

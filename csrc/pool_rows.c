@@ -281,7 +281,8 @@ static void max_pool_3x3_backward_narrow_planes(void *arg, idx begin, idx end, i
     (void)worker;
     const struct pool_call *c = arg;
     const struct pool_shape *s = &c->s;
-    const idx inner = MIN(end - (VL + plane_size(s) - 1) / plane_size(s), s->planes - (VL + output_size(s) - 1) / output_size(s));
+    const idx read = (VL + output_size(s) - 1) / output_size(s), written = (VL + plane_size(s) - 1) / plane_size(s);
+    const idx inner = MIN(end - written, s->planes - read);
     for (idx i = begin; i < end; i++)
         if (i >= inner) max_pool_3x3_backward_narrow_plane(c, i, s->left > 0, 0);
         else if (s->left) max_pool_3x3_backward_narrow_plane(c, i, 1, 1);
