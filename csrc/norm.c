@@ -36,23 +36,32 @@ static struct moments join(struct moments a, struct moments b) {
     return (struct moments){count, a.mean + delta * share, a.m2 + b.m2 + delta * delta * a.count * share};
 }
 
+struct power_sums { vr d[4], squares[4]; };
+
+/* Four sums of each, as one alone would wait for its last addition. */
+INLINE void add_powers(struct power_sums *s, const idx first, const idx vectors, const REAL *x, REAL origin) {
+#pragma GCC unroll 4
+    for (idx j = first; j < first + vectors; j++, x += VL) {
+        const vr d = load(x) - origin;
+        s->d[j] += d, s->squares[j] += d * d;
+    }
+}
+static REAL sum_of_four(const vr *v) { return horizontal_sum((v[0] + v[1]) + (v[2] + v[3])); }
+
 static struct moments moments_about(REAL origin, const REAL *x, idx runs, idx length, idx step) {
     const double count = (double)(runs * length);
-    vr s[4] = {{0}}, q[4] = {{0}};
-    for (idx r = 0; r < runs; r++) {
-        const REAL *p = x + r * step;
+    struct power_sums s = {0};
+    for (idx r = 0; r < runs; r++, x += step) {
         idx i = 0;
-        for (; i + 4 * VL <= length; i += 4 * VL)
-            for (idx j = 0; j < 4; j++) {
-                const vr d = load(p + i + j * VL) - origin;
-                s[j] += d, q[j] += d * d;
-            }
-        for (; i < length; i += VL) {
-            const vr d = keep_lanes(load_part(p + i, length - i) - origin, length - i);
-            s[0] += d, q[0] += d * d;
+        for (; i + 4 * VL <= length; i += 4 * VL) add_powers(&s, 0, 4, x + i, origin);
+        if (i + 2 * VL <= length) add_powers(&s, 0, 2, x + i, origin), i += 2 * VL;
+        if (i + VL <= length) add_powers(&s, 2, 1, x + i, origin), i += VL;
+        if (i < length) {
+            const vr d = keep_lanes(load_n(x + i, length - i) - origin, length - i);
+            s.d[3] += d, s.squares[3] += d * d;
         }
     }
-    const double sum = horizontal_sum((s[0] + s[1]) + (s[2] + s[3])), squares = horizontal_sum((q[0] + q[1]) + (q[2] + q[3]));
+    const double sum = sum_of_four(s.d), squares = sum_of_four(s.squares);
     return (struct moments){count, origin + sum / count, squares - sum * sum / count};
 }
 
@@ -244,7 +253,6 @@ struct channel_sums { double dy, dy_d, d; };
 
 struct lane_sums { vr dy[4], dy_d[4], d[4]; };
 
-/* Four sums of each, as one alone would wait for its last addition. */
 INLINE void add_vectors(struct lane_sums *s, const idx first, const idx vectors, const REAL *dy, const REAL *x, REAL mean) {
 #pragma GCC unroll 4
     for (idx j = first; j < first + vectors; j++, dy += VL, x += VL) {
@@ -263,8 +271,6 @@ INLINE void add_run(struct lane_sums *s, const REAL *dy, const REAL *x, idx leng
         s->dy[3] += g, s->dy_d[3] += g * d, s->d[3] += d;
     }
 }
-static REAL sum_of_four(const vr *v) { return horizontal_sum((v[0] + v[1]) + (v[2] + v[3])); }
-
 static struct channel_sums sums_of_channel(const struct norm_call *p, idx c) {
     const REAL mean = p->mean[c];
     const idx S = p->S;
