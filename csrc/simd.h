@@ -360,10 +360,14 @@ INLINE vr vexp(vr x) {
     const REAL magic = FOR_REAL(12582912.f, 6755399441055744.);
     x = vmin(broadcast(FOR_REAL(89.f, 710.)), vmax(broadcast(FOR_REAL(-104.f, -746.)), x));   /* NaN passes */
     vr shifted = x * FOR_REAL(1.44269504f, 1.4426950408889634) + magic, k = shifted - magic;
-    vi n = (vi)shifted - (vi)broadcast(magic), half = n >> 1;
     vr r = x - k * LN2_HIGH - k * LN2_LOW;
     vr y = polynomial(r, taylor, sizeof taylor / sizeof *taylor);
+#if VECTOR_BYTES == 64
+    return FOR_REAL((vr)_mm512_scalef_ps, (vr)_mm512_scalef_pd)(y, k);
+#else
+    const vi n = (vi)shifted - (vi)broadcast(magic), half = n >> 1;
     return y * power_of_two(half) * power_of_two(n - half);   /* two steps: 2^n itself may leave the range */
+#endif
 }
 
 /* log x = k ln 2 + log m, m in [sqrt 1/2, sqrt 2]; with s = (m-1)/(m+1), log m = 2 (s + s^3/3 + s^5/5 + ...) */
