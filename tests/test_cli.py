@@ -228,6 +228,29 @@ def test_train_a_scaled_down_network_on_scaled_pictures(run, pictures):
     assert code == 1 and one_line(err)  # other classes
 
 
+@pytest.mark.parametrize("change", [cl.data.Resize(16), cl.data.CentreCrop(16)], ids=repr)
+def test_predict_sees_a_picture_as_evaluation_does(run, change):
+    """Also where the model's pictures are not of the size of the data: first the data's size, then what training did."""
+    from cnnlib.cli.saved import Trained
+
+    train, test = cl.data.load("fashion_subset")
+    options = {"num_classes": 10, "in_channels": 1, "input_size": 16}
+    net = cl.models.LeNet5(**options)
+    transform = cl.data.Compose([change, cl.data.Normalize.fit(train)])
+    trainer = cl.Trainer(net, net.criterion(), cl.optim.Adam(net.parameters()), transform=transform, progress=False,
+                         model_name="lenet5", model_options=options)  # fmt: skip
+    trainer.fit(train[:64], epochs=5)
+    trainer.save("net.safetensors")
+    Image.fromarray(np.rint(255 * test.x[0, 0]).astype(np.uint8)).save("0.png")
+
+    scores = trainer.predict(test.x[:1])[0]
+    np.testing.assert_allclose(Trained("net.safetensors").scores(test.x[:1])[0], scores, rtol=1e-5)
+    p = np.exp(scores) / np.exp(scores).sum()
+    best = np.argsort(-p)[:5]
+    expected = ", ".join(f"{test.classes[c]} {100 * p[c]:.1f} %" for c in best)
+    assert run("predict", "net.safetensors", "0.png")[1] == f"0.png: {expected}\n"
+
+
 LEARNERS = [name for name in cl.models.list() if hasattr(cl.models.get(name), "options_for")]
 
 

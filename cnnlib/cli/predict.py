@@ -15,7 +15,8 @@ from cnnlib.cli.options import COUNT, examples, hardware_options
 def command(checkpoint: str, images: tuple[str, ...], top: int, backend: str | None, device: str, threads: int | None) -> int:
     """Name the class of each IMAGE with the model in CHECKPOINT (a file, or the folder of a run).
 
-    A picture is scaled to the size that the model was trained on. One that cannot be read is reported, the others are
+    A picture is scaled to the size of the training pictures, and then goes through what they went through, --size included,
+    as when the model is evaluated. One that cannot be read is reported, the others are
     still named, and the exit code is 1.
     """
     from cnnlib import data

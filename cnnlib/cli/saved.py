@@ -12,7 +12,11 @@ from cnnlib.train import checkpoint
 
 
 class Trained:
-    """The model, in evaluation mode, with what it takes to use it: class names, preprocessing, the shape of a sample."""
+    """The model, in evaluation mode, with what it takes to use it: class names, the shape of a sample, preprocessing.
+
+    ``shape`` is that of the training data's samples, from which the preprocessing makes what the model takes: with
+    ``--size``, pictures of another size.
+    """
 
     def __init__(self, path: str, device: str = "cpu"):
         saved = checkpoint.load(path)
@@ -24,7 +28,7 @@ class Trained:
         self.name, self.classes, self.path = saved.name, saved.classes, saved.path
         self.model: Any = models.create(saved.name, **saved.options)
         saved.load_into(self.model)
-        self.shape: tuple[int, ...] = self.model.input_shape
+        self.shape: tuple[int, ...] = saved.sample_shape or self.model.input_shape
         self.model.to(device).eval()
         self.device = device
         self._transform = saved.transform()

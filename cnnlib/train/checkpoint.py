@@ -43,6 +43,7 @@ class Saved:
     options: dict[str, Any]  # of the model, as for cnnlib.models.create
     classes: tuple[str, ...]
     preprocessing: list[dict[str, Any]]  # see cnnlib/train/preprocessing.py
+    sample_shape: tuple[int, ...] | None  # of the data, before the preprocessing: pictures met later are brought to it first
     environment: dict[str, str]  # backend, instruction set, dtype, version
     training: dict[str, Any] | None  # position, random state, history, callbacks: what Trainer.fit(resume=...) reads
     about: dict[str, Any]  # whatever else the writer wanted to keep
@@ -64,7 +65,7 @@ class Saved:
 
 def save(path: str | os.PathLike, model: Module, optimizer: Any = None, *, name: str | None = None,
          options: Mapping[str, Any] | None = None, classes: Any = (), preprocessing: Any = (),
-         training: dict[str, Any] | None = None, about: Mapping[str, Any] | None = None) -> Path:  # fmt: skip
+         sample_shape: tuple[int, ...] | None = None, training: dict[str, Any] | None = None, about: Mapping[str, Any] | None = None) -> Path:  # fmt: skip
     """Write a checkpoint: the whole of it or, on any failure, nothing, and an old file of that name stays.
 
     Raises CheckpointError that says what failed and where (a full disk, a missing folder, settings that JSON cannot hold).
@@ -80,6 +81,7 @@ def save(path: str | os.PathLike, model: Module, optimizer: Any = None, *, name:
         "options": dict(options or {}),
         "classes": list(classes),
         "preprocessing": list(preprocessing),
+        "sample_shape": sample_shape,
         "environment": environment(model),
         "optimizer": None if optimizer is None else _pack(optimizer.state_dict(), "optimizer", tensors),
         "training": None if training is None else _pack(training, "training", tensors),
@@ -123,6 +125,7 @@ def load(path: str | os.PathLike) -> Saved:
         options=content["options"],
         classes=tuple(content["classes"]),
         preprocessing=content["preprocessing"],
+        sample_shape=tuple(content.get("sample_shape") or ()) or None,
         environment=content["environment"],
         training=_unpack(content["training"], tensors),
         about=content["about"],

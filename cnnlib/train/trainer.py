@@ -101,6 +101,7 @@ class Trainer:
         self.seconds = 0.0  # of the current epoch
         self.running: dict[str, Mean] = {}  # of the current epoch
         self.classes: tuple[str, ...] = ()
+        self.sample_shape: tuple[int, ...] | None = None  # of the training data, before any transform
         self.columns: tuple[str, ...] = ()  # of the rows that this fit will write
         self.loader: Any = None
         self.stopped: str | None = None  # the reason
@@ -161,7 +162,8 @@ class Trainer:
         """Write a checkpoint from which ``fit(..., resume=path)`` goes on. Raises CheckpointError; an old file then stays."""
         written = checkpoint.save(
             path, self.model, self.optimizer, name=self.model_name, options=self.model_options, classes=self.classes,
-            preprocessing=preprocessing.describe(self.eval_transform), training=resume.capture(self),
+            preprocessing=preprocessing.describe(self.eval_transform), sample_shape=self.sample_shape,
+            training=resume.capture(self),
         )  # fmt: skip
         self.last_saved = (written, self.epoch, self.step)
         return written
@@ -308,7 +310,9 @@ class Trainer:
 
     def _learn_about(self, loader: Any, validation: Any) -> None:
         self._choose_metrics(loader)
-        self.classes = tuple(getattr(getattr(loader, "dataset", None), "classes", ())) or self.classes
+        dataset = getattr(loader, "dataset", None)
+        self.classes = tuple(getattr(dataset, "classes", ())) or self.classes
+        self.sample_shape = self.sample_shape if dataset is None else tuple(dataset.x.shape[1:])
         measured = ("loss", *(self.metrics or ()))
         checked = tuple(f"validation_{name}" for name in measured) if validation is not None else ()
         self.columns = (*measured, *checked, *(("lr",) if hasattr(self.optimizer, "lr") else ()))
