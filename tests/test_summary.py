@@ -86,6 +86,21 @@ def test_parameters_of_a_module_that_has_layers_too():
     assert [(r.name, r.weights, r.biases) for r in s.rows] == [("layer", 12, 3), ("Scaled", 3, 0)]
 
 
+def test_layers_that_evaluation_does_not_call_have_parameters_but_no_neurons():
+    class WithHead(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, x):
+            return (self.layer(x), self.head(x)) if self.training else self.layer(x)
+
+    s = summary(WithHead(), (4,))
+    assert [(r.name, r.weights, r.biases, r.neurons) for r in s.rows] == [("layer", 12, 3, 3), ("WithHead", 8, 2, 0)]
+    assert s.parameters == 25 and s.neurons == 3
+
+
 def test_looking_changes_nothing():
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Dropout(0.5), nn.Flatten(), nn.Linear(72, 3))
     net[2].eval()

@@ -2,7 +2,8 @@
 
 - parameters: weights and biases in separate columns (biases: what a layer calls ``bias``, and arrays of one axis
   named ``bias…`` or ``beta…``);
-- neurons: the elements of the layer's output for one sample;
+- neurons: the elements of the layer's output for one sample. Layers that evaluation does not call, such as GoogLeNet's
+  heads, have none: their parameters stand in the row of the module that holds them;
 - multiply–adds, for one sample: Linear O·I, convolution OH·OW·F·(C/groups)·KH·KW, locally connected the same (each weight
   once), transposed convolution H·W·C·(F/groups)·KH·KW, other layers 0; additions of biases are not counted. A layer of your
   own says how many by a method ``multiply_adds(x_shape, y_shape)``: the batch axis of x is 1, y has none.
@@ -142,7 +143,7 @@ def summary(model: Module, input_shape: tuple[int, ...], dtype: Any = None) -> S
             output_shape=shapes[0],
             weights=weights,
             biases=biases,
-            neurons=sum(math.prod(s) for s in shapes),
+            neurons=0 if inner and not module._parameters else sum(math.prod(s) for s in shapes),  # counted in its layers
             multiply_adds=_multiply_adds(module, inputs[0].shape, shapes[0]),
         ))  # fmt: skip
     return Summary(type(model).__name__, tuple(input_shape), rows)
