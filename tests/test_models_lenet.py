@@ -5,8 +5,8 @@ import pytest
 
 import cnnlib as cl
 from cnnlib import models, nn
-from cnnlib.errors import ShapeError, UnknownNameError, ValueRangeError
-from cnnlib.models.lenet_original import TABLE, MAPLoss, ScaledTanh, Subsample, TableConv2d, codes
+from cnnlib.errors import DtypeError, ShapeError, UnknownNameError, ValueRangeError
+from cnnlib.models.lenet_original import TABLE, EuclideanRBF, MAPLoss, ScaledTanh, Subsample, TableConv2d, codes
 from cnnlib.nn.summary import summary
 from tests.nets import check_gradients, parameter_count
 
@@ -75,6 +75,18 @@ def test_subsampling_sums_scales_and_shifts_each_map():
 def test_squashing_keeps_plus_and_minus_one():
     y = ScaledTanh()(np.float32([-1, 1, 50])).numpy()
     np.testing.assert_allclose(y, [-1, 1, 1.7159], atol=1e-4)
+
+
+def test_squashing_is_one_operation_with_the_derivative_of_three():
+    cl.gradcheck(ScaledTanh(), np.array([-3.0, -1.0, 0.0, 0.5, 2.0]))
+    with pytest.raises(DtypeError, match="Squash: x"):
+        ScaledTanh()(np.array([1, 2]))
+
+
+def test_a_unit_on_its_code_is_at_no_distance():
+    scores = EuclideanRBF(codes(10))(codes(10)).numpy()
+    np.testing.assert_allclose(np.diag(scores), 0, atol=1e-4)
+    assert np.sort(scores, axis=1)[:, -2].max() <= -20
 
 
 def test_codes_are_pictures_of_plus_and_minus_one():

@@ -26,7 +26,6 @@ from cnnlib.nn.module import Module
 from cnnlib.op import no_grad
 from cnnlib.tensor import Parameter, Tensor, to_device
 
-
 UNCUT = 1000  # columns: a table takes what its numbers need, and none is cut off
 
 

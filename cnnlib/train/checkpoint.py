@@ -65,7 +65,8 @@ class Saved:
 
 def save(path: str | os.PathLike, model: Module, optimizer: Any = None, *, name: str | None = None,
          options: Mapping[str, Any] | None = None, classes: Any = (), preprocessing: Any = (),
-         sample_shape: tuple[int, ...] | None = None, training: dict[str, Any] | None = None, about: Mapping[str, Any] | None = None) -> Path:  # fmt: skip
+         sample_shape: tuple[int, ...] | None = None, training: dict[str, Any] | None = None,
+         about: Mapping[str, Any] | None = None) -> Path:  # fmt: skip
     """Write a checkpoint: the whole of it or, on any failure, nothing, and an old file of that name stays.
 
     Raises CheckpointError that says what failed and where (a full disk, a missing folder, settings that JSON cannot hold).
