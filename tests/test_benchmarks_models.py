@@ -6,13 +6,13 @@ import pytest
 import cnnlib as cl
 from benchmarks.models import BATCHES, LIMIT, NETWORKS, all_rows, line
 from benchmarks.twins import TWINS
+from tests.nets import without_weights
 
 
 @pytest.mark.parametrize("name", TWINS)
 def test_both_sides_have_the_same_parameters(name, monkeypatch):
     torch = pytest.importorskip("torch", reason="compares with PyTorch, which is not installed")
-    for draw in ("uniform_", "normal_"):
-        monkeypatch.setattr(cl.nn.init, draw, lambda shape, spread: np.zeros(shape, np.float32))
+    without_weights(monkeypatch)
     with torch.device("meta"):  # shapes without memory
         twin = TWINS[name](torch)
     theirs = {key: tuple(value.shape) for key, value in twin.state_dict().items()}

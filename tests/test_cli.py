@@ -15,6 +15,7 @@ import pytest
 
 import cnnlib as cl
 from cnnlib.cli import COMMANDS, main
+from tests.nets import without_weights
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -405,12 +406,11 @@ def test_summary(run, monkeypatch):
     assert plain["parameters"] == 337_806 and plain["layers"][-1]["output_shape"] == [2]
     narrow = json.loads(run("summary", "resnet20", "--width", 8, "--json")[1])
     assert narrow["input_shape"] == [3, 32, 32] and narrow["layers"][-1]["weights"] == 320
-    for draw in ("uniform_", "normal_"):  # the largest has 144 million parameters
-        monkeypatch.setattr(cl.nn.init, draw, lambda shape, spread: np.zeros(shape, np.float32))
+    without_weights(monkeypatch)  # the largest has 144 million parameters
     assert "11,689,512 parameters" in run("summary", "resnet18")[1]
     for model in cl.models.list():
         side = getattr(cl.models.get(model), "smallest", None)
-        assert run("summary", model, *(["--input", f"3,{side},{side}"] if side else []))[0] == 0
+        assert run("summary", model, "--json", *(["--input", f"3,{side},{side}"] if side else []))[0] == 0
 
 
 def test_models_and_data(run):

@@ -6,7 +6,7 @@ import pytest
 import cnnlib as cl
 from cnnlib import models, nn, ops
 from cnnlib.errors import ShapeError, ValueRangeError
-from cnnlib.nn import init
+from tests.nets import parameter_count, without_weights
 
 PARAMETERS = {  # torchvision's documentation; googlenet: with both auxiliary heads; the last two: counted by hand
     "vgg11": 132_863_336, "vgg13": 133_047_848, "vgg16": 138_357_544, "vgg19": 143_667_240,
@@ -30,8 +30,7 @@ SMALL = {
 @pytest.fixture
 def no_drawing(monkeypatch):
     """Weights of zeros: full-size networks in no time, where only shapes matter."""
-    for name in ("uniform_", "normal_"):
-        monkeypatch.setattr(init, name, lambda shape, spread: np.zeros(shape, np.float32))
+    without_weights(monkeypatch)
 
 
 def small(name, **options):
@@ -41,10 +40,6 @@ def small(name, **options):
 
 def pictures(net, n=2, dtype=np.float32, seed=0):
     return np.random.default_rng(seed).normal(size=(n, *net.input_shape)).astype(dtype)
-
-
-def parameter_count(model):
-    return sum(p.size for p in model.parameters())
 
 
 # ---- counts

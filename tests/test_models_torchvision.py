@@ -9,6 +9,7 @@ from benchmarks.twins import TWINS
 from cnnlib import models
 from cnnlib.errors import CheckpointError
 from cnnlib.models import load_torchvision
+from tests.nets import without_weights
 
 NARROW = {
     "alexnet_single": {"width": 0.02, "input_size": 64},
@@ -108,8 +109,7 @@ SMALL = {  # without the hundred million weights behind 7×7 maps
 @pytest.mark.parametrize("name", TWINS)
 def test_outputs_are_those_of_pytorchs_layers_with_the_same_weights(name, tmp_path, monkeypatch):
     torch = pytest.importorskip("torch", reason="compares with PyTorch, which is not installed")
-    for draw in ("uniform_", "normal_"):  # what is drawn here is replaced
-        monkeypatch.setattr(cl.nn.init, draw, lambda shape, spread: np.zeros(shape, np.float32))
+    without_weights(monkeypatch)  # they are loaded
     torch.manual_seed(0)
     side, small = SMALL.get(name, ({}, {}))
     twin = TWINS[name](torch, num_classes=10, **side).eval()
