@@ -49,9 +49,9 @@ class UnknownNameError(CnnlibError, KeyError):
         return str(self.args[0])
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
     """An error that names the nearest match: ``unknown model 'lenet': did you mean 'lenet5'? (lenet5, mlp)``."""
-    known = sorted(known)
+    name, known = str(name), sorted(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f": did you mean {near[0]!r}?" if near else ""
     return UnknownNameError(f"unknown {kind} {name!r}{hint} (known: {', '.join(known)})")

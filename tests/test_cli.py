@@ -319,6 +319,9 @@ def test_compare_takes_size_and_width(run):
         (["evaluate", "missing", "--data", "digits"], 1, "there is no such checkpoint"),
         (["predict", "missing"], 2, "Missing argument 'IMAGE...'"),
         (["summary", "resnet"], 1, "unknown model 'resnet'"),
+        (["summary", "perceptron", "--width", "2"], 1, "unknown option of perceptron 'width'"),
+        (["summary", "mcculloch_pitts", "--classes", "2"], 1, "unknown option of mcculloch_pitts 'num_classes'"),
+        (["summary", "resnet18", "--width", "1e12"], 1, "the memory is not enough (Unable to allocate"),
         (["summary", "lenet5", "--input", "1,a"], 2, "'1,a' is not a shape such as 1,32,32"),
         (["summary", "lenet5", "--input", "1,8,8"], 1, "at least 12×12"),
         (["data", "prefetch", "mnits"], 1, "unknown data set 'mnits': did you mean 'mnist'"),
@@ -404,6 +407,8 @@ def test_summary(run, monkeypatch):
     assert code == 0 and "61,706 parameters" in out and "6×28×28" in out
     plain = json.loads(run("summary", "lenet5", "--input", "3,64,64", "--classes", 2, "--json")[1])
     assert plain["parameters"] == 337_806 and plain["layers"][-1]["output_shape"] == [2]
+    neuron = json.loads(run("summary", "perceptron", "--input", "3", "--json")[1])
+    assert neuron["parameters"] == 4 and neuron["neurons"] == 1
     narrow = json.loads(run("summary", "resnet20", "--width", 8, "--json")[1])
     assert narrow["input_shape"] == [3, 32, 32] and narrow["layers"][-1]["weights"] == 320
     without_weights(monkeypatch)  # the largest has 144 million parameters

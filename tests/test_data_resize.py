@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cnnlib.data import Compose, Normalize, RandomFlip, Resize
-from cnnlib.errors import ShapeError, ValueRangeError
+from cnnlib.errors import DtypeError, ShapeError, ValueRangeError
 from cnnlib.train import preprocessing
 
 
@@ -39,3 +39,5 @@ def test_misuse():
             Resize(size)
     with pytest.raises(ShapeError, match=r"Resize: expected pictures \(N, C, H, W\), got x.shape = \(2, 8\)"):
         Resize(4)(np.zeros((2, 8), np.float32))
+    with pytest.raises(DtypeError, match="Resize: expected floats, got uint8: scale pixels first"):
+        Resize(4)(np.full((1, 1, 8, 8), 200, np.uint8))

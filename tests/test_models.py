@@ -20,6 +20,11 @@ def test_every_listed_model_can_be_created():
         assert isinstance(models.create(name, **narrow(name)), nn.Module)  # full-size ones: where their parameters are counted
 
 
+def test_what_is_no_picture_is_refused():
+    with pytest.raises(ShapeError, match=r"LeNet5: x must be \(N, 1, 32, 32\), got list: create it"):
+        models.LeNet5()([1, 2])
+
+
 def test_unknown_names_name_the_nearest():
     with pytest.raises(UnknownNameError, match="did you mean 'lenet5'"):
         models.create("lenet")
@@ -177,6 +182,30 @@ def test_lenet5_trains_in_float32_only():
         ops.cross_entropy(net(np.ones((2, 1, 32, 32), np.float32)), np.array([1, 2])).backward()
     arrays = [a for e in t for a in (*e.outputs, *e.grads.values()) if a is not None]
     assert arrays and all(a.dtype == np.float32 for a in arrays)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("vgg_small", {"input_size": "32"}, "VGGSmall: input_size must be a whole number >= 1, got '32'"),
+        ("vgg_small", {"input_size": (32, 32)}, r"VGGSmall: input_size must be a whole number >= 1, got \(32, 32\)"),
+        ("vgg_small", {"in_channels": 1.0}, r"VGGSmall: in_channels must be a whole number >= 1, got 1\.0"),
+        ("vgg_small", {"num_classes": 2.0}, r"Linear: out_features must be a whole number >= 1, got 2\.0"),
+        ("resnet20", {"num_classes": 0}, "Linear: out_features must be a whole number >= 1, got 0"),
+        ("lenet5_original", {"num_classes": 2.5}, "LeNet5Original: num_classes must be a whole number >= 1"),
+        ("vgg_small", {"width": "2"}, "width, by which .* must be > 0, got '2'"),
+        ("resnet20", {"width": float("nan")}, "width is a number of maps, at least 1, 16 in the paper; got nan"),
+        ("resnet20", {"depth": "20"}, "ResNet20: depth must be a whole number >= 1, got '20'"),
+    ],
+)
+def test_settings_that_are_no_numbers(name, options, message):
+    with pytest.raises(ValueRangeError, match=message):
+        models.create(name, **options)
+
+
+def test_settings_may_be_numpys():
+    net = models.create("vgg_small", num_classes=np.int64(3), width=np.float32(0.0625), input_size=np.int32(8))
+    assert net(np.zeros((1, 3, 8, 8), np.float32)).shape == (1, 3)
 
 
 def narrow(name):

@@ -36,6 +36,8 @@ def test_as_text_and_as_numbers():
 def test_what_has_no_meaning_is_refused():
     with pytest.raises(ShapeError, match=r"input_shape must be \(channels, height, width\), got \(200, 200\)"):
         models.parameter_table((200, 200), 10, 3, 1)
+    with pytest.raises(ShapeError, match=r"input_shape must be \(channels, height, width\), got 200"):
+        models.parameter_table(200, 10, 3, 1)
     with pytest.raises(ShapeError, match=r"a field of \(3, 7\) pixels does not fit into pictures of \(5, 6\)"):
         models.parameter_table((1, 5, 6), 10, (3, 7), 1)
     with pytest.raises(ValueRangeError, match="hidden must be a whole number >= 1, got 0"):

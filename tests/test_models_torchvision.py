@@ -91,6 +91,27 @@ def test_models_that_compute_something_else_are_refused():
         load_torchvision(net("resnet101", stride_on=1), random_state(net("resnet101")))
 
 
+def test_what_is_no_state_is_refused():
+    for state in (None, [1, 2]):
+        with pytest.raises(CheckpointError, match="must be a safetensors file, or a dictionary of arrays"):
+            load_torchvision(net("resnet34"), state)
+    with pytest.raises(CheckpointError, match=r"unexpected: 3"):
+        load_torchvision(net("resnet34"), {3: np.zeros(2)})
+    torch = pytest.importorskip("torch", reason="PyTorch's tensors")
+    for tensor in (torch.zeros(5, requires_grad=True), torch.zeros(5, dtype=torch.bfloat16)):
+        with pytest.raises(CheckpointError, match=r"fc\.bias cannot become an array .*: give value\.detach\(\)\.float"):
+            load_torchvision(net("resnet34"), {"fc.bias": tensor})
+
+
+def test_a_file_of_bfloat16_is_refused(tmp_path):
+    torch = pytest.importorskip("torch", reason="writes the file")
+    from safetensors.torch import save_file
+
+    save_file({"fc.bias": torch.zeros(5, dtype=torch.bfloat16)}, tmp_path / "half.safetensors")
+    with pytest.raises(CheckpointError, match=r"half\.safetensors: has numbers that NumPy does not know .*module\.float"):
+        load_torchvision(net("resnet34"), tmp_path / "half.safetensors")
+
+
 def test_files_that_cannot_be_read_are_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"weights\.safetensors: there is no such file"):
         load_torchvision(net("resnet34"), tmp_path / "weights.safetensors")

@@ -95,6 +95,8 @@ def test_decision_boundary():
     figure = viz.decision_boundary(lambda p: (p[:, 0] > 0.5).astype(int), points, np.array([0, 1, 0]), title="step")
     draw(figure)
     assert "step" in texts(figure)
+    with pytest.raises(ShapeError, match=r"a class number for each of the 57600 points, .* got shape \(57600, 2\)"):
+        viz.decision_boundary(lambda p: p, np.eye(2), [0, 1])
     with pytest.raises(ShapeError, match="points in the plane"):
         viz.decision_boundary(lambda p: p, np.zeros((3, 3)), np.zeros(3, int))
 

@@ -210,6 +210,28 @@ def with_spare_layer():
     return net
 
 
+def test_a_unit_may_be_one_number():
+    x = pictures()
+    one, several = (viz.deconvnet(small(), x, "2", units=units) for units in (1, [1]))
+    np.testing.assert_array_equal(images(one)[1], images(several)[1])
+
+
+def test_what_does_not_fit_the_model_is_refused():
+    net, x = small(), pictures()
+    with pytest.raises(ShapeError, match=r"saliency: x must be pictures, .* got a data set: take data\.x"):
+        viz.saliency(net, cl.data.digits()[1])
+    with pytest.raises(ShapeError, match="there are 1 names, but the model says class 3"):
+        viz.saliency(net, x, labels=3, classes=["cat"])
+    with pytest.raises(ValueRangeError, match=r"got size 3\.5 and stride 2"):
+        viz.occlusion(net, x, size=3.5)
+    with pytest.raises(UnknownNameError, match="unknown layer '3x'"):
+        viz.deconvnet(net, x, "3x")
+    with pytest.raises(UnknownNameError, match="unknown layer '7'"):
+        viz.deconvnet(models.LeNet5(), np.ones((1, 1, 32, 32), np.float32), 7)
+    with pytest.raises(UnknownNameError, match=r"unknown layer 'act' \(known: 0, 1"):
+        viz.feature_maps(net, x[0], layers=["act"])
+
+
 def test_what_cannot_be_asked_is_refused():
     net, x = small(), pictures()
     with pytest.raises(ShapeError, match=r"saliency: x must be one picture, .* got shape \(8, 8\)"):

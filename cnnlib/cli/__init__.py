@@ -97,6 +97,8 @@ def _one_line(error: Exception | Warning) -> str:
         return f"{error.format_message()} See `{command} --help`."
     if isinstance(error, click.ClickException):
         return error.format_message()
+    if isinstance(error, MemoryError):
+        return f"the memory is not enough ({error}): a smaller --size, --width or --batch-size needs less."
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     text = _joined(str(error).splitlines()).replace('on_error="skip"', "--skip-unreadable")

@@ -38,11 +38,9 @@ def build(name: str, shape: tuple[int, ...], classes: int, width: float | None =
 
 
 def default_shape(name: str) -> tuple[int, ...]:
-    """One sample of the model's usual input."""
-    model: Any = models.get(name)
-    if hasattr(model, "options_for"):
-        return usual(name, "in_channels", 1), model.picture_size, model.picture_size
-    return (models.create(name).weight.shape[1],)
+    """One sample of the usual input of a model that learns by gradient descent."""
+    side = trainable(name).picture_size
+    return usual(name, "in_channels", 1), side, side
 
 
 def usual(name: str, option: str, otherwise: int) -> int:

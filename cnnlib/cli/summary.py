@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import click
 
@@ -25,9 +26,13 @@ def command(model: str, shape: str | None, classes: int | None, width: float | N
     from cnnlib.cli.building import build, default_shape, usual
     from cnnlib.nn.summary import UNCUT, summary
 
-    sample = _parse(shape) if shape else default_shape(model)
-    classes = classes or usual(model, "num_classes", 10)
-    net = build(model, sample, classes, width) if hasattr(cl.models.get(model), "options_for") else cl.models.create(model)
+    if hasattr(cl.models.get(model), "options_for"):
+        sample = _parse(shape) if shape else default_shape(model)
+        net = build(model, sample, classes or usual(model, "num_classes", 10), width)
+    else:  # neurons that learn by rules of their own
+        given = {"in_features": shape and math.prod(_parse(shape)), "num_classes": classes, "width": width}
+        net = cl.models.create(model, **{name: value for name, value in given.items() if value})
+        sample = (net.weight.shape[1],)
     table = summary(net, sample)
     if as_json:
         click.echo(json.dumps(table.as_dict(), indent=2))

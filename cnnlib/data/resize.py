@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cnnlib.errors import ShapeError, ValueRangeError
+from cnnlib.errors import DtypeError, ShapeError, ValueRangeError
 
 
 class Resize:
@@ -29,6 +29,8 @@ class Resize:
     def __call__(self, x: np.ndarray, indices=None, seed: int = 0, epoch: int = 0) -> np.ndarray:
         if x.ndim != 4:
             raise ShapeError(f"Resize: expected pictures (N, C, H, W), got x.shape = {x.shape}.")
+        if x.dtype.kind != "f":
+            raise DtypeError(f"Resize: expected floats, got {x.dtype}: scale pixels first, x.astype(np.float32) / 255.")
         rows, columns = (_triangles(n, self.size).astype(x.dtype) for n in x.shape[2:])
         return rows @ (x @ columns.T)  # (size, H) @ (N, C, H, size)
 

@@ -77,7 +77,7 @@ def list() -> builtins.list[str]:
 def get(name: str) -> type[Module]:
     """The class behind a name. Raises UnknownNameError that names the nearest match."""
     if name not in _MODELS:
-        raise unknown_name("model", str(name), _MODELS)
+        raise unknown_name("model", name, _MODELS)
     return _MODELS[name]
 
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from cnnlib.errors import ShapeError, ValueRangeError
-from cnnlib.ops.arguments import pair
+from cnnlib.errors import ShapeError
+from cnnlib.ops.arguments import check_whole, pair
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,12 +82,11 @@ def parameter_table(input_shape: tuple[int, int, int], hidden: int, field: int |
     >>> table.fully_connected, table.locally_connected, table.convolutional
     (14400000000, 3240000, 1728)
     """
-    if len(input_shape) != 3:
-        raise ShapeError(f"parameter_table: input_shape must be (channels, height, width), got {tuple(input_shape)}.")
+    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3:
+        raise ShapeError(f"parameter_table: input_shape must be (channels, height, width), got {input_shape!r}.")
     sizes = {"channels": input_shape[0], "height": input_shape[1], "width": input_shape[2], "hidden": hidden, "maps": maps}
     for name, value in sizes.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueRangeError(f"parameter_table: {name} must be a whole number >= 1, got {value!r}.")
+        check_whole("parameter_table", name, value)
     field = pair("parameter_table", "field", field)
     if field[0] > input_shape[1] or field[1] > input_shape[2]:
         raise ShapeError(f"parameter_table: a field of {field} pixels does not fit into pictures of {tuple(input_shape[1:])}.")

@@ -41,7 +41,7 @@ from cnnlib.errors import ValueRangeError
 from cnnlib.models.pictures import PictureNet, side_after
 from cnnlib.nn import init
 from cnnlib.op import Op
-from cnnlib.ops.arguments import check_float
+from cnnlib.ops.arguments import check_float, check_whole
 from cnnlib.random import next_key, uniform
 from cnnlib.tensor import Parameter, Tensor
 
@@ -72,8 +72,7 @@ def codes(num_classes: int) -> np.ndarray:
     """(num_classes, 84) of ±1: the digits' pictures, row by row. Classes after the tenth get random codes, as far from each
     other as from the digits: the paper names them as the alternative to pictures.
     """
-    if num_classes < 1:
-        raise ValueRangeError(f"LeNet5Original: num_classes must be a whole number >= 1, got {num_classes!r}.")
+    check_whole("LeNet5Original", "num_classes", num_classes)
     rows = [line.split() for line in DIGITS.split("\n") if line]  # 12 rows of 10 pieces of 7 pixels
     pictures = [[1.0 if pixel == "#" else -1.0 for row in rows for pixel in row[digit]] for digit in range(10)]
     more = max(num_classes - len(pictures), 0)

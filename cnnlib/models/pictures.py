@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any
 
 from cnnlib import nn
 from cnnlib.errors import ShapeError, ValueRangeError
+from cnnlib.ops.arguments import check_whole
 
 
 class PictureNet(nn.Sequential):
     """Layers one after the other: x (N, in_channels, input_size, input_size) -> scores (N, num_classes).
 
     A system states ``picture_size``, the usual side of its pictures, and ``smallest``, the side that its convolutions and
-    pools need at least. Raises ShapeError for smaller pictures and, when called, for others than it was created for.
+    pools need at least. Raises ShapeError for smaller pictures and, when called, for others than it was created for;
+    ValueRangeError for settings that are no whole numbers.
     """
 
     criterion: type[nn.Module] = nn.CrossEntropyLoss
@@ -22,6 +25,8 @@ class PictureNet(nn.Sequential):
 
     def __init__(self, in_channels: int, input_size: int):
         super().__init__()
+        for name, value in (("in_channels", in_channels), ("input_size", input_size)):
+            check_whole(type(self).__name__, name, value)
         if input_size < self.smallest:
             raise ShapeError(f"{type(self).__name__}: pictures of {input_size}×{input_size} are too small for its convolutions "
                              f"and pools: at least {self.smallest}×{self.smallest} is needed, {self.picture_size}×"
@@ -34,8 +39,10 @@ class PictureNet(nn.Sequential):
 
     def check(self, x: Any) -> None:
         """Refuse pictures of another shape than the network was made for."""
-        if x.shape[1:] != self.input_shape:
-            raise ShapeError(f"{type(self).__name__}: x must be (N, {', '.join(map(str, self.input_shape))}), got {x.shape}: "
+        came = getattr(x, "shape", None)
+        if came is None or came[1:] != self.input_shape:
+            raise ShapeError(f"{type(self).__name__}: x must be (N, {', '.join(map(str, self.input_shape))}), got "
+                             f"{type(x).__name__ if came is None else came}: "
                              "create it with in_channels and input_size of your pictures "
                              f"(at least {self.smallest}×{self.smallest}), or scale them.")  # fmt: skip
 
@@ -68,7 +75,7 @@ def scaled(units: int, width: float, multiple: int = 1) -> int:
     >>> scaled(96, 1.0), scaled(96, 0.25), scaled(10, 0.25, multiple=2), scaled(6, 0.01)
     (96, 24, 2, 1)
     """
-    if not 0 < width < math.inf:
+    if not isinstance(width, Real) or not 0 < width < math.inf:
         raise ValueRangeError(f"width, by which the numbers of maps and units are multiplied, must be > 0, got {width!r}.")
     return max(1, round(units * width / multiple)) * multiple
 

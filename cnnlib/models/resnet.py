@@ -48,9 +48,12 @@ table 1; He, Zhang, Ren & Sun, "Identity mappings in deep residual networks", 20
 
 from __future__ import annotations
 
+from numbers import Integral
+
 from cnnlib import nn, ops
 from cnnlib.errors import ValueRangeError
 from cnnlib.models.pictures import PictureNet, scaled
+from cnnlib.ops.arguments import check_whole
 
 
 def conv3x3(channels: int, maps: int, stride: int = 1) -> nn.Conv2d:
@@ -299,12 +302,13 @@ class ResNet20(Residual):
                  skip: bool = True, version: int = 1):  # fmt: skip
         super().__init__(in_channels, input_size)
         _check_version(version)
+        check_whole("ResNet20", "depth", depth)
         n, rest = divmod(depth - 2, 6)
         if n < 1 or rest:
             raise ValueRangeError(f"ResNet20: depth must be 6n + 2, such as 8, 20, 32, 44, 56 or 110, got {depth!r}.")
-        if width < 1 or width != int(width):
+        if not isinstance(width, Integral) or width < 1:
             raise ValueRangeError(f"ResNet20: width is a number of maps, at least 1, 16 in the paper; got {width!r}.")
-        maps = [int(width), 2 * int(width), 4 * int(width)]
+        maps = [width, 2 * width, 4 * width]
         self.conv1 = conv3x3(in_channels, maps[0])
         self.bn1 = nn.BatchNorm2d(maps[0])
         self.relu = nn.ReLU()

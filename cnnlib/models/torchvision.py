@@ -39,8 +39,11 @@ def load_torchvision(model: Module, state: str | os.PathLike | Mapping[str, Any]
     if getattr(model, "stride_on", 3) != 3:
         raise CheckpointError(f"load_torchvision: this {type(model).__name__} halves its maps in the 1×1 convolutions, "
                               "torchvision's in the 3×3 ones: create it with stride_on=3.")  # fmt: skip
+    if not isinstance(state, (Mapping, str, os.PathLike)):
+        raise CheckpointError("load_torchvision: state must be a safetensors file, or a dictionary of arrays such as "
+                              f"module.state_dict(), got {type(state).__name__}.")  # fmt: skip
     given = state if isinstance(state, Mapping) else _read(Path(state))
-    entries = {name: np.asarray(value) for name, value in given.items()}
+    entries = {str(name): _array(name, value) for name, value in given.items()}
     own = {name: p.data for name, p in model.named_parameters()} | dict(model.named_buffers())
     entries = {name: own[name] for name in own if name.endswith(COUNTERS)} | entries
     try:
@@ -49,6 +52,14 @@ def load_torchvision(model: Module, state: str | os.PathLike | Mapping[str, Any]
         where = "" if isinstance(state, Mapping) else f"{state}: "
         raise CheckpointError(f"load_torchvision: {where}{str(reason).removeprefix('load_state_dict: ')}"
                               f"{_hint(own, entries)}") from None  # fmt: skip
+
+
+def _array(name: Any, value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as reason:  # a tensor on a GPU, of bfloat16, or with a gradient
+        raise CheckpointError(f"load_torchvision: {name} cannot become an array ({reason}): "
+                              "give value.detach().float().cpu().") from None  # fmt: skip
 
 
 def _hint(own: Mapping[str, Any], entries: Mapping[str, Any]) -> str:
@@ -72,6 +83,9 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         raise CheckpointError(f"load_torchvision: {path}: there is no such file.")
     try:
         return load_file(path)
+    except TypeError as reason:
+        raise CheckpointError(f"load_torchvision: {path}: has numbers that NumPy does not know ({reason}): write it from "
+                              "module.float().state_dict().") from None  # fmt: skip
     except (SafetensorError, OSError, ValueError) as reason:
         raise CheckpointError(
             f"load_torchvision: {path}: not a safetensors file ({reason}). A .pth file is a pickle, which may run code, and is "

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from cnnlib import ops
-from cnnlib.errors import ShapeError, ValueRangeError
+from cnnlib.errors import ShapeError
 from cnnlib.nn import init
 from cnnlib.nn.module import Module
-from cnnlib.ops.arguments import pair
+from cnnlib.ops.arguments import check_whole, pair
 from cnnlib.tensor import Parameter
 
 
@@ -29,8 +29,7 @@ class _Conv(Module):
 def _check(name, in_channels, out_channels, groups):
     counts = {"in_channels": in_channels, "out_channels": out_channels, "groups": groups}
     for setting, count in counts.items():
-        if not isinstance(count, int) or count < 1:
-            raise ValueRangeError(f"{name}: {setting} must be a whole number >= 1, got {count!r}.")
+        check_whole(name, setting, count)
     if in_channels % groups or out_channels % groups:
         raise ShapeError(
             f"{name}: groups = {groups} must divide in_channels = {in_channels} and out_channels = {out_channels}."

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 
 from cnnlib import ops
-from cnnlib.errors import ValueRangeError
 from cnnlib.nn import init
 from cnnlib.nn.module import Module
-from cnnlib.ops.arguments import pair
+from cnnlib.ops.arguments import check_whole, pair
 from cnnlib.ops.conv import check_window, output_size, resolve_padding
 from cnnlib.tensor import Parameter
 
@@ -23,6 +22,8 @@ class Linear(Module):
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True):
         super().__init__()
+        check_whole("Linear", "in_features", in_features)
+        check_whole("Linear", "out_features", out_features)
         self.in_features, self.out_features = in_features, out_features
         self.weight = Parameter(init.default_weight((out_features, in_features)))
         self.bias = Parameter(init.default_bias((out_features, in_features), out_features)) if bias else None
@@ -54,8 +55,7 @@ class LocallyConnected2d(Module):
         super().__init__()
         name = "LocallyConnected2d"
         for count, value in (("in_channels", in_channels), ("out_channels", out_channels)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueRangeError(f"{name}: {count} must be a whole number >= 1, got {value!r}.")
+            check_whole(name, count, value)
         self.in_channels, self.out_channels, self.input_size = in_channels, out_channels, pair(name, "input_size", input_size)
         self.kernel_size, self.stride, self.padding = (
             pair(name, "kernel_size", kernel_size),

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 from cnnlib.errors import DtypeError, ShapeError, ValueRangeError
+
+
+def check_whole(op: str, name: str, value: Any, smallest: int = 1) -> None:
+    """Refuse what is no whole number of at least ``smallest``: ``Linear: out_features must be a whole number >= 1, got 0.``"""
+    if not isinstance(value, Integral) or value < smallest:
+        raise ValueRangeError(f"{op}: {name} must be a whole number >= {smallest}, got {value!r}.")
 
 
 def pair(op: str, name: str, value: Any, smallest: int = 1) -> tuple[int, int]:

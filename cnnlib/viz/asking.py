@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cnnlib.data import Dataset
 from cnnlib.errors import ShapeError, ValueRangeError, unknown_name
 from cnnlib.nn.module import Module
 from cnnlib.tensor import Tensor, to_device
@@ -36,6 +37,8 @@ def looked_at(model: Module) -> Iterator[None]:
 
 def pictures_of(name: str, x: Any, most: int | None = 8) -> np.ndarray:
     """x, one picture (C, H, W) or several (N, C, H, W), as (N, C, H, W). Raises ShapeError that begins with ``name``."""
+    if isinstance(x, Dataset):
+        raise ShapeError(f"{name}: x must be pictures, (N, C, H, W), got a data set: take data.x.")
     x = to_array(x)
     x = x[None] if x.ndim == 3 else x
     if x.ndim != 4 or not x.size:
@@ -82,5 +85,7 @@ def layer_of(model: Module, path: str) -> Module:
 
 
 def class_name(classes: Any, label: int) -> str:
-    """Its name, or "class 3" where there are no names."""
+    """Its name, or "class 3" where there are no names. Raises ShapeError where the names do not reach that far."""
+    if classes is not None and label >= len(classes):
+        raise ShapeError(f"classes: there are {len(classes)} names, but the model says class {label}: one per class is needed.")
     return f"class {label}" if classes is None else str(classes[label])

@@ -22,7 +22,7 @@ def decision_boundary(predict: Callable[[np.ndarray], Any], x: Any, y: Any, titl
     >>> points = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)
     >>> figure = decision_boundary(lambda p: (p.sum(axis=1) > 1.5).astype(int), points, [0, 0, 0, 1], title="AND")
 
-    Raises ShapeError when the points are not in the plane.
+    Raises ShapeError when the points are not in the plane, or predict gives something else than a number for each.
     """
     x, y = to_array(x), to_array(y)
     if x.ndim != 2 or x.shape[1] != 2:
@@ -34,7 +34,13 @@ def decision_boundary(predict: Callable[[np.ndarray], Any], x: Any, y: Any, titl
     margin = 0.25 * np.maximum(high - low, 1e-3)
     sides = [np.linspace(a, b, 240, dtype=np.float32) for a, b in zip(low - margin, high + margin, strict=True)]
     grid = np.stack(np.meshgrid(*sides), axis=-1).reshape(-1, 2)
-    regions = to_array(predict(grid)).reshape(240, 240)
+    regions = to_array(predict(grid))
+    if regions.shape != (len(grid),):
+        raise ShapeError(
+            f"decision_boundary: predict must give a class number for each of the {len(grid)} points, (M,), got shape "
+            f"{regions.shape}; of scores take argmax(axis=1)."
+        )
+    regions = regions.reshape(240, 240)
     n = int(max(y.max(), regions.max())) + 1
     ax.contourf(
         *sides, regions, levels=np.arange(n + 1) - 0.5, colors=[CLASSES[c % len(CLASSES)] for c in range(n)], alpha=0.25

@@ -58,10 +58,13 @@ def projection(model: Module, x: Any, layer: str, units: Sequence[int]) -> tuple
     return picked, to_array(pixels.grad)
 
 
-def deconvnet(model: Module, x: Any, layer: str, units: Sequence[int] | None = None, most: int = 8, figure: Any = None) -> Any:
+def deconvnet(
+    model: Module, x: Any, layer: str, units: int | Sequence[int] | None = None, most: int = 8, figure: Any = None
+) -> Any:
     """Above the picture of x that excites each unit most, below :func:`projection`: what in it the unit answered to.
 
-    ``units``: by default the first ``most`` of the layer that fire at all. Grey is 0; each projection has its own scale.
+    ``units``: one or several; by default the first ``most`` of the layer that fire at all. Grey is 0; each projection has its
+    own scale.
 
     >>> from cnnlib import models
     >>> figure = deconvnet(models.LeNet5(), np.ones((4, 1, 32, 32), np.float32), "act3", units=[0, 5])
@@ -69,15 +72,11 @@ def deconvnet(model: Module, x: Any, layer: str, units: Sequence[int] | None = N
     Raises what :func:`projection` raises.
     """
     x = pictures_of("deconvnet", x, most=None)
-    if units is None:
-        a = _activations(model, x, layer)
-        units = [int(u) for u in np.flatnonzero(a.reshape(*a.shape[:2], -1).max(axis=(0, 2)) > 0)[:most]]
-        if not units:
-            raise ValueRangeError(f"deconvnet: no unit of {layer!r} fires for these pictures: all activations are <= 0.")
-    picked, projections = projection(model, x, layer, units)
-    figure = figure or new_figure(1.05 * len(units) + 0.4, 2.8)
-    axes = tiles(figure, 2, len(units))
-    for (above, below), i, p, unit in zip(axes.T, picked, projections, units, strict=True):
+    shown = _firing(model, x, layer)[:most] if units is None else np.atleast_1d(units).tolist()
+    picked, projections = projection(model, x, layer, shown)
+    figure = figure or new_figure(1.05 * len(shown) + 0.4, 2.8)
+    axes = tiles(figure, 2, len(shown))
+    for (above, below), i, p, unit in zip(axes.T, picked, projections, shown, strict=True):
         show(above, x[i])
         above.set_title(f"unit {unit}", fontsize=11)
         show(below, 0.5 + 0.5 * p / (np.abs(p).max() or 1.0))
@@ -87,10 +86,19 @@ def deconvnet(model: Module, x: Any, layer: str, units: Sequence[int] | None = N
     return figure
 
 
+def _firing(model: Module, x: np.ndarray, layer: str) -> list[int]:
+    """The units of the layer that fire for some picture; at least one, or ValueRangeError."""
+    a = _activations(model, x, layer)
+    units = [int(u) for u in np.flatnonzero(a.reshape(*a.shape[:2], -1).max(axis=(0, 2)) > 0)]
+    if not units:
+        raise ValueRangeError(f"deconvnet: no unit of {layer!r} fires for these pictures: all activations are <= 0.")
+    return units
+
+
 def _strongest(model: Module, x: np.ndarray, layer: str, units: Sequence[int]) -> tuple[np.ndarray, list[tuple[int, ...]]]:
     """For each unit the number of the picture, and the place (unit, h, w) of the strongest activation in it."""
     a = _activations(model, x, layer)
-    units = [int(u) for u in units]
+    units = [int(u) for u in np.atleast_1d(units)]
     if not units or min(units) < 0 or max(units) >= a.shape[1]:
         raise ValueRangeError(f"deconvnet: {layer!r} has the units 0 … {a.shape[1] - 1}, got {units}.")
     found = [np.unravel_index(a[:, u].argmax(), a[:, u].shape) for u in units]

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from cnnlib.errors import ShapeError, unknown_name
+from cnnlib.errors import ShapeError
 from cnnlib.nn.module import Module
 from cnnlib.op import no_grad
-from cnnlib.viz.asking import looked_at, on_device_of
+from cnnlib.viz.asking import layer_of, looked_at, on_device_of
 from cnnlib.viz.figure import MAPS, new_figure, show, tiles, to_array
 
 
@@ -47,10 +47,9 @@ def feature_maps(model: Module, x: Any, layers: Sequence[str] | None = None, mos
 
 def _outputs(model: Module, x: np.ndarray, layers: Sequence[str] | None) -> list[tuple[str, np.ndarray]]:
     """(path, (C, H, W)) of the layers' outputs for the one picture, in the order in which they ran."""
-    paths = dict(model.named_modules())
     for name in layers or ():
-        if name not in paths:
-            raise unknown_name("layer", name, paths)
+        layer_of(model, name)
+    paths = dict(model.named_modules())
     chosen = {n: m for n, m in paths.items() if (n in layers if layers is not None else not m._modules)}
     stacks: list[tuple[str, np.ndarray]] = []
     remove = [module.register_forward_hook(_keeper(stacks, name)) for name, module in chosen.items()]

@@ -40,14 +40,15 @@ def occlusion_map(
     """
     x = pictures_of("occlusion", x, most=None)
     H, W = x.shape[2:]
-    if not (1 <= size < max(H, W) and 1 <= stride <= min(H, W)):
+    whole = isinstance(size, int) and isinstance(stride, int)
+    if not (whole and 1 <= size < max(H, W) and 1 <= stride <= min(H, W)):
         raise ValueRangeError(
             f"occlusion: the square's size must be 1 … {max(H, W) - 1} and its stride 1 … {min(H, W)} in pictures of "
             f"{H} × {W}, got size {size!r} and stride {stride!r}."
         )
     value = x.mean(dtype=np.float64) if grey is None else grey
-    whole = _probabilities(model, x)
-    labels = labels_of("occlusion", labels, whole)
+    unhidden = _probabilities(model, x)
+    labels = labels_of("occlusion", labels, unhidden)
     corners = [(i - size // 2, j - size // 2) for i in range(0, H, stride) for j in range(0, W, stride)]
     maps = []
     for picture, k in zip(x, labels, strict=True):
@@ -55,7 +56,7 @@ def occlusion_map(
         for one, (top, left) in zip(hidden, corners, strict=True):
             one[:, max(top, 0) : top + size, max(left, 0) : left + size] = value
         maps.append(_probabilities(model, hidden)[:, k].reshape(-(-H // stride), -(-W // stride)))
-    return np.stack(maps), whole[np.arange(len(x)), labels], labels
+    return np.stack(maps), unhidden[np.arange(len(x)), labels], labels
 
 
 def occlusion(
