@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from cnnlib.errors import DataError
 from examples.labs import lab, setting, table
 from examples.labs.__main__ import LABS, load
 
@@ -229,6 +230,18 @@ def test_a_lab_that_fails_does_not_stop_the_others(monkeypatch, capsys):
     monkeypatch.setattr(main, "load", lambda name: SimpleNamespace(name=name))
     assert main.run_all(["a", "b"], quick=True) == ["a"] and len(ran) == 2
     assert "ValueError: broken" in capsys.readouterr().err
+
+
+def test_missing_data_are_one_sentence(monkeypatch, capsys):
+    main = importlib.import_module("examples.labs.__main__")
+
+    def run(module, quick):
+        raise DataError("fashion: not here.")
+
+    monkeypatch.setattr(lab, "run", run)
+    monkeypatch.setattr(main, "load", lambda name: SimpleNamespace(name=name))
+    assert main.run_all(["a"], quick=True) == ["a"]
+    assert capsys.readouterr().err == "a: fashion: not here.\n"
 
 
 @pytest.mark.parametrize("name", LABS)

@@ -5,7 +5,7 @@ import pytest
 
 import cnnlib as cl
 from cnnlib import models, nn, ops
-from cnnlib.errors import ShapeError, ValueRangeError
+from cnnlib.errors import DtypeError, ShapeError, ValueRangeError
 from tests.nets import parameter_count, without_weights
 
 PARAMETERS = {  # torchvision's documentation; googlenet: with both auxiliary heads; the last two: counted by hand
@@ -48,6 +48,12 @@ def pictures(net, n=2, dtype=np.float32, seed=0):
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_parameters_are_the_known_ones(no_drawing, name):
     assert parameter_count(models.create(name)) == PARAMETERS[name]
+
+
+def test_the_plain_loss_names_the_one_that_weights_the_heads():
+    net = small("googlenet")
+    with pytest.raises(DtypeError, match=r"logits, got a tuple of 3 outputs: .* model\.criterion\(\)"):
+        nn.CrossEntropyLoss()(net(pictures(net)), np.array([0, 1]))
 
 
 def test_googlenet_without_its_heads(no_drawing):

@@ -138,6 +138,9 @@ def test_rubbish_is_no_class_to_learn():
             MAPLoss()(scores, np.array([0, label]))
     with pytest.raises(ValueRangeError, match=r"label -1 at position \(1,\) is outside"):
         MAPLoss()(scores, np.array([0, -1]))
+    for wrong in ([[1.0, 2.0]], cl.Tensor([1.0, 2.0])):
+        with pytest.raises(ShapeError, match=r"MAPLoss: scores must be \(N, C\).* got (list|\(2,\))"):
+            MAPLoss()(wrong, np.array([0]))
     with pytest.raises(ValueRangeError, match=r"MAPLoss: j, .* must be > 0, got -1"):
         MAPLoss(j=-1)
     with pytest.raises(ValueRangeError, match="num_classes must be a whole number >= 1, got -1"):

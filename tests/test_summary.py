@@ -101,6 +101,11 @@ def test_layers_that_evaluation_does_not_call_have_parameters_but_no_neurons():
     assert s.parameters == 25 and s.neurons == 3
 
 
+def test_what_is_no_shape_is_refused():
+    with pytest.raises(cl.errors.ShapeError, match=r"without the batch axis, such as \(1, 28, 28\), got 784"):
+        summary(models.MLP(), 784)
+
+
 def test_looking_changes_nothing():
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Dropout(0.5), nn.Flatten(), nn.Linear(72, 3))
     net[2].eval()

@@ -37,7 +37,7 @@ import numpy as np
 
 from cnnlib import nn, ops
 from cnnlib.backends import xp_of
-from cnnlib.errors import ValueRangeError
+from cnnlib.errors import ShapeError, ValueRangeError
 from cnnlib.models.pictures import PictureNet, side_after
 from cnnlib.nn import init
 from cnnlib.op import Op
@@ -178,7 +178,7 @@ class EuclideanRBF(nn.Module):
 class MAPLoss(nn.Module):
     """Equation 9: (scores −y (N, C), class numbers (N,)) -> mean of y_t + ln(e^−j + Σ_i e^−y_i).
 
-    Raises ValueRangeError unless j > 0, and for labels outside 0 … C − 1.
+    Raises ValueRangeError unless j > 0, and for labels outside 0 … C − 1; ShapeError for other scores.
 
     >>> import cnnlib as cl
     >>> loss = MAPLoss(j=1.0)(cl.Tensor([[-4.0, -9.0]]), cl.Tensor([0]))      # 4 + ln(e^−1 + e^−4 + e^−9)
@@ -193,6 +193,9 @@ class MAPLoss(nn.Module):
         self.j = float(j)
 
     def forward(self, scores, labels):
+        if getattr(scores, "ndim", None) != 2:
+            came = getattr(scores, "shape", type(scores).__name__)
+            raise ShapeError(f"MAPLoss: scores must be (N, C), one row per sample as LeNet5Original gives them, got {came}.")
         xp, C = xp_of(scores.data), scores.shape[1]
         numbers = xp.asarray(getattr(labels, "data", labels))
         if (numbers >= C).any():

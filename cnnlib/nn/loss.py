@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cnnlib import ops
+from cnnlib.errors import DtypeError
 from cnnlib.nn.module import Module
 from cnnlib.tensor import Tensor
 
@@ -40,6 +41,10 @@ class CrossEntropyLoss(_Loss):
         _constant(self, "weight", weight)
 
     def forward(self, x, target):
+        if isinstance(x, tuple):
+            raise DtypeError(f"CrossEntropyLoss: x must be logits, got a tuple of {len(x)} outputs: a network with "
+                             "auxiliary heads, such as GoogLeNet in training, has a loss that weights them: "
+                             "model.criterion().")  # fmt: skip
         return ops.cross_entropy(x, target, self.weight, self.ignore_index, self.reduction, self.label_smoothing)
 
     def extra_repr(self) -> str:

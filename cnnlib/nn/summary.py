@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from cnnlib import random
+from cnnlib.errors import ShapeError
 from cnnlib.nn.conv import Conv1d, Conv2d, ConvTranspose2d
 from cnnlib.nn.linear import DropConnect, Linear, LocallyConnected2d
 from cnnlib.nn.module import Module
@@ -124,7 +125,14 @@ def summary(model: Module, input_shape: tuple[int, ...], dtype: Any = None) -> S
     >>> from cnnlib import nn
     >>> summary(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), (4,)).parameters
     15
+
+    Raises ShapeError where input_shape is no shape, and what the model raises for such a sample.
     """
+    if not isinstance(input_shape, (tuple, list)):
+        raise ShapeError(
+            f"summary: input_shape must be the sizes of one sample without the batch axis, such as (1, 28, 28), "
+            f"got {input_shape!r}."
+        )
     calls = _calls(model, tuple(input_shape), dtype)
     names = {id(module): path for path, module in reversed(list(model.named_modules()))}
     called = {id(module) for module, _, _ in calls}

@@ -9,6 +9,7 @@ import time
 import traceback
 from types import ModuleType
 
+from cnnlib.errors import DataError
 from examples.labs import lab, table
 
 LABS = (  # from the shortest to the longest
@@ -43,6 +44,9 @@ def run_all(names: list[str], quick: bool) -> list[str]:
             lab.run(load(name), quick)
             if not quick:
                 write_table()
+        except DataError as reason:  # no data, nothing to look for in the code
+            print(f"{name}: {reason}", file=sys.stderr)
+            failed.append(name)
         except Exception:  # the others shall run all the same
             traceback.print_exc()
             failed.append(name)
