@@ -113,19 +113,26 @@ static void softmax_rows(void *arg, idx begin, idx end, int worker) {
         for (idx i = 0; i < r->C; i += VL) store_part(y + i, load_or(y + i, r->C - i, 0) * scale, r->C - i);
     }
 }
+/* Four sums side by side, as one would wait for each addition to end. The second pass finds the row in the first-level cache. */
+INLINE REAL row_dot(const REAL *a, const REAL *b, idx C) {
+    vr sums[4] = {{0}};
+    idx i = 0;
+    for (; i + 4 * VL <= C; i += 4 * VL)
+        for (int k = 0; k < 4; k++) sums[k] += load(a + i + k * VL) * load(b + i + k * VL);
+    for (; i + VL <= C; i += VL) sums[0] += load(a + i) * load(b + i);
+    if (i < C) sums[1] += load_or(a + i, C - i, 0) * load_or(b + i, C - i, 0);
+    return horizontal_sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
+}
+
 static void softmax_backward_rows(void *arg, idx begin, idx end, int worker) {
     const struct rows *r = arg;
     (void)worker;
     for (idx row = begin; row < end; row++) {
         const REAL *dy = r->a + row * r->C, *y = r->b + row * r->C;
-        REAL *dx = r->y + row * r->C;
-        vr sum = {0};
-        for (idx i = 0; i < r->C; i += VL) sum += load_or(dy + i, r->C - i, 0) * load_or(y + i, r->C - i, 0);
-        REAL s = horizontal_sum(sum);
-        for (idx i = 0; i < r->C; i += VL) {
-            idx n = r->C - i;
-            store_part(dx + i, load_or(y + i, n, 0) * (load_or(dy + i, n, 0) - s), n);
-        }
+        REAL *dx = r->y + row * r->C, s = row_dot(dy, y, r->C);
+        idx i = 0;
+        for (; i + VL <= r->C; i += VL) store(dx + i, load(y + i) * (load(dy + i) - s));
+        if (i < r->C) store_n(dx + i, load_n(y + i, r->C - i) * (load_n(dy + i, r->C - i) - s), r->C - i);
     }
 }
 static void log_softmax_rows(void *arg, idx begin, idx end, int worker) {
