@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 SOURCE = Path(__file__).with_suffix(".c")
 SMALLEST = 1 << 18  # bytes: fits into every second-level cache
@@ -36,6 +37,15 @@ def measure(threads: int, seconds: float = 0.15) -> dict:
             found: dict = {dtype: peak(library, pool, threads, dtype, seconds) for dtype in ("float32", "float64")}
             found["bandwidth"] = {size: bandwidth(library, pool, threads, size, seconds) for size in footprints()}
     return found
+
+
+def better(old: Any, new: Any) -> Any:
+    """Of two measurements each larger figure, as a limit is what the machine reached; of one that failed, the other."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return {key: better(old.get(key), value) for key, value in new.items()}
+    if isinstance(old, float) and isinstance(new, float):
+        return max(old, new)
+    return old if isinstance(old, dict) else new
 
 
 def compiled(target: Path) -> ctypes.CDLL:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import chart, report, table
+from benchmarks import chart, limits, report, table
 from benchmarks.pin import one_per_core
 from benchmarks.rows import primitives, steps
 from benchmarks.rows.row import POOL, Draw, aligned
@@ -36,6 +36,14 @@ def assert_same(row, found, expected):
         assert ours.dtype == theirs.dtype == row.dtype
         assert ours.size == theirs.size
         np.testing.assert_allclose(ours.ravel(), theirs.ravel(), rtol=0, atol=TOLERANCE[row.dtype] * np.abs(theirs).max())
+
+
+def test_of_two_measured_limits_the_larger_holds():
+    first, second = {"float32": 250.0, "bandwidth": {"262144": 90.0}}, {"float32": 240.0, "bandwidth": {"262144": 95.0}}
+    assert limits.better(first, second) == {"float32": 250.0, "bandwidth": {"262144": 95.0}}
+    assert limits.better(None, second) == second
+    assert limits.better(first, "no C compiler found") == first
+    assert limits.better(None, "no C compiler found") == "no C compiler found"
 
 
 def test_names_are_unique():
