@@ -25,8 +25,8 @@ LABS = (  # from the shortest to the longest
     "response_norm",
     "overlapping_pooling",
     "relu_tanh",
-    "connectivity",
     "residual",
+    "connectivity",
     "resnet20",
     "systems",
 )
