@@ -11,4 +11,5 @@ from cnnlib.nn.loss import BCEWithLogitsLoss, CrossEntropyLoss, HingeLoss, L1Los
 from cnnlib.nn.module import Module
 from cnnlib.nn.norm import BatchNorm1d, BatchNorm2d, LayerNorm, LocalContrastNorm, LocalResponseNorm
 from cnnlib.nn.pool import AvgPool1d, AvgPool2d, GlobalAvgPool2d, GlobalMaxPool2d, LPPool1d, LPPool2d, MaxPool1d, MaxPool2d
+from cnnlib.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 from cnnlib.nn.summary import summary

@@ -49,7 +49,7 @@ class Module:
     def forward(self, *inputs: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} needs a method forward(self, ...).")
 
-    def __call__(self, *inputs: Any) -> Any:
+    def __call__(self, *inputs: Any, **settings: Any) -> Any:
         caller, outer = _running.get(), scope.get()
         if caller is None and not self._named:
             self._name_parameters()
@@ -57,7 +57,7 @@ class Module:
         running = _running.set(self)
         path = scope.set(f"{outer}.{name}" if outer and name else outer or name)
         try:
-            y = self.forward(*inputs)
+            y = self.forward(*inputs, **settings)
             for (hook,) in tuple(self._forward_hooks):
                 hook(self, inputs, y)
         finally:

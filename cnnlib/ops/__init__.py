@@ -100,6 +100,7 @@ from cnnlib.ops.pool import (
     max_pool1d,
     max_pool2d,
 )
+from cnnlib.ops.recurrent import GRU, LSTM, RNN, gru, lstm, rnn
 from cnnlib.ops.reduce import Max, Mean, Min, Sum, max, mean, min, sum
 from cnnlib.ops.shape import (
     BroadcastTo,
