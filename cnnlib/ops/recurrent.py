@@ -316,10 +316,11 @@ def _last(h, reverse):
 
 def _adjoint_of_states(ctx, dy, dh_n):
     """dh of every step: from the outputs, and from the last state at the step that is done last."""
-    if dh_n is None:
+    if dh_n is None and dy is not None:
         return _masked(dy, ctx.mask)
     dh = ctx.xp.zeros_like(ctx.h) if dy is None else dy.copy() if ctx.mask is None else dy * ctx.mask
-    dh[0 if ctx.how[-1] else -1] += dh_n
+    if dh_n is not None:
+        dh[0 if ctx.how[-1] else -1] += dh_n
     return dh
 
 
