@@ -49,6 +49,26 @@ class _Weights(Module):
         """One direction of one layer over all steps -> y, and its last states."""
         raise NotImplementedError
 
+    def _given(self, state, shape, axes):
+        """The initial states, each of this shape, as a list; empty where none is given."""
+        if state is None:
+            return []
+        given = list(state) if self.states > 1 and isinstance(state, (tuple, list)) else [state]
+        if len(given) != self.states or any(getattr(s, "shape", None) != shape for s in given):
+            what = "the pair (h_0, c_0), each" if self.states > 1 else "h_0"
+            came = ", ".join(str(getattr(s, "shape", type(s).__name__)) for s in given)
+            raise ShapeError(f"{type(self).__name__}: state must be {what} of shape {axes} = {shape}, got {came}.")
+        return given
+
+    def multiply_adds(self, x: tuple[int, ...], y: tuple[int, ...]) -> int:
+        """For ``summary``: every weight once a step."""
+        weights = [p for name, p in self._parameters.items() if not name.startswith("bias")]
+        return math.prod(x[:-1]) * sum(p.size for p in weights)
+
+    def neurons(self, y: tuple[int, ...]) -> int:
+        """For ``summary``: the units of all layers and directions, once a step."""
+        return math.prod(y[:-1]) * sum(p.shape[1] for name, p in self._parameters.items() if name.startswith("weight_hh"))
+
     def _settings(self) -> str:
         usual = {"nonlinearity": "tanh", "peepholes": None, "output_activation": "tanh", "reset_after": True}
         shown = "".join(f", {k}={v!r}" for k, v in self.options.items() if v != usual[k])
@@ -120,7 +140,8 @@ class _Layers(_Weights):
                 f"{type(self).__name__}: x must have the shape {layout} with D = input_size = {self.input_size}, got {x.shape}."
             )
         y = ops.transpose(x, (1, 0, 2)) if self.batch_first else x
-        given, last = self._given(state, x.shape[0 if self.batch_first else 1]), []
+        shape = (self.num_layers * len(self._directions), x.shape[0 if self.batch_first else 1], self.hidden_size)
+        given, last = self._given(state, shape, "(num_layers · directions, B, H)"), []
         for layer in range(self.num_layers):
             if layer and self.dropout:
                 y = ops.dropout(y, self.dropout, self.training)
@@ -134,20 +155,6 @@ class _Layers(_Weights):
         y = ops.transpose(y, (1, 0, 2)) if self.batch_first else y
         state = tuple(ops.stack(states) for states in zip(*last, strict=True))
         return y, state if self.states > 1 else state[0]
-
-    def _given(self, state, B):
-        """The initial states, each (num_layers · directions, B, H), as a list; empty where none is given."""
-        if state is None:
-            return []
-        given = list(state) if self.states > 1 and isinstance(state, (tuple, list)) else [state]
-        shape = (self.num_layers * len(self._directions), B, self.hidden_size)
-        if len(given) != self.states or any(tuple(s.shape) != shape for s in given):
-            what = "the pair (h_0, c_0), each" if self.states > 1 else "h_0"
-            came = ", ".join(str(getattr(s, "shape", s)) for s in given)
-            raise ShapeError(
-                f"{type(self).__name__}: state must be {what} of shape (num_layers · directions, B, H) = {shape}, got {came}."
-            )
-        return given
 
     def _merged(self, outputs):
         if len(outputs) == 1:
@@ -218,11 +225,12 @@ class _Cell(_Weights):
         self._add_weights(input_size, "")
 
     def forward(self, x, state=None):
-        if len(x.shape) != 2:
+        if len(x.shape) != 2 or x.shape[1] != self.input_size:
             raise ShapeError(
-                f"{type(self).__name__}: x must have the shape (B, input_size), got {x.shape}: a cell does one step."
+                f"{type(self).__name__}: x must have the shape (B, D) with D = input_size = {self.input_size}, got {x.shape}: "
+                "a cell does one step."
             )
-        states = [None] * self.states if state is None else list(state) if self.states > 1 else [state]
+        states = self._given(state, (x.shape[0], self.hidden_size), "(B, H)") or [None] * self.states
         _, states = self._run(ops.reshape(x, (1, *x.shape)), states, "")
         return states if self.states > 1 else states[0]
 

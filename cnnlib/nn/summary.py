@@ -6,7 +6,8 @@
   heads, have none: their parameters stand in the row of the module that holds them;
 - multiply–adds, for one sample: Linear O·I, convolution OH·OW·F·(C/groups)·KH·KW, locally connected the same (each weight
   once), transposed convolution H·W·C·(F/groups)·KH·KW, other layers 0; additions of biases are not counted. A layer of your
-  own says how many by a method ``multiply_adds(x_shape, y_shape)``: the batch axis of x is 1, y has none.
+  own says how many by a method ``multiply_adds(x_shape, y_shape)``: the batch axis of x is 1, y has none. Likewise
+  ``neurons(y_shape)``, where they are not the elements of what the layer returns.
 
 Source: lecture: convolutional networks, AlexNet's table.
 """
@@ -150,7 +151,7 @@ def summary(model: Module, input_shape: tuple[int, ...], dtype: Any = None) -> S
             output_shape=shapes[0],
             weights=weights,
             biases=biases,
-            neurons=0 if inner and not module._parameters else sum(math.prod(s) for s in shapes),  # counted in its layers
+            neurons=0 if inner and not module._parameters else _neurons(module, shapes),  # counted in its layers
             multiply_adds=_multiply_adds(module, inputs[0].shape, shapes[0]),
         ))  # fmt: skip
     return Summary(type(model).__name__, tuple(input_shape), rows)
@@ -206,6 +207,10 @@ def _count(module: Module, called: set[int], counted: set[int]) -> tuple[int, in
 
 def _is_bias(name: str, p: Parameter) -> bool:
     return name == "bias" or (p.ndim == 1 and name.startswith(("bias", "beta")))
+
+
+def _neurons(module: Module, outputs: list[tuple[int, ...]]) -> int:
+    return module.neurons(outputs[0]) if hasattr(module, "neurons") else sum(math.prod(y) for y in outputs)
 
 
 def _multiply_adds(module: Module, x: tuple[int, ...], y: tuple[int, ...]) -> int:
