@@ -292,6 +292,8 @@ def _project(ctx, x, w_ih, b):
 def _project_backward(ctx, da, w):
     """dx, dw_ih, db; w is the place of w_ih among the arguments."""
     x, rows = ctx.x, da.reshape(-1, da.shape[2])
+    if ctx.mask is not None:
+        x = ctx.xp.where(ctx.mask > 0, x, 0)  # da is 0 in the padding, but 0 · NaN is not
     dx = ctx.kernels.linear_backward_input(rows, ctx.w_ih).reshape(x.shape) if ctx.needs[0] else None
     dw = ctx.kernels.linear_backward_weight(rows, x.reshape(-1, x.shape[2])) if ctx.needs[w] else None
     return dx, dw, ctx.kernels.linear_backward_bias(rows) if any(ctx.needs[w + 2 : w + 4]) else None
@@ -358,7 +360,7 @@ def _check_word(op, name, word, known):
 
 
 def _checked_lengths(xp, op, x, lengths):
-    """lengths as (B,) int64, and the mask (T, B, 1), 1 where a step is real; None, None without lengths or padding."""
+    """lengths as (B,) int64, and the mask (T, B, 1), 1 where a step is real; None, None where nothing is padding."""
     if lengths is None:
         return None, None
     T, B = x.shape[:2]
@@ -372,6 +374,8 @@ def _checked_lengths(xp, op, x, lengths):
             f"{op}: lengths[{b}] = {int(lengths[b])}, but every length must lie in 1 … T = {T}: "
             "a sequence has at least one step, and x has T. Leave empty sequences out of the batch."
         )
+    if bool((lengths == T).all()):
+        return None, None
     lengths = lengths.astype("int64")
     return lengths, (xp.arange(T)[:, None] < lengths)[:, :, None].astype(x.dtype)
 

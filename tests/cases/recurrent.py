@@ -90,19 +90,23 @@ def zeros(*shape, dtype="float32"):
     return np.zeros(shape, dtype)
 
 
-X, W_IH, W_HH = zeros(4, 3, 2), zeros(5, 2), zeros(5, 5)  # of an RNN: T = 4, B = 3, D = 2, H = 5
+def refused(function, gates, **changed):
+    """A call with T = 4, B = 3, D = 2, H = 5, all right but for what is changed."""
+    arguments = {"x": zeros(4, 3, 2), "w_ih": zeros(gates * 5, 2), "w_hh": zeros(gates * 5, 5), "h0": None, **changed}
+    states = {"c0": arguments.pop("c0", None)} if function is ops.lstm else {}
+    return lambda: function(**arguments, **states)
 
 
-def run_rnn(x=X, h0=None, w_ih=W_IH, w_hh=W_HH, *rest, **settings):
-    return lambda: ops.rnn(x, h0, w_ih, w_hh, *rest, **settings)
+def run_rnn(**changed):
+    return refused(ops.rnn, 1, **changed)
 
 
-def run_lstm(x=X, h0=None, c0=None, w_ih=zeros(20, 2), w_hh=zeros(20, 5), *rest, **settings):
-    return lambda: ops.lstm(x, h0, c0, w_ih, w_hh, *rest, **settings)
+def run_lstm(**changed):
+    return refused(ops.lstm, 4, **changed)
 
 
-def run_gru(x=X, h0=None, w_ih=zeros(15, 2), w_hh=zeros(15, 5), *rest, **settings):
-    return lambda: ops.gru(x, h0, w_ih, w_hh, *rest, **settings)
+def run_gru(**changed):
+    return refused(ops.gru, 3, **changed)
 
 
 def length(name, lengths, error, message, run=run_rnn):
@@ -117,22 +121,20 @@ IN_RANGE = (
 ERRORS = [
     ErrorCase(
         "rnn: integers",
-        run_rnn(zeros(4, 3, 2, dtype="int64")),
+        run_rnn(x=zeros(4, 3, 2, dtype="int64")),
         DtypeError,
         "rnn: x must be float32 or float64, got int64. Use x.astype('float32').",
     ),
     ErrorCase(
         "rnn: axes of x",
-        run_rnn(zeros(3, 2)),
+        run_rnn(x=zeros(3, 2)),
         ShapeError,
         "rnn: x must have 3 axes (T, B, D): steps, sequences, inputs, got shape (3, 2).",
     ),
-    ErrorCase("rnn: no step", run_rnn(zeros(0, 3, 2)), ShapeError, "rnn: x is empty, shape (0, 3, 2)"),
-    ErrorCase("lstm: no sequence", run_lstm(zeros(4, 0, 2)), ShapeError, "lstm: x is empty, shape (4, 0, 2)"),
-    ErrorCase("gru: no input", run_gru(zeros(4, 3, 0)), ShapeError, "gru: x is empty, shape (4, 3, 0)"),
-    ErrorCase(
-        "rnn: axes of w_hh", run_rnn(w_hh=zeros(5)), ShapeError, "rnn: w_hh must have 2 axes (H, H), got shape (5,)."
-    ),
+    ErrorCase("rnn: no step", run_rnn(x=zeros(0, 3, 2)), ShapeError, "rnn: x is empty, shape (0, 3, 2)"),
+    ErrorCase("lstm: no sequence", run_lstm(x=zeros(4, 0, 2)), ShapeError, "lstm: x is empty, shape (4, 0, 2)"),
+    ErrorCase("gru: no input", run_gru(x=zeros(4, 3, 0)), ShapeError, "gru: x is empty, shape (4, 3, 0)"),
+    ErrorCase("rnn: axes of w_hh", run_rnn(w_hh=zeros(5)), ShapeError, "rnn: w_hh must have 2 axes (H, H), got shape (5,)."),
     ErrorCase(
         "lstm: axes of w_hh",
         run_lstm(w_hh=zeros(4, 5, 5)),
@@ -153,13 +155,13 @@ ERRORS = [
     ),
     ErrorCase(
         "lstm: b_ih",
-        lambda: ops.lstm(X, None, None, zeros(20, 2), zeros(20, 5), zeros(5)),
+        run_lstm(b_ih=zeros(5)),
         ShapeError,
         "lstm: b_ih must have shape (20,), one bias per gate and unit; got (5,).",
     ),
     ErrorCase(
         "gru: b_hh",
-        lambda: ops.gru(X, None, zeros(15, 2), zeros(15, 5), None, zeros(15, 1)),
+        run_gru(b_hh=zeros(15, 1)),
         ShapeError,
         "gru: b_hh must have shape (15,), one bias per gate and unit; got (15, 1).",
     ),
@@ -172,7 +174,7 @@ ERRORS = [
     ErrorCase("lstm: c0", run_lstm(c0=zeros(3, 4)), ShapeError, "lstm: c0 must have shape (3, 5), a state for each of"),
     ErrorCase(
         "lstm: peephole",
-        lambda: ops.lstm(X, None, None, zeros(20, 2), zeros(20, 5), None, None, zeros(4, 5)),
+        run_lstm(peephole=zeros(4, 5)),
         ShapeError,
         "lstm: peephole must have shape (3, H) = (3, 5), a weight per unit of the gates i, f, o, "
         "or (3, H, H) = (3, 5, 5), a matrix per gate; got (4, 5).",
