@@ -294,6 +294,19 @@ def test_shadow_allows_keyword_arguments(broken, monkeypatch):
     np.testing.assert_array_equal(a.grad, np.full((2, 2), 2.0))
 
 
+def test_shadow_passes_over_a_result_that_is_none(broken, monkeypatch):
+    """The adjoint of an LSTM's peepholes where there are none."""
+    monkeypatch.setattr(kernel_set("cpu"), "gemm", REFERENCE.gemm)
+    monkeypatch.setattr(kernel_set("cpu"), "lstm_backward", lambda *arguments: REFERENCE.lstm_backward(*arguments))
+    with cl.shadow("reference"):
+        ops.lstm(leaf(normal(4, 2, 3)), None, None, Tensor(normal(20, 3)), Tensor(normal(20, 5)))[0].sum().backward()
+        wrong = lambda *arguments: (*REFERENCE.lstm_backward(*arguments)[:3], *[np.zeros((20, 5), np.float32), None])  # noqa: E731
+        monkeypatch.setattr(kernel_set("cpu"), "lstm_backward", wrong)
+        y, _, _ = ops.lstm(leaf(normal(4, 2, 3)), None, None, Tensor(normal(20, 3)), Tensor(normal(20, 5)))
+        with pytest.raises(ShadowError, match="kernel lstm_backward of backend 'cpu' disagrees with 'reference': output 3"):
+            y.sum().backward()
+
+
 def test_shadow_sees_a_result_of_the_wrong_shape(broken, monkeypatch):
     monkeypatch.setattr(kernel_set("cpu"), "linear_backward_bias", lambda dy: dy.sum(axis=0, keepdims=True))
     with cl.shadow("reference"), pytest.raises(CnnlibError, match="linear_backward_bias"):
