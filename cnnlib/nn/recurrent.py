@@ -181,7 +181,7 @@ class RNN(_RNN, _Layers):
     and what stands in the padding changes nothing.
 
     >>> import cnnlib as cl, numpy as np
-    >>> y, h_n = cl.nn.RNN(10, 20, num_layers=2)(cl.Tensor(np.ones((5, 3, 10))))
+    >>> y, h_n = cl.nn.RNN(10, 20, num_layers=2)(cl.Tensor(np.ones((5, 3, 10), np.float32)))
     >>> y.shape, h_n.shape
     ((5, 3, 20), (2, 3, 20))
 
@@ -199,7 +199,7 @@ class LSTM(_LSTM, _Layers):
     ``output_activation="identity"``: h = o ⊙ c. Rows of the weights: i, f, g, o. Else as :class:`RNN`.
 
     >>> import cnnlib as cl, numpy as np
-    >>> y, (h_n, c_n) = cl.nn.LSTM(10, 20, bidirectional=True)(cl.Tensor(np.ones((5, 3, 10))))
+    >>> y, (h_n, c_n) = cl.nn.LSTM(10, 20, bidirectional=True)(cl.Tensor(np.ones((5, 3, 10), np.float32)))
     >>> y.shape, h_n.shape
     ((5, 3, 40), (2, 3, 20))
 
