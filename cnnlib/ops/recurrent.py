@@ -39,7 +39,8 @@ over all steps at once, as the inputs' share was::
 direction: read backwards, a sequence starts with its last real step.
 
 Memory: beside x, forward keeps T·B·H numbers for the RNN, 6·T·B·H for the LSTM (h, c, four gates), 5·T·B·H for the GRU (h,
-three gates, q); while it runs, forward needs G·T·B·H more (gx), and so does backward (da).
+three gates, q); while it runs, forward needs G·T·B·H more (gx), and so does backward (da). Lengths that leave padding add T·B·H
+to each of them (y and dy without what stands there); the textbook kernels, not the compiled ones, copy some arrays besides.
 
 Source: lecture: recurrent networks; Elman, "Finding structure in time", 1990; Werbos, "Backpropagation through time", 1990;
 Hochreiter & Schmidhuber, "Long short-term memory", 1997; Gers, Schraudolph & Schmidhuber, "Learning precise timing with LSTM
@@ -330,7 +331,9 @@ def _adjoint_of_states(ctx, dy, dh_n):
 
 
 def _check(op, gates, x, states, w_ih, w_hh, b_ih, b_hh):
-    check_float(op, "x", x)
+    for name, a in (("x", x), *states, ("w_ih", w_ih), ("w_hh", w_hh), ("b_ih", b_ih), ("b_hh", b_hh)):
+        if a is not None:
+            check_float(op, name, a)
     check_ndim(op, "x", x, 3, "(T, B, D): steps, sequences, inputs")
     check_not_empty(op, "x", x)
     check_ndim(op, "w_hh", w_hh, 2, f"({gates}·H, H)" if gates > 1 else "(H, H)")
@@ -347,7 +350,10 @@ def _check(op, gates, x, states, w_ih, w_hh, b_ih, b_hh):
 
 
 def _check_peephole(peephole, H):
-    if peephole is not None and peephole.shape not in ((3, H), (3, H, H)):
+    if peephole is None:
+        return
+    check_float("lstm", "peephole", peephole)
+    if peephole.shape not in ((3, H), (3, H, H)):
         raise ShapeError(
             f"lstm: peephole must have shape (3, H) = (3, {H}), a weight per unit of the gates i, f, o, "
             f"or (3, H, H) = (3, {H}, {H}), a matrix per gate; got {peephole.shape}."

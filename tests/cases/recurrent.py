@@ -125,6 +125,23 @@ ERRORS = [
         DtypeError,
         "rnn: x must be float32 or float64, got int64. Use x.astype('float32').",
     ),
+    *(
+        ErrorCase(
+            f"lstm: integers as {name}",
+            run_lstm(**{name: zeros(*shape, dtype="int64")}),
+            DtypeError,
+            f"lstm: {name} must be float32 or float64, got int64.",
+        )
+        for name, shape in {
+            "h0": (3, 5),
+            "c0": (3, 5),
+            "w_ih": (20, 2),
+            "w_hh": (20, 5),
+            "b_ih": (20,),
+            "b_hh": (20,),
+            "peephole": (3, 5),
+        }.items()
+    ),
     ErrorCase(
         "rnn: axes of x",
         run_rnn(x=zeros(3, 2)),
