@@ -23,8 +23,9 @@ COMMANDS = {
     "evaluate": "Measure a checkpoint on a data set.",
     "models": "List the models.",
     "predict": "Name the class of pictures.",
+    "sample": "Write with a character model.",
     "summary": "Show a model layer by layer: shapes, parameters, multiply-adds.",
-    "train": "Train a model on a data set, a folder of pictures or a CSV file.",
+    "train": "Train a model on a data set, a folder of pictures, a CSV file or a text.",
 }
 
 

@@ -14,17 +14,18 @@ def command() -> None:
 
 @command.command("list", epilog=examples("cnnlib data list"))
 def list_() -> None:
-    """Names, sizes, licences, and where each is or would come from."""
+    """Names, sizes, licences, and where each is or would come from; texts, for character models, last."""
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
     from cnnlib import data
+    from cnnlib.data import texts
 
     table = Table(box=SIMPLE, pad_edge=False)
     for column in ("name", "what", "samples", "licence", "where"):
         table.add_column(column, overflow="fold")
-    for row in data.info():
+    for row in [*data.info(), *texts.info()]:
         table.add_row(row.name, row.what, row.count, row.licence, row.where)
     Console().print(table)
 

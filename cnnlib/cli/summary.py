@@ -29,11 +29,14 @@ def command(model: str, shape: str | None, classes: int | None, width: float | N
     if hasattr(cl.models.get(model), "options_for"):
         sample = _parse(shape) if shape else default_shape(model)
         net = build(model, sample, classes or usual(model, "num_classes", 10), width)
+    elif hasattr(cl.models.get(model), "token_shape"):
+        net = cl.models.create(model)
+        sample = net.token_shape
     else:  # neurons that learn by rules of their own
         given = {"in_features": shape and math.prod(_parse(shape)), "num_classes": classes, "width": width}
         net = cl.models.create(model, **{name: value for name, value in given.items() if value})
         sample = (net.weight.shape[1],)
-    table = summary(net, sample)
+    table = summary(net, sample, "int64" if hasattr(net, "token_shape") else None)
     if as_json:
         click.echo(json.dumps(table.as_dict(), indent=2))
         return

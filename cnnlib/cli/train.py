@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,21 @@ class Stopped(click.ClickException):
     exit_code = 130
 
 
+class OfModel(click.Command):
+    """Models that learn from something else than classified samples have a command of their own, with other options."""
+
+    own = {"char-rnn": "cnnlib.cli.train_char_rnn"}
+
+    def make_context(self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any):
+        name = args[0].replace("_", "-") if args else ""
+        if name in self.own:
+            command = importlib.import_module(self.own[name]).command
+            return command.make_context(f"{info_name} {name}", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+
 @click.command(
+    cls=OfModel,
     epilog=examples(
         "cnnlib train lenet5 --data digits --epochs 15",
         "cnnlib train lenet5 --data ./my_pictures        (one folder per class)",
@@ -40,7 +55,8 @@ class Stopped(click.ClickException):
         "cnnlib train vgg11 --data fashion --size 32 --width 0.125",
         "cnnlib train lenet5 --data mnist --out runs/mnist --save-every 200",
         "cnnlib train lenet5 --data mnist --out runs/mnist --epochs 10 --resume",
-    )
+        "cnnlib train char-rnn --text sonnets            (has options of its own: cnnlib train char-rnn --help)",
+    ),
 )
 @click.argument("model")
 @click.option("--data", "spec", required=True, metavar="NAME|FOLDER|FILE.csv", help="`cnnlib data list` shows the names.")
@@ -88,7 +104,7 @@ def command(
         raise click.UsageError(
             "--resume goes on with the run's own learning rate: leave --lr away.", click.get_current_context()
         )
-    out = _folder(out, resume, model, spec)
+    out = folder_of(out, resume, model, spec)
     usual = _settings_of(out) if resume else NEW
     batch_size = usual["batch_size"] if batch_size is None else batch_size
     optimizer, schedule = optimizer or usual["optimizer"], schedule or usual["schedule"]
@@ -100,7 +116,7 @@ def command(
     shape = train.x.shape[1:] if resize is None else (train.x.shape[1], size, size)
     options = options_for(model, shape, len(train.classes), width)
     net = cl.models.create(model, **options)
-    opt = _optimizer(optimizer, net, lr)
+    opt = optimizer_of(optimizer, net, lr)
     callbacks = [Checkpoint(out, save_every=save_every), NaNStop()]
     if schedule == "cosine":
         callbacks.append(LRSchedule(cl.optim.CosineAnnealingLR(opt, epochs * math.ceil(len(train) / batch_size)), per="step"))
@@ -121,7 +137,7 @@ def command(
     click.echo(f"test accuracy {history[-1]['validation_accuracy']:.2%} after epoch {len(history)}; saved in {out}")
 
 
-def _folder(out: Path | None, resume: bool, model: str, spec: str) -> Path:
+def folder_of(out: Path | None, resume: bool, model: str, spec: str) -> Path:
     """Where the run lives. A run that is there already is never overwritten."""
     from cnnlib.errors import CheckpointError
     from cnnlib.train.checkpoint import LAST
@@ -142,6 +158,20 @@ def _folder(out: Path | None, resume: bool, model: str, spec: str) -> Path:
 
 def _settings_of(out: Path) -> dict[str, Any]:
     """What the run in ``out`` was started with."""
+    saved, optimizer = resumable(out)
+    data = saved.training["data"]
+    return {
+        "batch_size": data["batch_size"],
+        "seed": data["seed"],
+        "optimizer": optimizer,
+        "schedule": "cosine" if "LRSchedule" in saved.training["callbacks"] else "constant",
+        "size": _side(saved.options),
+        "width": saved.options.get("width"),
+    }
+
+
+def resumable(out: Path) -> tuple[Any, str]:
+    """The checkpoint in ``out``, which holds a training, and the name of its optimiser."""
     from cnnlib.errors import CheckpointError
     from cnnlib.train import load
 
@@ -149,15 +179,7 @@ def _settings_of(out: Path) -> dict[str, Any]:
     if saved.training is None:
         raise CheckpointError(f"{saved.path}: holds a model but no training to resume.")
     names = {kind: name for name, (kind, _, _) in OPTIMIZERS.items()}
-    data = saved.training["data"]
-    return {
-        "batch_size": data["batch_size"],
-        "seed": data["seed"],
-        "optimizer": names[saved.training["optimizer"]],
-        "schedule": "cosine" if "LRSchedule" in saved.training["callbacks"] else "constant",
-        "size": _side(saved.options),
-        "width": saved.options.get("width"),
-    }
+    return saved, names[saved.training["optimizer"]]
 
 
 def _side(options: dict[str, Any]) -> int | None:
@@ -172,7 +194,7 @@ def _transform(normalize: Any, resize: Any) -> Any:
     return normalize if resize is None else Compose([resize, normalize])
 
 
-def _optimizer(name: str, net: Any, lr: float | None) -> Any:
+def optimizer_of(name: str, net: Any, lr: float | None) -> Any:
     from cnnlib import optim
 
     kind, settings, usual = OPTIMIZERS[name]

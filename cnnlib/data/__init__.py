@@ -13,7 +13,8 @@ from cnnlib.data.formats import read_cifar, read_idx
 from cnnlib.data.loader import DataLoader
 from cnnlib.data.pictures import image
 from cnnlib.data.resize import Resize
-from cnnlib.data.text import Vocabulary, sequences, sonnets
+from cnnlib.data.text import Streams, Text, Vocabulary, numbered, sequences, sonnets
+from cnnlib.data.texts import read_text, text_names
 from cnnlib.data.transforms import (
     CentreCrop,
     Compose,
@@ -40,6 +41,8 @@ __all__ = [
     "RandomCrop",
     "RandomFlip",
     "Resize",
+    "Streams",
+    "Text",
     "Vocabulary",
     "arrays",
     "cache_dir",
@@ -53,11 +56,14 @@ __all__ = [
     "load",
     "mnist",
     "names",
+    "numbered",
     "prefetch",
     "read_cifar",
     "read_idx",
+    "read_text",
     "sequences",
     "sonnets",
     "ten_crops",
+    "text_names",
     "transforms",
 ]

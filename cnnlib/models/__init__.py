@@ -15,6 +15,7 @@ from typing import Any
 from cnnlib.errors import unknown_name
 from cnnlib.models.adaline import Adaline
 from cnnlib.models.alexnet import AlexNet, AlexNetSingle
+from cnnlib.models.char_rnn import CharRNN
 from cnnlib.models.counting import parameter_table
 from cnnlib.models.googlenet import GoogLeNet, GoogLeNetBN
 from cnnlib.models.lenet import LeNet5
@@ -32,9 +33,9 @@ from cnnlib.nn.module import Module
 
 __all__ = [
     "MLP", "VGG11", "VGG11BN", "VGG13", "VGG13BN", "VGG16", "VGG16BN", "VGG19", "VGG19BN", "Adaline", "AlexNet",
-    "AlexNetSingle", "GoogLeNet", "GoogLeNetBN", "LeNet5", "LeNet5Original", "LinearSVM", "McCullochPitts", "OverFeat",
-    "Perceptron", "ResNet18", "ResNet20", "ResNet34", "ResNet50", "ResNet101", "ResNet152", "VGGSmall", "ZFNet", "create",
-    "get", "list", "load_torchvision", "parameter_table",
+    "AlexNetSingle", "CharRNN", "GoogLeNet", "GoogLeNetBN", "LeNet5", "LeNet5Original", "LinearSVM", "McCullochPitts",
+    "OverFeat", "Perceptron", "ResNet18", "ResNet20", "ResNet34", "ResNet50", "ResNet101", "ResNet152", "VGGSmall", "ZFNet",
+    "create", "get", "list", "load_torchvision", "parameter_table",
 ]  # fmt: skip
 
 _MODELS: dict[str, type[Module]] = {
@@ -66,6 +67,7 @@ _MODELS: dict[str, type[Module]] = {
     "resnet101": ResNet101,
     "resnet152": ResNet152,
     "resnet20": ResNet20,
+    "char_rnn": CharRNN,
 }
 
 

@@ -9,9 +9,10 @@ from cnnlib.train.callbacks import Callback, Checkpoint, EarlyStopping, LRSchedu
 from cnnlib.train.checkpoint import Saved, load, save
 from cnnlib.train.crops import TenCrops
 from cnnlib.train.history import History
+from cnnlib.train.sequence import Samples, SequenceTrainer
 from cnnlib.train.trainer import Step, Trainer
 
 __all__ = [
-    "Callback", "Checkpoint", "EarlyStopping", "History", "LRSchedule", "NaNStop", "Saved", "Step", "TenCrops", "Trainer",
-    "checkpoint", "load", "metrics", "save",
+    "Callback", "Checkpoint", "EarlyStopping", "History", "LRSchedule", "NaNStop", "Samples", "Saved",
+    "SequenceTrainer", "Step", "TenCrops", "Trainer", "checkpoint", "load", "metrics", "save",
 ]  # fmt: skip

@@ -102,7 +102,7 @@ def resolve(metrics: Iterable[str | Metric]) -> dict[str, Metric]:
 def larger_is_better(column: str) -> bool | None:
     """Whether more of a column is better; None where the name does not tell."""
     name = column.removeprefix("validation_")
-    if name.endswith(("loss", "error")):
+    if name.endswith(("loss", "error", "bits")):
         return False
     return True if name.endswith("accuracy") or name.startswith("top_") else None
 

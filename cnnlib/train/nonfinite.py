@@ -61,7 +61,7 @@ def _in_operation(trainer: Trainer, step: Step) -> str:
     trainer.model.zero_grad()
     try:
         with check_finite():
-            trainer.loss(trainer.model(step.x), step.y).backward()
+            trainer._forward(step.x, step.y)[1].backward()
     except NonFiniteError as error:
         return f"{error}{_sizes(trainer.model, str(error))}"
     finally:

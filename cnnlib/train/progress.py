@@ -26,6 +26,9 @@ class Silent:
     def start_epoch(self, epoch: int, epochs: int, batches: int, done: int) -> None:
         """Epochs count from 1 here; ``done`` batches were done before a resume."""
 
+    def start(self, what: str, steps: int, done: int) -> None:
+        """A stretch of steps without epochs; ``done`` of them were done before a resume."""
+
     def step(self, samples: int, values: Callable[[], Mapping[str, float]]) -> None:
         """One batch is done; ``values()`` reads the averages so far, and is called only when they are shown."""
 
@@ -68,10 +71,14 @@ class Bar(Lines):
         self._bar.console.print(text, highlight=False, markup=False)
 
     def start_epoch(self, epoch: int, epochs: int, batches: int, done: int) -> None:
-        self.epochs, self._samples, self._started, self._shown = epochs, 0, time.perf_counter(), 0.0
+        self.epochs = epochs
+        self.start(f"epoch {epoch}/{epochs}", batches, done)
+
+    def start(self, what: str, steps: int, done: int) -> None:
+        self._samples, self._started, self._shown = 0, time.perf_counter(), 0.0
         if self._task is not None:
             self._bar.remove_task(self._task)
-        self._task = self._bar.add_task(f"epoch {epoch}/{epochs}", total=batches, completed=done, values="")
+        self._task = self._bar.add_task(what, total=steps, completed=done, values="")
 
     def step(self, samples: int, values: Callable[[], Mapping[str, float]]) -> None:
         self._samples += samples

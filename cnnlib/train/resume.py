@@ -99,7 +99,7 @@ def _data(loader: Any) -> dict[str, Any]:
     transform = repr(getattr(loader, "transform", None))
     return {
         "samples": len(loader.dataset) if hasattr(loader, "dataset") else None,
-        **{name: getattr(loader, name, None) for name in ("batch_size", "shuffle", "seed", "drop_last")},
+        **{name: getattr(loader, name, None) for name in ("batch_size", "length", "shuffle", "seed", "drop_last")},
         "transform": None if " at 0x" in transform else transform,
     }
 

@@ -135,14 +135,22 @@ class Trainer:
         last = int(epochs) if resumed else self.epoch + int(epochs)
         if not resumed:
             self._begin_epoch()
+
+        def epochs_left(shown: progress.Silent) -> None:
+            while self.epoch < last and not self.stopped:
+                self._run_epoch(checked, last, shown)
+
+        return self._session(epochs_left, resumed)
+
+    def _session(self, work: Callable[[progress.Silent], None], resumed: Path | None) -> History:
+        """A run from its first step to its last, with what belongs around it."""
         shown = progress.show(self.progress)
         try:
             if resumed:
                 shown.say(f"resumed from {resumed}: {self.epoch} epochs and {self.batch} batches done")
             self._call("on_fit_start")
             with _mode(self.model, True):
-                while self.epoch < last and not self.stopped:
-                    self._run_epoch(checked, last, shown)
+                work(shown)
             self._call("on_fit_end")
             if self.stopped:
                 shown.say(f"stopped after epoch {self.epoch}: {self.stopped}")
