@@ -1,0 +1,180 @@
+"""`cnnlib train char-rnn` and `cnnlib sample`: from a file of text to text, also for those who misuse them."""
+
+# ruff: noqa: F811  `run` is a fixture of tests/test_cli.py
+
+import csv
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import cnnlib as cl
+from cnnlib.train import load
+from tests.test_cli import SEEN, one_line, run  # noqa: F401
+
+RHYME = "one two three four five, once I caught a fish alive. six seven eight nine ten, then I let it go again.\n" * 12
+SMALL = ("--hidden", 12, "--embedding", 8, "--batch", 4, "--seq", 20)
+
+
+@pytest.fixture
+def rhyme(tmp_path):
+    (tmp_path / "rhyme.txt").write_text(RHYME)
+    return "rhyme.txt"
+
+
+def trained(run, rhyme, *more, iterations=6):
+    code, out, err = run("train", "char-rnn", "--text", rhyme, "--iterations", iterations, *SMALL, *more)
+    assert code == 0 and err == "", err
+    return out
+
+
+def test_train_and_sample(run, rhyme):
+    out = trained(run, rhyme, "--every", 50, "--prime", "one", "--length", 40, "--out", "run", iterations=150)
+    assert "lstm, " in out and "on rhyme.txt: 1,113 characters to learn from in 13 batches, 123 held out, " in out
+    assert "---- sample after iteration 100\none" in out and "---- sample after iteration 150\none" in out
+    last = float(out.splitlines()[-1].split()[0])
+    assert "bits per character on the held-out text after 150 iterations" in out and "saved in run" in out
+    with open("run/history.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["iteration"] for row in rows] == ["50", "100", "150"]
+    assert float(rows[-1]["validation_bits"]) == pytest.approx(last, abs=1e-3) and last < float(rows[0]["validation_bits"])
+    command = ("sample", "run", "--prime", "one two", "--length", 30, "--temperature", 0.5)
+    code, text, err = run(*command)
+    assert code == 0 and err == "" and text.startswith("one two") and len(text) == 7 + 30 + 1
+    assert run(*command)[1] == text and run(*command, "--seed", 1)[1] != text
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru"])
+def test_cells_layers_and_one_hot_vectors(run, rhyme, cell):
+    trained(run, rhyme, "--cell", cell, "--layers", 2, "--embedding", 0, "--out", "run")
+    options = load("run").options
+    assert (options["cell"], options["layers"], options["embedding"]) == (cell, 2, 0)
+    assert run("sample", "run", "--length", 5)[0] == 0
+
+
+def test_resume_ends_as_if_nothing_had_happened(run, rhyme):
+    trained(run, rhyme, "--out", "whole", iterations=12)
+    trained(run, rhyme, "--out", "parts", "--every", 5, "--optimizer", "momentum", "--lr", "0.1", iterations=5)
+    code, _, err = run("train", "char-rnn", "--text", rhyme, "--iterations", 12, "--out", "parts", "--resume")
+    assert code == 0 and err == "" and load("parts").training["optimizer"] == "SGD"
+    trained(run, rhyme, "--out", "stopped", "--every", 5, iterations=5)
+    code, out, err = run("train", "char-rnn", "--text", rhyme, "--iterations", 12, "--out", "stopped", "--resume")
+    assert code == 0 and err == "" and "resumed from stopped" in out
+    whole, resumed = load("whole"), load("stopped")
+    assert all(np.array_equal(array, resumed.model[name]) for name, array in whole.model.items())
+    assert resumed.training["position"]["step"] == 12
+
+
+def test_a_killed_run_goes_on(tmp_path, rhyme):
+    """Killed for good, by its process, after the checkpoint of iteration 8."""
+    script = """if True:
+        import os, sys
+        from cnnlib.train import SequenceTrainer, Checkpoint
+        def save(self, trainer, step):
+            original(self, trainer, step)
+            if trainer.step == 9: os._exit(9)
+        original, Checkpoint.on_step = Checkpoint.on_step, save
+        from cnnlib.cli import main
+        main(sys.argv[1:])"""
+    command = [
+        "train",
+        "char-rnn",
+        "--text",
+        rhyme,
+        "--iterations",
+        "12",
+        *map(str, SMALL),
+        "--save-every",
+        "4",
+        "--every",
+        "6",
+    ]
+
+    def process(*args):
+        return subprocess.run([sys.executable, *args], cwd=tmp_path, env=SEEN, capture_output=True, text=True)
+
+    assert process("-c", script, *command, "--out", "killed").returncode == 9
+    assert load(tmp_path / "killed").training["position"]["step"] == 8
+    for folder, more in (("killed", ["--resume"]), ("whole", [])):
+        done = process("-m", "cnnlib", *command, "--out", folder, *more)
+        assert done.returncode == 0, done.stderr
+    killed, whole = (load(tmp_path / name) for name in ("killed", "whole"))
+    assert all(np.array_equal(array, killed.model[name]) for name, array in whole.model.items())
+    assert [row["iteration"] for row in killed.training["history"]] == [6, 12]
+
+
+@pytest.mark.parametrize(
+    "args, code, message",
+    [
+        (["--text", "none.txt"], 1, "none.txt: there is no such file of text"),
+        (["--text", "sonets"], 1, "unknown text 'sonets': did you mean 'sonnets'?"),
+        (["--text", "austen"], 1, "austen: not on this machine. Put her novels as .txt files"),
+        (["--text", "empty.txt"], 1, "empty.txt: the text is empty"),
+        (["--text", "short.txt"], 1, "short.txt: 36 characters are too few for 32 streams of 64 steps"),
+        (["--text", "latin1.txt"], 1, "latin1.txt: not a text in UTF-8: byte 0xfc at offset 4"),
+        (["--text", "rhyme.txt", "--prime", "öne"], 1, "'ö' is not among the 22 characters of the vocabulary"),
+        (["--text", "rhyme.txt", "--cell", "lsmt"], 2, "'lsmt' is not one of 'rnn', 'lstm', 'gru'"),
+        (["--text", "rhyme.txt", "--temperature", "0"], 2, "'0' is not a finite number above 0"),
+        (["--text", "rhyme.txt", "--resume"], 2, "--resume needs --out"),
+        (["--text", "rhyme.txt", "--out", "run", "--resume"], 1, "run: no checkpoint to resume from"),
+        (["--text", "rhyme.txt", "--out", "run", "--resume", "--lr", "1"], 2, "leave --lr away"),
+        ([], 2, "Missing option '--text'"),
+    ],
+)
+def test_training_mistakes(run, rhyme, tmp_path, monkeypatch, args, code, message):
+    monkeypatch.delenv("CNNLIB_DATA", raising=False)
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "short.txt").write_text("x" * 40)
+    (tmp_path / "latin1.txt").write_bytes(b"tsch\xfc\xdf")
+    done = run("train", "char-rnn", *args)
+    assert done[0] == code and message in done[2] and one_line(done[2])
+
+
+def test_sampling_mistakes(run, rhyme):
+    trained(run, rhyme, "--out", "run")
+    for args, code, message in (
+        (["none"], 1, "there is no such checkpoint"),
+        (["run", "--prime", "né"], 1, "'é' is not among the 22 characters of the vocabulary; the first is at position 1"),
+        (["run", "--temperature", "-1"], 2, "'-1' is not a finite number above 0"),
+        (["run", "--length", "0"], 2, "0 is not in the range"),
+    ):
+        done = run("sample", *args)
+        assert done[0] == code and message in done[2] and one_line(done[2]), done
+
+
+def test_checkpoints_and_commands_of_other_kinds(run, rhyme, tmp_path):
+    trained(run, rhyme, "--out", "run")
+    cl.train.save(tmp_path / "mlp.safetensors", cl.models.MLP(4, (3,), 2), name="mlp", options={"in_features": 4})
+    for args, message in (
+        (("sample", "mlp.safetensors"), "mlp.safetensors: holds mlp, not a character model: `cnnlib train char-rnn` makes one"),
+        (("evaluate", "run", "--data", "digits"), "holds char_rnn, which does not name classes"),
+        (("compare", "char_rnn"), "char_rnn does not learn to tell classes apart: `cnnlib train char-rnn --text FILE`"),
+    ):
+        code, _, err = run(*args)
+        assert code == 1 and message in err and one_line(err)
+    run("train", "mlp", "--data", "digits", "--epochs", 1, "--out", "classes")
+    code, _, err = run("train", "char-rnn", "--text", rhyme, "--out", "classes", "--resume")
+    assert code == 1 and "classes/last.safetensors: holds mlp, not a char_rnn" in err.replace(os.sep, "/")
+    (tmp_path / "other.txt").write_text(RHYME.upper())
+    code, _, err = run("train", "char-rnn", "--text", "other.txt", "--out", "run", "--resume")
+    assert code == 1 and "was trained on a text of 22 different characters" in err and one_line(err)
+
+
+def test_a_run_that_blows_up_says_where_and_keeps_its_checkpoint(run, rhyme):
+    code, _, err = run(
+        "train", "char-rnn", "--text", rhyme, *SMALL, "--optimizer", "sgd", "--lr", "1e38", "--out", "run", "--save-every", 1
+    )
+    assert code == 1 and "(step " in err and "Where it began" in err and one_line(err)
+    assert load("run").training["position"]["step"] >= 1
+
+
+def test_help_of_its_own_and_lists(run):
+    code, out, _ = run("train", "char-rnn", "--help")
+    assert code == 0 and "Usage: cnnlib train char-rnn" in out and "--temperature" in out and "Examples:" in out
+    assert run("train", "char_rnn", "--help")[1].count("--text") >= 1
+    assert "* char_rnn" in run("models")[1]
+    out = run("data", "list")[1]
+    assert all(name in out for name in cl.data.text_names())
+    assert "embedding" in run("summary", "char_rnn")[1]
