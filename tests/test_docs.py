@@ -100,7 +100,8 @@ def scene() -> dict:
     trainer = cl.Trainer(net, loss, optimizer, progress=False)
     made = {"train": train, "test": test, "net": net, "loss": loss, "optimizer": optimizer, "trainer": trainer}
     names = {n: getattr(cl.data, n) for n in cl.data.__all__}
-    return names | {"cl": cl, "np": np, "nn": cl.nn, "optim": cl.optim, "Trainer": cl.Trainer} | made
+    names |= {n: getattr(cl.train, n) for n in cl.train.__all__}
+    return names | {"cl": cl, "np": np, "nn": cl.nn, "optim": cl.optim} | made
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -37,14 +37,19 @@ def test_own_backward_trains_the_network(tmp_path):
     assert float(re.search(r"epoch 1: ([\d.]+)%", text)[1]) > 60
 
 
-def test_own_backward_is_the_same_as_ours():
+def module(name):
     import importlib.util
 
-    import numpy as np
-
-    spec = importlib.util.spec_from_file_location("own_backward", EXAMPLES / "own_backward.py")
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
+    return example
+
+
+def test_own_backward_is_the_same_as_ours():
+    import numpy as np
+
+    example = module("own_backward")
     rng = np.random.default_rng(0)
     x, w, b = (rng.normal(size=s) for s in ((2, 3, 7, 8), (4, 3, 3, 2), (4,)))
     y, ctx = cl.ops.Conv2d.run(x, w, b, stride=2, padding=1)
@@ -80,3 +85,30 @@ def test_demo_reads_at_least_98_percent(tmp_path):
 def test_convolution_demo_is_the_lectures(tmp_path):
     assert "open it in a browser" in run("convolution_demo.py", "--out", "demo.html", cwd=tmp_path)
     assert '"y": [[[-2.0, 4.0, 2.0], [2.0, 8.0, 1.0], [2.0, 4.0, 1.0]], [[-2.0, ' in (tmp_path / "demo.html").read_text("utf-8")
+
+
+def test_min_char_rnn_has_our_gradients():
+    import numpy as np
+
+    example = module("min_char_rnn")
+    rng = np.random.default_rng(0)
+    net = {name: rng.normal(size=w.shape) for name, w in example.new_network(5, 4, rng).items()}
+    x, y, h = rng.integers(0, 5, 7), rng.integers(0, 5, 7), rng.normal(size=4)
+    states, p = example.forward(net, x, h)
+    mine = example.backward(net, x, y, states, p)
+    ours = {name: cl.Tensor(w, requires_grad=True) for name, w in net.items()}
+    one_hot = cl.Tensor(np.eye(5)[x][:, None])
+    state = cl.Tensor(h[None])
+    hidden, last = cl.ops.rnn(one_hot, state, ours["Wx"].T, ours["Wh"].T, ours["bh"])
+    scores = cl.ops.reshape(hidden, (7, 4)) @ ours["Wy"] + ours["by"]
+    cl.ops.cross_entropy(scores, y, reduction="sum").backward()
+    np.testing.assert_allclose(states[-1], last.numpy()[0], rtol=1e-12)
+    for name, w in ours.items():
+        np.testing.assert_allclose(mine[name], w.grad, rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+def test_min_char_rnn_learns_and_writes(capsys):
+    example = module("min_char_rnn")
+    text = cl.data.numbered(["to be, or not to be: " * 30])
+    _, bits = example.train(text, hidden=30, iterations=2000, show_every=2000)
+    assert bits < 0.5 and "to be, or not" in capsys.readouterr().out

@@ -1,8 +1,9 @@
 """Texts by name or path, read in pieces: what to train a character model on.
 
->>> read_text("shakespeare")                # from CNNLIB_DATA/shakespeare
-Text('shakespeare', 5,057,198 characters, 84 different ones)
->>> train, held_out = read_text("novel.txt").split()
+>>> text = read_text("sonnets")          # or the path of a file, or what CNNLIB_DATA has: "shakespeare"
+>>> text
+Text('sonnets', 95,650 characters, 62 different ones)
+>>> train, held_out = text.split()
 """
 
 from __future__ import annotations

@@ -7,10 +7,12 @@ with the state that the batch before it ended with, while the gradient stops at 
 
 So what the network remembers reaches as far back as it likes, what it learns from reaches T steps.
 
->>> train, held_out = cl.data.read_text("sonnets").split()
->>> net = cl.models.CharRNN(characters)
->>> trainer = SequenceTrainer(net, optim.Adam(net.parameters(), lr=2e-3), callbacks=[Checkpoint("runs/sonnets")])
->>> trainer.fit(Streams(train), Streams(held_out), iterations=2000)
+>>> text = cl.data.read_text("sonnets")
+>>> train, held_out = text.split()
+>>> net = cl.models.CharRNN(text.vocabulary.characters, hidden=16)
+>>> trainer = SequenceTrainer(net, optim.Adam(net.parameters(), lr=2e-3), callbacks=[NaNStop(), Checkpoint("runs/sonnets")])
+>>> history = trainer.fit(Streams(train), Streams.fitting(held_out), iterations=2)
+iteration 2  loss ...  bits ...  validation_loss ...  validation_bits ...  lr 0.002  ... s
 
 Source: lecture: recurrent networks; Williams & Peng, "An efficient gradient-based algorithm for on-line training of recurrent
 network trajectories", 1990; Mikolov et al., "Recurrent neural network based language model", 2010.
