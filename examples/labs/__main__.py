@@ -27,6 +27,7 @@ LABS = (  # from the shortest to the longest
     "relu_tanh",
     "residual",
     "connectivity",
+    "char_rnn",
     "resnet20",
     "systems",
 )

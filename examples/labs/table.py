@@ -48,6 +48,8 @@ def section(module: ModuleType, runs: lab.Runs, figures: list[dict[str, str]]) -
     ]
     if (lab.FIGURES / f"{name}.svg").exists():
         parts.append(f"![{title}](labs/{name}.svg)")
+    if hasattr(module, "appendix"):
+        parts.append(module.appendix(runs))
     return "\n\n".join(parts)
 
 
