@@ -147,7 +147,7 @@ class Streams:
                 f"{name}: {len(numbers):,} characters are too few for {batch_size} streams of {length} steps, which need "
                 f"batch_size · length + 1 = {batch_size * length + 1:,}: take fewer streams, fewer steps or a longer text."
             )
-        self.dataset, self.batch_size, self.length = numbers, batch_size, length
+        self.dataset, self.batch_size, self.length = numbers, batch_size, length  # what a resumed run compares
         per_stream = (len(numbers) - 1) // batch_size
         used = per_stream * batch_size
         self._x, self._y = (numbers[k : used + k].reshape(batch_size, per_stream) for k in (0, 1))  # views

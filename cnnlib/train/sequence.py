@@ -29,7 +29,7 @@ from typing import Any
 
 from cnnlib import nn, ops, optim
 from cnnlib.data.text import Streams, check_positive
-from cnnlib.models.char_rnn import CharRNN, sample
+from cnnlib.models.char_rnn import sample
 from cnnlib.op import no_grad
 from cnnlib.tensor import Tensor, to_device
 from cnnlib.train import progress
@@ -93,7 +93,7 @@ class SequenceTrainer(Trainer):
         """
         check_positive("fit", iterations=iterations, every=every)
         self.loader, self.classes = train, tuple(getattr(getattr(self.model, "vocabulary", None), "characters", ()))
-        self.columns = ("loss", "bits", *(("validation_loss", "validation_bits") if validation else ()), "lr")
+        self.columns = ("loss", "bits", *(("validation_loss", "validation_bits") if validation is not None else ()), "lr")
         optim.check_parameters(self.model, self.optimizer)
         self.stopped = None
         resumed = self._resume(resume)
@@ -163,7 +163,7 @@ class SequenceTrainer(Trainer):
 
 
 class Samples(Callback):
-    """Shows what the model writes after some iterations, and at the end. Training does not notice.
+    """Shows what the model, a `CharRNN`, writes after some iterations, and at the end. Training does not notice.
 
     show    called with the iteration and the text; prints both unless given.
     """
@@ -182,9 +182,9 @@ class Samples(Callback):
             self._write(trainer)
 
     def _write(self, trainer: Trainer) -> None:
-        assert isinstance(trainer.model, CharRNN)
+        model: Any = trainer.model  # a CharRNN
         self.last = trainer.step
-        self.show(trainer.step, self.settings[0] + sample(trainer.model, *self.settings))
+        self.show(trainer.step, self.settings[0] + sample(model, *self.settings))
 
 
 def _print_sample(iteration: int, text: str) -> None:
