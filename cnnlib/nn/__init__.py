@@ -2,6 +2,7 @@
 
 from cnnlib.nn import init
 from cnnlib.nn.activation import ELU, LeakyReLU, LogSoftmax, NoisyReLU, ReLU, Sigmoid, Softmax, Softplus, Tanh
+from cnnlib.nn.attention import AdditiveAttention
 from cnnlib.nn.container import Flatten, Identity, ModuleList, Sequential
 from cnnlib.nn.conv import Conv1d, Conv2d, ConvTranspose2d
 from cnnlib.nn.dropout import Dropout, GaussianNoise, MaskingNoise
