@@ -10,7 +10,7 @@ import numpy as np
 
 from cnnlib.errors import ValueRangeError
 
-SPLIT, SHUFFLE, CROP, FLIP, NOISE, COLOUR = 0x5711, 0x5F1E, 0xC809, 0xF119, 0x9015, 0xC010
+SPLIT, SHUFFLE, CROP, FLIP, NOISE, COLOUR, GENERATE = 0x5711, 0x5F1E, 0xC809, 0xF119, 0x9015, 0xC010, 0x6E4E
 
 
 def philox(seed: int, stream: int, epoch: int = 0, index: int = 0) -> np.random.Philox:
