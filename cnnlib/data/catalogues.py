@@ -68,8 +68,8 @@ def parallel(language: str = "fr", max_words: int = 10) -> Pairs:
 
     They are the messages of all catalogues ``…/LANGUAGE/LC_MESSAGES/*.mo`` below ``CNNLIB_DATA/parallel``: put the language
     packages of programs there. There is no download. What is not a sentence is left out: markup, places for values, names that
-    are the same in both languages. All in small letters; punctuation marks are tokens, too, but ``max_words`` does not count
-    them; words that come once in training are ``<unk>``.
+    are the same in both languages. All in small letters; punctuation marks count as words; words that come once in training are
+    ``<unk>``.
 
     Of equal English sentences the first is kept, and no sentence of either language, whatever its punctuation and digits, is in
     two of the parts.
@@ -82,7 +82,7 @@ def parallel(language: str = "fr", max_words: int = 10) -> Pairs:
     for file in catalogues(language):
         for original, translation in messages(file.read_bytes(), str(file)):
             pair = clean(original), clean(translation)
-            if pair[0] and pair[1] and pair[0] != pair[1] and max(map(_count, pair)) <= max_words:
+            if pair[0] and pair[1] and pair[0] != pair[1] and max(len(side.split()) for side in pair) <= max_words:
                 found.setdefault(letters(pair[0]), pair)
     if len(found) < 100:
         raise DataError(
@@ -134,10 +134,6 @@ def readable(tokens: list[str]) -> str:
     "l'eau est froide!"
     """
     return re.sub(r"(?<=['¿¡(«]) | (?=[.,;:!?)»])", "", " ".join(tokens))
-
-
-def _count(sentence: str) -> int:
-    return sum(word[0].isalnum() for word in sentence.split())
 
 
 WORDS = Cut(lambda text: clean(text).split(), readable)
