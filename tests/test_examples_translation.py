@@ -1,0 +1,101 @@
+"""examples/translation.py: trains, tests and translates as a reader runs it."""
+
+import io
+import os
+import re
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cnnlib as cl
+from cnnlib.data.generated import dates, number_words
+from examples import translation
+
+ROOT = Path(cl.__file__).parent.parent
+
+
+def run(*args, cwd):
+    seen = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-m", "examples.translation", *args], cwd=cwd, env=seen, capture_output=True, text=True
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def learnt():
+    """A network that knows half of a small task, with which the rest is tried."""
+    cl.manual_seed(0)
+    task = number_words(count=1000)
+    net = translation.network(task, embedding=16, hidden=48)
+    translation.trainer_for(task, net, 6, 0, lr=1e-2, progress=False).fit(task.train, epochs=6)
+    return task, net
+
+
+def test_exact_match_of_greedy_search_is_that_of_teacher_forcing(learnt):
+    task, net = learnt
+    result = translation.measured(task, net, beam=1)
+    trainer = translation.trainer_for(task, net, 1, 0, progress=False)
+    assert 0.2 < result["exact match"] < 1
+    assert result["exact match"] == pytest.approx(trainer.evaluate(task.test)["exact_match"])
+    assert len(result["said"]) == len(task.test)
+
+
+def test_a_beam_finds_sentences_at_least_as_probable_on_average(learnt):
+    task, net = learnt
+    scores = [net.search(task.encode([s for s, _ in task.texts["test"]]), beam)[1][:, 0].mean() for beam in (1, 4)]
+    assert scores[1] >= scores[0]
+
+
+def test_embeddings_are_the_first_two_principal_components(learnt):
+    task, net = learnt
+    texts = [source for source, _ in task.texts["test"]]
+    points = translation.embeddings(task, net, texts)
+    with cl.no_grad():
+        codes = net.encode(task.encode(texts)).numpy()
+    variances = np.linalg.eigvalsh(np.cov(codes.T, bias=True))[::-1][:2]
+    np.testing.assert_allclose(points.var(axis=0), variances, rtol=1e-3)
+    assert abs(np.corrcoef(points.T)[0, 1]) < 1e-3
+
+
+def test_the_figure_shows_every_group(learnt):
+    pytest.importorskip("matplotlib")
+    ax = translation.figure(*learnt).axes[0]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [f"{n} digits" for n in (2, 3, 4, 5, 6)]
+
+
+def test_bleu_is_of_the_whole_corpus_and_none_without_sacrebleu(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sacrebleu", None)
+    assert translation.bleu(["a"], ["a"]) is None
+    monkeypatch.undo()
+    pytest.importorskip("sacrebleu")
+    assert translation.bleu(["a b c d e"], ["a b c d e"]) == pytest.approx(100)
+    assert translation.bleu(["the the the the"], ["a cat sat down"]) == pytest.approx(0, abs=1)
+
+
+def test_it_goes_on_and_translates(tmp_path, monkeypatch):
+    monkeypatch.setattr(translation, "TASKS", {"dates": lambda: dates(count=200)})
+    monkeypatch.chdir(tmp_path)
+
+    def output(*args):
+        text = io.StringIO()
+        with redirect_stdout(text):
+            monkeypatch.setattr(sys, "argv", ["translation", "dates", "--out", "run", *args])
+            translation.main()
+        return text.getvalue()
+
+    first = output("--epochs", "1", "--beam", "2")
+    assert "epoch 1/1" in first and re.search(r"beam 2: \d+\.\d\d% of 20 test sentences are right as a whole", first)
+    assert first.count("    said  ") == 12
+    again = output("--epochs", "1", "--translate", "3 May 2024", "1 January 1950")
+    assert "resumed from" in again and "epoch 1/1" not in again
+    assert re.search(r"3 May 2024  ->  .*\n1 January 1950  ->  ", again)
+
+
+def test_errors_are_a_sentence(tmp_path):
+    code, _, error = run("parallel-fr", cwd=tmp_path) if "CNNLIB_DATA" not in os.environ else (1, "", "CNNLIB_DATA is not set")
+    assert code == 1 and "CNNLIB_DATA is not set" in error and "Traceback" not in error
