@@ -37,6 +37,11 @@ EPOCHS = {"dates": 5, "numbers": 10}  # of generated tasks
 EPOCHS_OF_SENTENCES = 20
 
 
+def sizes(name: str) -> dict[str, Any]:
+    """Of the network for a task: sentences need more than dates and numbers."""
+    return LARGE if name.startswith("parallel") else SMALL
+
+
 def network(task: Pairs, **options: Any) -> Seq2Seq:
     """A network for the vocabularies and lengths of a task."""
     words = len(task.source.vocabulary), len(task.target.vocabulary)
@@ -97,23 +102,27 @@ def group(task: Pairs, target: str) -> str:
     return f"{len(target)} digits" if task.name == "number words" else f"{min(len(target.split()), 9)} words"
 
 
-def figure(task: Pairs, net: Seq2Seq, count: int = 600) -> Any:
-    """Sentences of the test set in the plane; a dozen of them written beside their points."""
+def draw(ax: Any, points: Any, groups: Sequence[str], names: Sequence[str] = ()) -> None:
+    """Embeddings in the plane, coloured by group; the first of them with their names."""
     from matplotlib import colormaps
 
+    points, groups, different = np.asarray(points), np.asarray(groups), sorted(set(groups))
+    for name, colour in zip(different, colormaps["turbo"](np.linspace(0.05, 0.95, len(different))), strict=True):
+        ax.plot(*points[groups == name].T, ".", color=colour, label=name)
+    for point, name in zip(points, names, strict=False):
+        ax.annotate(name, point, (3, 3), textcoords="offset points", fontsize=7)
+    ax.legend(frameon=False, fontsize=8)
+
+
+def figure(task: Pairs, net: Seq2Seq, count: int = 600) -> Any:
+    """Sentences of the test set in the plane; ten of them written beside their points."""
     from cnnlib.viz.figure import new_figure
 
     pairs = task.texts["test"][:count]
-    points = embeddings(task, net, [source for source, _ in pairs])
-    groups = [group(task, target) for _, target in pairs]
     sheet = new_figure(8, 6)
     ax = sheet.subplots()
-    names = sorted(set(groups))
-    for name, colour in zip(names, colormaps["turbo"](np.linspace(0.05, 0.95, len(names))), strict=True):
-        ax.plot(*points[[g == name for g in groups]].T, ".", color=colour, label=name)
-    for point, (source, _) in list(zip(points, pairs, strict=True))[:12]:
-        ax.annotate(source, point, fontsize=7)
-    ax.legend(frameon=False, fontsize=8)
+    points = embeddings(task, net, [source for source, _ in pairs])
+    draw(ax, points, [group(task, target) for _, target in pairs], [min(pair, key=len) for pair in pairs[:10]])
     ax.set_title(f"{task.name}: encode() of {len(pairs)} test sentences, first two principal components", fontsize=10)
     return sheet
 
@@ -139,8 +148,7 @@ def run(args: argparse.Namespace) -> None:
     task = TASKS[args.task]()
     out = args.out or Path("runs") / f"translation-{args.task}{'-plain' if args.no_attention else ''}"
     cl.manual_seed(args.seed)
-    sizes = LARGE if args.task.startswith("parallel") else SMALL
-    net = network(task, cell=args.cell, attention=not args.no_attention, **sizes)
+    net = network(task, cell=args.cell, attention=not args.no_attention, **sizes(args.task))
     epochs = args.epochs or EPOCHS.get(args.task, EPOCHS_OF_SENTENCES)
     print(f"{task}; {sum(p.size for p in net.parameters()):,} parameters")
     trainer_for(task, net, epochs, args.seed, callbacks=[Checkpoint(out)]).fit(

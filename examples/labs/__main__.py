@@ -28,6 +28,7 @@ LABS = (  # from the shortest to the longest
     "residual",
     "connectivity",
     "char_rnn",
+    "translation",
     "resnet20",
     "systems",
 )
