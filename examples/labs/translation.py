@@ -1,7 +1,7 @@
 """Sentences through a vector of fixed size, with and without a look back at their words: dates, number words, real messages.
 
-Networks, data and training of [examples/translation.py](../examples/translation.py). Right: every word of the translation, its end
-included. A test sentence, and its translation, come in no training pair. BLEU by sacrebleu.
+Networks, data and training of [examples/translation.py](../examples/translation.py). Right: every word of the translation, its
+end included. A test sentence, and its translation, come in no training pair. BLEU by sacrebleu.
 
 Source: lecture: recurrent networks (sequence to sequence); Sutskever, Vinyals & Le, "Sequence to sequence learning with neural
 networks", 2014; Bahdanau, Cho & Bengio, "Neural machine translation by jointly learning to align and translate", 2015.
