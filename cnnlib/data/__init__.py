@@ -4,13 +4,16 @@
 >>> loader = DataLoader(train, batch_size=64, transform=Normalize.fit(train))
 """
 
-from cnnlib.data import transforms
+from cnnlib.data import transforms, words
+from cnnlib.data.catalogues import parallel
 from cnnlib.data.dataset import Dataset, arrays
 from cnnlib.data.datasets import Info, cifar10, digits, fashion, fashion_subset, info, load, mnist, names, prefetch
 from cnnlib.data.download import cache_dir
 from cnnlib.data.folder import ImageFolder, csv
 from cnnlib.data.formats import read_cifar, read_idx
+from cnnlib.data.generated import dates, number_words
 from cnnlib.data.loader import DataLoader
+from cnnlib.data.pairs import Pairs
 from cnnlib.data.pictures import image
 from cnnlib.data.resize import Resize
 from cnnlib.data.text import Streams, Text, Vocabulary, numbered, sequences, sonnets
@@ -38,6 +41,7 @@ __all__ = [
     "Normalize",
     "PCAColour",
     "Pad",
+    "Pairs",
     "RandomCrop",
     "RandomFlip",
     "Resize",
@@ -48,6 +52,7 @@ __all__ = [
     "cache_dir",
     "cifar10",
     "csv",
+    "dates",
     "digits",
     "fashion",
     "fashion_subset",
@@ -57,6 +62,8 @@ __all__ = [
     "mnist",
     "names",
     "numbered",
+    "number_words",
+    "parallel",
     "prefetch",
     "read_cifar",
     "read_idx",
@@ -66,4 +73,5 @@ __all__ = [
     "ten_crops",
     "text_names",
     "transforms",
+    "words",
 ]
