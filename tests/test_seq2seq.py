@@ -209,6 +209,17 @@ def test_exact_match_counts_whole_sentences_and_no_padding():
     assert exact_match(np.eye(8)[said], target) == pytest.approx(2 / 3)
 
 
+@KINDS
+def test_a_training_step_leaves_no_float64_on_the_tape(kind):
+    net, (x, y) = network(**kind), batch()
+    with cl.trace() as t:
+        net.criterion()(net(x), y).backward()
+    for entry in t:
+        arrays = [*entry.inputs.values(), *entry.outputs, *entry.dys, *entry.grads.values(), *entry.saved.values()]
+        assert not [a for a in arrays if getattr(a, "dtype", None) == np.float64], entry.name
+    assert all(p.grad is not None and p.grad.dtype == np.float32 for p in net.parameters())
+
+
 # ---- what is refused
 
 

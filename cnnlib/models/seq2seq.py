@@ -88,14 +88,14 @@ class Seq2Seq(nn.Module):
         self.output = nn.Linear(hidden, target_words)
 
     def forward(self, x):
-        S, T = self.source_length, self.target_length
+        x, S, T = _array(x), self.source_length, self.target_length
         if len(x.shape) != 2 or x.shape[1] != S + T:
             raise ShapeError(
                 f"Seq2Seq: x must have the shape (B, source_length + target_length) = (B, {S} + {T}): the source, then the "
                 f"writer's input <s> y₁ … y_n, each padded with 0; got {x.shape}."
             )
-        memory, state, real = self._read(x.data[:, :S])
-        return self._write(x.data[:, S:], state, memory, real)[0]
+        memory, state, real = self._read(x[:, :S])
+        return self._write(x[:, S:], state, memory, real)[0]
 
     @staticmethod
     def criterion():
