@@ -349,11 +349,14 @@ static int is_sums(const struct product *p) {
 }
 static int needs_no_packing(const struct product *p) { return is_dots(p) || is_sums(p); }
 
+static void dots_without_packing(const struct product *p, idx j0, idx j1) {
+    for (; j0 + FEW <= j1; j0 += FEW) dots_of_rows(FEW, p, j0);
+    for (; j0 < j1; j0++) dots_of_rows(1, p, j0);
+}
+
 static void multiply_unpacked(const struct product *p, idx begin, idx end) {
     if (is_dots(p)) {
-        idx j = begin;
-        for (; j + FEW <= end; j += FEW) dots_of_rows(FEW, p, j);
-        for (; j < end; j++) dots_of_rows(1, p, j);
+        dots_without_packing(p, begin, end);
     } else {
         for (idx j = begin; j < end; j += ROW_CHUNK) sums_without_packing(p, j, MIN(end, j + ROW_CHUNK));
     }

@@ -10,6 +10,7 @@
 #include "activation.c"
 #include "random.c"
 #include "loss.c"
+#include "recurrent.c"
 #include "embedding.c"
 #include "optim.c"
 
@@ -21,6 +22,7 @@ const struct kernel_table TABLE = {
     .activation = &activation_kernels,
     .dropout = &dropout_kernels,
     .loss = &loss_kernels,
+    .recurrent = &recurrent_kernels,
     .embedding = &embedding_kernels,
     .optim = &optim_kernels,
 };

@@ -99,6 +99,28 @@ struct loss_kernels {
                                   const int64_t *labels, const void *lse, const void *weight, void *dx);
 };
 
+/* ---- recurrent (recurrent.c); nonlinearity: 0 tanh, 1 ReLU, 2 sigmoid, 3 identity; b_hh, peephole, dpeephole may be NULL ---- */
+struct sequence_shape {
+    idx T, B, H;
+    const int64_t *lengths;   /* (B,) or NULL */
+    int reverse;
+};
+enum peephole { NO_PEEPHOLE, ONE_PER_UNIT, MATRIX };
+struct recurrent_kernels {
+    int (*rnn_forward)(const struct sequence_shape *s, int nonlinearity, const void *gx, const void *h0, const void *w_hh, void *h);
+    int (*rnn_backward)(const struct sequence_shape *s, int nonlinearity, const void *dh, const void *h, const void *h0,
+                        const void *w_hh, void *da, void *dh0, void *dw_hh);
+    int (*lstm_forward)(const struct sequence_shape *s, int nonlinearity, int peepholes, const void *gx, const void *h0,
+                        const void *c0, const void *w_hh, const void *peephole, void *h, void *c, void *gates);
+    int (*lstm_backward)(const struct sequence_shape *s, int nonlinearity, int peepholes, const void *dh, const void *dc,
+                         const void *h, const void *c, const void *gates, const void *h0, const void *c0, const void *w_hh,
+                         const void *peephole, void *da, void *dh0, void *dc0, void *dw_hh, void *dpeephole);
+    int (*gru_forward)(const struct sequence_shape *s, int reset_after, const void *gx, const void *h0, const void *w_hh,
+                       const void *b_hh, void *h, void *gates);
+    int (*gru_backward)(const struct sequence_shape *s, int reset_after, const void *dh, const void *h, const void *gates,
+                        const void *h0, const void *w_hh, void *da, void *dh0, void *dw_hh, void *db_hh);
+};
+
 /* ---- embedding (embedding.c) ---- */
 struct embedding_kernels {
     int (*embedding)(idx R, idx D, const int64_t *indices, const void *w, void *y);
@@ -124,6 +146,7 @@ struct kernel_table {
     const struct activation_kernels *activation;
     const struct dropout_kernels *dropout;
     const struct loss_kernels *loss;
+    const struct recurrent_kernels *recurrent;
     const struct embedding_kernels *embedding;
     const struct optim_kernels *optim;
 };

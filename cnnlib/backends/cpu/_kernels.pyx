@@ -24,6 +24,7 @@ cdef extern from "kernels.h":
         const activation_kernels *activation
         const dropout_kernels *dropout
         const loss_kernels *loss
+        const recurrent_kernels *recurrent
         const embedding_kernels *embedding
         const optim_kernels *optim
     const kernel_table *cnn_f32
@@ -157,6 +158,7 @@ include "norm.pxi"
 include "activation.pxi"
 include "dropout.pxi"
 include "loss.pxi"
+include "recurrent.pxi"
 include "embedding.pxi"
 include "optim.pxi"
 

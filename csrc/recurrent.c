@@ -1,0 +1,268 @@
+/* Recurrent layers, one direction, all steps. Every step multiplies the state before it, B rows, by the same weights: they are
+   packed once, into the strips of gemm.c. Sequences are cut into panels and units into blocks one strip wide; the sums of all
+   gates of a block's units for a panel's sequences (a patch) stay in L1 from the micro-kernel to the non-linearities, and what
+   these yield is packed at once for the product of the next step. A step is one parallel region: a thread gets the same
+   patches at every step, so its share of the weights stays in its own L2. The weights' adjoint is one product over all steps.
+   Few sequences are multiplied by the weights as they are: packing would cost as much as many steps.
+
+   Steps are numbered in the order of work, i = 0 ... T - 1. Forward, step i reads the packed state before it from packed[i % 2]
+   and leaves its own in packed[(i + 1) % 2]. Backward, the adjoint of gx of step i is packed into packed[i % 2].
+
+   Formulas: cnnlib/ops/recurrent.py. */
+
+enum { GATES = 4, PRODUCTS = 3, FEW_STRIPS = 4 };
+#define PATCH_REALS (GATES * NR * MAX(MR, FEW * FEW_STRIPS))
+
+/* Of y(b, g, u) = sum over k < K of x(b, k) w(g, u, k): weights with the strides of gate, unit and k. */
+struct weights {
+    const REAL *w;
+    idx gates, K, of_gate, of_unit, of_k;
+    idx first;        /* x(b, 0) is this number of the packed row b */
+    REAL *strips;     /* NULL: used as they are */
+};
+static struct weights times_weights(const REAL *w, idx gates, idx H) {   /* x W^T, as forward has it */
+    return (struct weights){.w = w, .gates = gates, .K = H, .of_gate = H * H, .of_unit = H, .of_k = 1};
+}
+static struct weights times_transposed(const REAL *w, idx gates, idx H) {   /* x W, as backward has it */
+    return (struct weights){.w = w, .gates = 1, .K = gates * H, .of_gate = 0, .of_unit = 1, .of_k = H};
+}
+static struct weights behind(idx first, struct weights w) {
+    w.first = first;
+    return w;
+}
+
+/* What the cells have in common: how the states (B, H) are cut, and what is packed. */
+struct steps {
+    struct sequence_shape s;
+    idx i;                   /* the step at work */
+    idx height, width;       /* of a patch */
+    idx patches, grain;
+    struct weights weights[PRODUCTS];
+    idx packed_row;          /* numbers of a sequence in packed[] */
+    REAL *packed[2];         /* panels, k by k, as the micro-kernel reads them */
+    REAL *scratch;
+};
+struct patch { idx row, rows, unit, units; };
+
+static idx time_of(const struct steps *p, idx i) { return p->s.reverse ? p->s.T - 1 - i : i; }
+static int alive(const struct steps *p, idx i, idx b) { return !p->s.lengths || time_of(p, i) < p->s.lengths[b]; }
+/* Step i of an array (T, B, size). */
+static idx offset_of(const struct steps *p, idx i, idx size) { return time_of(p, i) * p->s.B * size; }
+/* The state before step i. */
+static const REAL *before(const struct steps *p, idx i, const REAL *first, const REAL *states) {
+    return i ? states + offset_of(p, i - 1, p->s.H) : first;
+}
+
+static idx panels_of(const struct steps *p) { return (p->s.B + p->height - 1) / p->height; }
+static idx blocks_of(const struct steps *p) { return (p->s.H + p->width - 1) / p->width; }
+
+static struct patch patch_of(const struct steps *p, idx number) {
+    const idx row = number % panels_of(p) * p->height, unit = number / panels_of(p) * p->width;
+    return (struct patch){row, MIN(p->height, p->s.B - row), unit, MIN(p->width, p->s.H - unit)};
+}
+
+/* ---- packing ---- */
+
+static void pack_blocks(void *arg, idx begin, idx end, int worker) {
+    (void)worker;
+    const struct steps *p = arg;
+    for (const struct weights *w = p->weights; w < p->weights + PRODUCTS && w->gates; w++)
+        for (idx block = begin; block < end; block++)
+            for (idx g = 0; g < w->gates; g++)
+                pack_strips(w->K, MIN(NR, p->s.H - block * NR), w->w + g * w->of_gate + block * NR * w->of_unit, w->of_k, w->of_unit,
+                            w->strips + (block * w->gates + g) * w->K * NR);
+}
+
+/* x (rows of the patch, its units) becomes numbers first ... of its sequences' packed rows. */
+static void pack_patch(const struct steps *p, REAL *packed, idx first, struct patch at, const REAL *x, idx stride) {
+    if (p->scratch)
+        pack(at.rows, at.units, x + at.row * stride + at.unit, stride, 1,
+             packed + at.row * p->packed_row + (first + at.unit) * at.rows, at.rows);
+}
+
+/* The state before the first step. */
+static void pack_state(const struct steps *p, REAL *packed, idx first, const REAL *x) {
+    for (idx number = 0; number < p->patches; number++) pack_patch(p, packed, first, patch_of(p, number), x, p->s.H);
+}
+
+/* `p` holds the shape and the weights. */
+static int begin_steps(struct steps *p, idx packed_row) {
+    const idx B = p->s.B, H = p->s.H;
+    const int few = B <= FEW;
+    double work = 0;
+    p->height = panel_height(B), p->width = few ? FEW_STRIPS * NR : NR, p->packed_row = packed_row;
+    p->patches = panels_of(p) * blocks_of(p);
+    for (struct weights *w = p->weights; w < p->weights + PRODUCTS; w++)
+        work += 0.1 * (double)(w->gates * w->K * p->height * p->width);
+    p->grain = grain_of(work);
+    if (few || !H) return CNN_OK;
+    idx reals = 2 * B * packed_row;
+    for (struct weights *w = p->weights; w < p->weights + PRODUCTS; w++) reals += blocks_of(p) * w->gates * w->K * NR;
+    if (!(p->scratch = scratch_take(sizeof(REAL) * (size_t)reals))) return CNN_NO_MEMORY;
+    REAL *next = p->scratch;
+    for (struct weights *w = p->weights; w < p->weights + PRODUCTS; w++) w->strips = next, next += blocks_of(p) * w->gates * w->K * NR;
+    p->packed[0] = next, p->packed[1] = next + B * packed_row;
+    parallel_for(blocks_of(p), grain_of((double)reals / (double)blocks_of(p)), pack_blocks, p);
+    return CNN_OK;
+}
+
+/* ---- the product of a step ---- */
+
+struct operand { const REAL *packed, *rows; idx stride; };   /* (B, K), packed or not */
+
+static void multiply_few(const struct weights *w, idx g, const REAL *x, idx stride, struct patch at, REAL *sums, idx width,
+                         int accumulate) {
+    const struct product p = {.M = at.rows, .N = at.units, .K = w->K, .a = x + at.row * stride, .ars = stride, .acs = 1,
+                              .b = w->w + g * w->of_gate + at.unit * w->of_unit, .brs = w->of_k, .bcs = w->of_unit, .c = sums,
+                              .crs = width, .ccs = 1, .bias = accumulate ? sums : NULL, .bias_rs = width, .bias_cs = 1};
+    if (w->of_k == 1) dots_without_packing(&p, 0, at.units);
+    else sums_without_packing(&p, 0, at.units);
+}
+
+/* sums (gates, rows of the patch, width) = or += x w. */
+static void multiply_state(const struct steps *p, const struct weights *w, struct operand x, struct patch at, REAL *sums,
+                           int accumulate) {
+    for (idx g = 0; g < w->gates; g++, sums += at.rows * p->width)
+        if (p->scratch)
+            micro_kernels[at.rows](w->K, x.packed + at.row * p->packed_row + w->first * at.rows,
+                                   w->strips + (at.unit / NR * w->gates + g) * w->K * NR, NR, NULL, VL, sums, NR, NULL, accumulate);
+        else multiply_few(w, g, x.rows, x.stride, at, sums, p->width, accumulate);
+}
+
+/* ---- what the backward passes share ---- */
+
+/* The adjoint of the state after step i is what its output got, plus what the step after it gave: `carried`, without a product
+   by weights, and the sums of one, if that step did something with the sequence. */
+INLINE vr adjoint_of_state(const struct steps *p, idx b, const REAL *dh, const REAL *carried, const REAL *sums, idx j, idx n) {
+    vr d = load_part(carried + j, n);
+    if (dh) d = load_part(dh + j, n) + d;
+    return p->i + 1 < p->s.T && alive(p, p->i + 1, b) ? d + load(sums + j) : d;
+}
+
+/* dw (gates H, H) = sum over steps of da^T x, x being the state before each: `first`, then all of `states` but the last.
+   da has a row of `stride` per step and sequence. */
+static int weights_adjoint(const struct sequence_shape *s, idx gates, const REAL *da, idx stride, const REAL *first,
+                           const REAL *states, REAL *dw) {
+    const idx B = s->B, H = s->H, last = (s->T - 1) * B;
+    struct product p = {.M = gates * H, .N = H, .K = s->T ? B : 0, .a = da + (s->reverse ? last * stride : 0), .ars = 1, .acs = stride,
+                        .b = first, .brs = H, .bcs = 1, .c = dw, .crs = H, .ccs = 1};
+    if (multiply(p) != CNN_OK) return CNN_NO_MEMORY;
+    if (s->T <= 1) return CNN_OK;
+    p.K = last, p.a = da + (s->reverse ? 0 : B * stride), p.b = states + (s->reverse ? B * H : 0);
+    p.bias = dw, p.bias_rs = H, p.bias_cs = 1;   /* adds to what is there */
+    return multiply(p);
+}
+
+/* ---- the simple recurrent layer ---- */
+
+enum { TANH, RELU, SIGMOID, IDENTITY };
+
+INLINE vr activated(vr a, int nonlinearity) {
+    switch (nonlinearity) {
+        case TANH: return vtanh(a);
+        case RELU: return vmax((vr){0}, a);
+        case SIGMOID: return vsigmoid(a);
+        default: return a;
+    }
+}
+INLINE vr slope(vr y, int nonlinearity) {   /* by the value */
+    switch (nonlinearity) {
+        case TANH: return 1 - y * y;
+        case RELU: return choose(y > 0, broadcast(1), (vr){0});
+        case SIGMOID: return y * (1 - y);
+        default: return broadcast(1);
+    }
+}
+
+struct rnn {
+    struct steps steps;
+    int nonlinearity;
+    const REAL *gx, *h0, *dh;
+    REAL *h, *da, *carried;
+};
+
+static void rnn_cells(void *arg, idx begin, idx end, int worker) {
+    (void)worker;
+    const struct rnn *r = arg;
+    const struct steps *p = &r->steps;
+    const idx i = p->i, H = p->s.H;
+    const REAL *h_before = before(p, i, r->h0, r->h), *gx = r->gx + offset_of(p, i, H);
+    REAL *h = r->h + offset_of(p, i, H), sums[PATCH_REALS] __attribute__((aligned(64)));
+    for (idx number = begin; number < end; number++) {
+        const struct patch at = patch_of(p, number);
+        multiply_state(p, p->weights, (struct operand){p->packed[i % 2], h_before, H}, at, sums, 0);
+        for (idx row = 0; row < at.rows; row++) {
+            const idx b = at.row + row, place = b * H + at.unit;
+            if (!alive(p, i, b)) {
+                copy_reals(h + place, h_before + place, at.units);
+                continue;
+            }
+            for (idx j = 0; j < at.units; j += VL) {
+                const vr a = load_part(gx + place + j, at.units - j) + load(sums + row * p->width + j);
+                store_part(h + place + j, activated(a, r->nonlinearity), at.units - j);
+            }
+        }
+        pack_patch(p, p->packed[(i + 1) % 2], 0, at, h, H);
+    }
+}
+
+static int rnn_forward(const struct sequence_shape *s, int nonlinearity, const void *gx, const void *h0, const void *w_hh, void *h) {
+    struct rnn r = {{.s = *s, .weights = {times_weights(w_hh, 1, s->H)}}, nonlinearity, .gx = gx, .h0 = h0, .h = h};
+    struct steps *p = &r.steps;
+    if (begin_steps(p, s->H) != CNN_OK) return CNN_NO_MEMORY;
+    pack_state(p, p->packed[0], 0, h0);
+    for (; p->i < s->T; p->i++) parallel_for(p->patches, p->grain, rnn_cells, &r);
+    scratch_give(p->scratch);
+    return CNN_OK;
+}
+
+/* With i = -1, before the first step, only the state's adjoint is left to do. */
+static void rnn_cells_backward(void *arg, idx begin, idx end, int worker) {
+    (void)worker;
+    const struct rnn *r = arg;
+    const struct steps *p = &r->steps;
+    const idx i = p->i, H = p->s.H;
+    const REAL *after = r->da + (i + 1 < p->s.T ? offset_of(p, i + 1, H) : 0);
+    REAL sums[PATCH_REALS] __attribute__((aligned(64)));
+    for (idx number = begin; number < end; number++) {
+        const struct patch at = patch_of(p, number);
+        if (i + 1 < p->s.T) multiply_state(p, p->weights, (struct operand){p->packed[(i + 1) % 2], after, H}, at, sums, 0);
+        for (idx row = 0; row < at.rows; row++) {
+            const idx b = at.row + row, state = b * H + at.unit, place = i < 0 ? 0 : offset_of(p, i, H) + state;
+            for (idx j = 0; j < at.units; j += VL) {
+                const idx n = at.units - j;
+                const vr d = adjoint_of_state(p, b, i < 0 ? NULL : r->dh + place, r->carried + state, sums + row * p->width, j, n);
+                const int kept = i < 0 || !alive(p, i, b);
+                store_part(r->carried + state + j, kept ? d : (vr){0}, n);
+                if (i < 0) continue;
+                const vr da = kept ? (vr){0} : d * slope(load_part(r->h + place + j, n), r->nonlinearity);
+                store_part(r->da + place + j, da, n);
+            }
+        }
+        if (i >= 0) pack_patch(p, p->packed[i % 2], 0, at, r->da + offset_of(p, i, H), H);
+    }
+}
+
+static int rnn_backward(const struct sequence_shape *s, int nonlinearity, const void *dh, const void *h, const void *h0,
+                        const void *w_hh, void *da, void *dh0, void *dw_hh) {
+    struct rnn r = {{.s = *s, .weights = {times_transposed(w_hh, 1, s->H)}}, nonlinearity, .dh = dh, .h = (REAL *)h, .da = da,
+                    .carried = dh0};
+    struct steps *p = &r.steps;
+    if (begin_steps(p, s->H) != CNN_OK) return CNN_NO_MEMORY;
+    memset(dh0, 0, sizeof(REAL) * (size_t)(s->B * s->H));
+    for (p->i = s->T - 1; p->i >= -1; p->i--) parallel_for(p->patches, p->grain, rnn_cells_backward, &r);
+    scratch_give(p->scratch);
+    return weights_adjoint(s, 1, da, s->H, h0, h, dw_hh);
+}
+
+#include "recurrent_lstm.c"
+#include "recurrent_gru.c"
+
+static const struct recurrent_kernels recurrent_kernels = {
+    .rnn_forward = rnn_forward,
+    .rnn_backward = rnn_backward,
+    .lstm_forward = lstm_forward,
+    .lstm_backward = lstm_backward,
+    .gru_forward = gru_forward,
+    .gru_backward = gru_backward,
+};
