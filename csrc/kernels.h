@@ -99,7 +99,8 @@ struct loss_kernels {
                                   const int64_t *labels, const void *lse, const void *weight, void *dx);
 };
 
-/* ---- recurrent (recurrent.c); nonlinearity: 0 tanh, 1 ReLU, 2 sigmoid, 3 identity; b_hh, peephole, dpeephole may be NULL ---- */
+/* ---- recurrent (recurrent.c); b_hh, peephole and dpeephole may be NULL ---- */
+enum nonlinearity { TANH, RELU, SIGMOID, IDENTITY };
 struct sequence_shape {
     idx T, B, H;
     const int64_t *lengths;   /* (B,) or NULL */
@@ -107,7 +108,8 @@ struct sequence_shape {
 };
 enum peephole { NO_PEEPHOLE, ONE_PER_UNIT, MATRIX };
 struct recurrent_kernels {
-    int (*rnn_forward)(const struct sequence_shape *s, int nonlinearity, const void *gx, const void *h0, const void *w_hh, void *h);
+    int (*rnn_forward)(const struct sequence_shape *s, int nonlinearity, const void *gx, const void *h0, const void *w_hh,
+                       void *h);
     int (*rnn_backward)(const struct sequence_shape *s, int nonlinearity, const void *dh, const void *h, const void *h0,
                         const void *w_hh, void *da, void *dh0, void *dw_hh);
     int (*lstm_forward)(const struct sequence_shape *s, int nonlinearity, int peepholes, const void *gx, const void *h0,

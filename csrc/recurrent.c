@@ -3,14 +3,14 @@
    gates of a block's units for a panel's sequences (a patch) stay in L1 from the micro-kernel to the non-linearities, and what
    these yield is packed at once for the product of the next step. A step is one parallel region: a thread gets the same
    patches at every step, so its share of the weights stays in its own L2. The weights' adjoint is one product over all steps.
-   Few sequences are multiplied by the weights as they are: packing would cost as much as many steps.
+   Few sequences over few steps are multiplied by the weights as they are: packing would cost more than the steps.
 
    Steps are numbered in the order of work, i = 0 ... T - 1. Forward, step i reads the packed state before it from packed[i % 2]
    and leaves its own in packed[(i + 1) % 2]. Backward, the adjoint of gx of step i is packed into packed[i % 2].
 
    Formulas: cnnlib/ops/recurrent.py. */
 
-enum { GATES = 4, PRODUCTS = 3, FEW_STRIPS = 4 };
+enum { GATES = 4, PRODUCTS = 3, FEW_STRIPS = 4, FEW_STEPS = 4 };
 #define PATCH_REALS (GATES * NR * MAX(MR, FEW * FEW_STRIPS))
 
 /* Of y(b, g, u) = sum over k < K of x(b, k) w(g, u, k): weights with the strides of gate, unit and k. */
@@ -55,6 +55,7 @@ static const REAL *before(const struct steps *p, idx i, const REAL *first, const
 
 static idx panels_of(const struct steps *p) { return (p->s.B + p->height - 1) / p->height; }
 static idx blocks_of(const struct steps *p) { return (p->s.H + p->width - 1) / p->width; }
+static idx strip_count(const struct steps *p) { return (p->s.H + NR - 1) / NR; }
 
 static struct patch patch_of(const struct steps *p, idx number) {
     const idx row = number % panels_of(p) * p->height, unit = number / panels_of(p) * p->width;
@@ -63,21 +64,27 @@ static struct patch patch_of(const struct steps *p, idx number) {
 
 /* ---- packing ---- */
 
-static void pack_blocks(void *arg, idx begin, idx end, int worker) {
+/* Of each strip of units the gates, one after the other. */
+static REAL *strip_at(const struct weights *w, idx strip, idx gate) {
+    return w->strips + (strip * w->gates + gate) * w->K * NR;
+}
+
+static void pack_share(void *arg, idx begin, idx end, int worker) {
     (void)worker;
     const struct steps *p = arg;
     for (const struct weights *w = p->weights; w < p->weights + PRODUCTS && w->gates; w++)
-        for (idx block = begin; block < end; block++)
+        for (idx strip = begin; strip < end; strip++)
             for (idx g = 0; g < w->gates; g++)
-                pack_strips(w->K, MIN(NR, p->s.H - block * NR), w->w + g * w->of_gate + block * NR * w->of_unit, w->of_k, w->of_unit,
-                            w->strips + (block * w->gates + g) * w->K * NR);
+                pack_strips(w->K, MIN(NR, p->s.H - strip * NR), w->w + g * w->of_gate + strip * NR * w->of_unit, w->of_k,
+                            w->of_unit, strip_at(w, strip, g));
 }
 
 /* x (rows of the patch, its units) becomes numbers first ... of its sequences' packed rows. */
 static void pack_patch(const struct steps *p, REAL *packed, idx first, struct patch at, const REAL *x, idx stride) {
-    if (p->scratch)
-        pack(at.rows, at.units, x + at.row * stride + at.unit, stride, 1,
-             packed + at.row * p->packed_row + (first + at.unit) * at.rows, at.rows);
+    if (!p->scratch) return;
+    x += at.row * stride + at.unit, packed += at.row * p->packed_row + (first + at.unit) * at.rows;
+    if (at.rows == 1) copy_reals(packed, x, at.units);
+    else pack(at.rows, at.units, x, stride, 1, packed, at.rows);
 }
 
 /* The state before the first step. */
@@ -87,7 +94,7 @@ static void pack_state(const struct steps *p, REAL *packed, idx first, const REA
 
 /* `p` holds the shape and the weights. */
 static int begin_steps(struct steps *p, idx packed_row) {
-    const idx B = p->s.B, H = p->s.H;
+    const idx B = p->s.B;
     const int few = B <= FEW;
     double work = 0;
     p->height = panel_height(B), p->width = few ? FEW_STRIPS * NR : NR, p->packed_row = packed_row;
@@ -95,14 +102,17 @@ static int begin_steps(struct steps *p, idx packed_row) {
     for (struct weights *w = p->weights; w < p->weights + PRODUCTS; w++)
         work += 0.1 * (double)(w->gates * w->K * p->height * p->width);
     p->grain = grain_of(work);
-    if (few || !H) return CNN_OK;
+    if ((few && p->s.T <= FEW_STEPS) || !p->patches) return CNN_OK;
     idx reals = 2 * B * packed_row;
-    for (struct weights *w = p->weights; w < p->weights + PRODUCTS; w++) reals += blocks_of(p) * w->gates * w->K * NR;
+    for (struct weights *w = p->weights; w < p->weights + PRODUCTS; w++) reals += strip_count(p) * w->gates * w->K * NR;
     if (!(p->scratch = scratch_take(sizeof(REAL) * (size_t)reals))) return CNN_NO_MEMORY;
     REAL *next = p->scratch;
-    for (struct weights *w = p->weights; w < p->weights + PRODUCTS; w++) w->strips = next, next += blocks_of(p) * w->gates * w->K * NR;
+    for (struct weights *w = p->weights; w < p->weights + PRODUCTS; w++) {
+        w->strips = next;
+        next += strip_count(p) * w->gates * w->K * NR;
+    }
     p->packed[0] = next, p->packed[1] = next + B * packed_row;
-    parallel_for(blocks_of(p), grain_of((double)reals / (double)blocks_of(p)), pack_blocks, p);
+    parallel_for(strip_count(p), grain_of((double)reals / (double)strip_count(p)), pack_share, p);
     return CNN_OK;
 }
 
@@ -110,11 +120,45 @@ static int begin_steps(struct steps *p, idx packed_row) {
 
 struct operand { const REAL *packed, *rows; idx stride; };   /* (B, K), packed or not */
 
-static void multiply_few(const struct weights *w, idx g, const REAL *x, idx stride, struct patch at, REAL *sums, idx width,
-                         int accumulate) {
+/* One row times `strips` strips that lie `apart`: with the two vectors of a single one, an addition would wait for the last. */
+INLINE void multiply_row(const int strips, idx K, const REAL *a, const REAL *b, idx apart, REAL *sums, int accumulate) {
+    vr x[FEW_STRIPS][NV];
+#pragma GCC unroll 4
+    for (int s = 0; s < strips; s++) x[s][0] = x[s][1] = (vr){0};
+    for (idx k = 0; k < K; k++, b += NR)
+#pragma GCC unroll 4
+        for (int s = 0; s < strips; s++) {
+            x[s][0] += a[k] * load(b + s * apart);
+            x[s][1] += a[k] * load(b + s * apart + VL);
+        }
+#pragma GCC unroll 4
+    for (int s = 0; s < strips; s++, sums += NR)
+#pragma GCC unroll 2
+        for (int v = 0; v < NV; v++) store(sums + v * VL, accumulate ? load(sums + v * VL) + x[s][v] : x[s][v]);
+}
+
+static void multiply_strips(const struct steps *p, const struct weights *w, idx gate, const REAL *packed, struct patch at,
+                            REAL *sums, int accumulate) {
+    const REAL *a = packed + at.row * p->packed_row + w->first * at.rows, *b = strip_at(w, at.unit / NR, gate);
+    const idx strips = (at.units + NR - 1) / NR, apart = w->gates * w->K * NR;
+    if (at.rows == 1)
+        switch (strips) {
+            case 1: multiply_row(1, w->K, a, b, apart, sums, accumulate); break;
+            case 2: multiply_row(2, w->K, a, b, apart, sums, accumulate); break;
+            case 3: multiply_row(3, w->K, a, b, apart, sums, accumulate); break;
+            default: multiply_row(FEW_STRIPS, w->K, a, b, apart, sums, accumulate);
+        }
+    else
+        for (idx s = 0; s < strips; s++)
+            micro_kernels[at.rows](w->K, a, b + s * apart, NR, NULL, VL, sums + s * NR, p->width, NULL, accumulate);
+}
+
+static void multiply_unpacked_weights(const struct weights *w, idx gate, const REAL *x, idx stride, struct patch at, REAL *sums,
+                                      idx width, int accumulate) {
     const struct product p = {.M = at.rows, .N = at.units, .K = w->K, .a = x + at.row * stride, .ars = stride, .acs = 1,
-                              .b = w->w + g * w->of_gate + at.unit * w->of_unit, .brs = w->of_k, .bcs = w->of_unit, .c = sums,
-                              .crs = width, .ccs = 1, .bias = accumulate ? sums : NULL, .bias_rs = width, .bias_cs = 1};
+                              .b = w->w + gate * w->of_gate + at.unit * w->of_unit, .brs = w->of_k, .bcs = w->of_unit,
+                              .c = sums, .crs = width, .ccs = 1,
+                              .bias = accumulate ? sums : NULL, .bias_rs = width, .bias_cs = 1};
     if (w->of_k == 1) dots_without_packing(&p, 0, at.units);
     else sums_without_packing(&p, 0, at.units);
 }
@@ -123,10 +167,16 @@ static void multiply_few(const struct weights *w, idx g, const REAL *x, idx stri
 static void multiply_state(const struct steps *p, const struct weights *w, struct operand x, struct patch at, REAL *sums,
                            int accumulate) {
     for (idx g = 0; g < w->gates; g++, sums += at.rows * p->width)
-        if (p->scratch)
-            micro_kernels[at.rows](w->K, x.packed + at.row * p->packed_row + w->first * at.rows,
-                                   w->strips + (at.unit / NR * w->gates + g) * w->K * NR, NR, NULL, VL, sums, NR, NULL, accumulate);
-        else multiply_few(w, g, x.rows, x.stride, at, sums, p->width, accumulate);
+        if (p->scratch) multiply_strips(p, w, g, x.packed, at, sums, accumulate);
+        else multiply_unpacked_weights(w, g, x.rows, x.stride, at, sums, p->width, accumulate);
+}
+
+/* Lets a patch of x, rows `stride` apart and gates H apart, be on its way while its sums are computed. */
+static void ask_for(const struct steps *p, const REAL *x, idx gates, idx stride, struct patch at) {
+    for (idx row = 0; row < at.rows; row++)
+        for (idx g = 0; g < gates; g++)
+            for (idx u = 0; u < at.units; u += 64 / (idx)sizeof(REAL))
+                __builtin_prefetch(x + (at.row + row) * stride + g * p->s.H + at.unit + u);
 }
 
 /* ---- what the backward passes share ---- */
@@ -144,8 +194,8 @@ INLINE vr adjoint_of_state(const struct steps *p, idx b, const REAL *dh, const R
 static int weights_adjoint(const struct sequence_shape *s, idx gates, const REAL *da, idx stride, const REAL *first,
                            const REAL *states, REAL *dw) {
     const idx B = s->B, H = s->H, last = (s->T - 1) * B;
-    struct product p = {.M = gates * H, .N = H, .K = s->T ? B : 0, .a = da + (s->reverse ? last * stride : 0), .ars = 1, .acs = stride,
-                        .b = first, .brs = H, .bcs = 1, .c = dw, .crs = H, .ccs = 1};
+    struct product p = {.M = gates * H, .N = H, .K = s->T ? B : 0, .a = da + (s->reverse ? last * stride : 0), .ars = 1,
+                        .acs = stride, .b = first, .brs = H, .bcs = 1, .c = dw, .crs = H, .ccs = 1};
     if (multiply(p) != CNN_OK) return CNN_NO_MEMORY;
     if (s->T <= 1) return CNN_OK;
     p.K = last, p.a = da + (s->reverse ? 0 : B * stride), p.b = states + (s->reverse ? B * H : 0);
@@ -154,8 +204,6 @@ static int weights_adjoint(const struct sequence_shape *s, idx gates, const REAL
 }
 
 /* ---- the simple recurrent layer ---- */
-
-enum { TANH, RELU, SIGMOID, IDENTITY };
 
 INLINE vr activated(vr a, int nonlinearity) {
     switch (nonlinearity) {
@@ -206,7 +254,8 @@ static void rnn_cells(void *arg, idx begin, idx end, int worker) {
     }
 }
 
-static int rnn_forward(const struct sequence_shape *s, int nonlinearity, const void *gx, const void *h0, const void *w_hh, void *h) {
+static int rnn_forward(const struct sequence_shape *s, int nonlinearity, const void *gx, const void *h0, const void *w_hh,
+                       void *h) {
     struct rnn r = {{.s = *s, .weights = {times_weights(w_hh, 1, s->H)}}, nonlinearity, .gx = gx, .h0 = h0, .h = h};
     struct steps *p = &r.steps;
     if (begin_steps(p, s->H) != CNN_OK) return CNN_NO_MEMORY;
@@ -231,7 +280,8 @@ static void rnn_cells_backward(void *arg, idx begin, idx end, int worker) {
             const idx b = at.row + row, state = b * H + at.unit, place = i < 0 ? 0 : offset_of(p, i, H) + state;
             for (idx j = 0; j < at.units; j += VL) {
                 const idx n = at.units - j;
-                const vr d = adjoint_of_state(p, b, i < 0 ? NULL : r->dh + place, r->carried + state, sums + row * p->width, j, n);
+                const REAL *dh = i < 0 ? NULL : r->dh + place, *product = sums + row * p->width;
+                const vr d = adjoint_of_state(p, b, dh, r->carried + state, product, j, n);
                 const int kept = i < 0 || !alive(p, i, b);
                 store_part(r->carried + state + j, kept ? d : (vr){0}, n);
                 if (i < 0) continue;

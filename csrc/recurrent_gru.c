@@ -76,7 +76,8 @@ static void gru_candidates(void *arg, idx begin, idx end, int worker) {
     REAL *h = g->h + offset_of(p, i, H), *next = p->packed[(i + 1) % 2], sums[PATCH_REALS] __attribute__((aligned(64)));
     for (idx number = begin; number < end; number++) {
         const struct patch at = patch_of(p, number);
-        multiply_state(p, &p->weights[CANDIDATE], (struct operand){next, g->gates + gru_gates(g, 0, 3 * H), 4 * H}, at, sums, 0);
+        const struct operand q = {next, g->gates + gru_gates(g, 0, 3 * H), 4 * H};
+        multiply_state(p, &p->weights[CANDIDATE], q, at, sums, 0);
         for (idx row = 0; row < at.rows; row++) {
             const idx b = at.row + row, place = b * H + at.unit;
             const REAL *gx = g->gx + gru_inputs(g, b, at.unit) + 2 * H;
@@ -208,7 +209,8 @@ static int gru_parameters_adjoint(const struct gru *g, const REAL *h0, REAL *dw,
 static int gru_backward(const struct sequence_shape *s, int reset_after, const void *dh, const void *h, const void *gates,
                         const void *h0, const void *w_hh, void *da, void *dh0, void *dw_hh, void *db_hh) {
     const idx H = s->H;
-    struct gru g = {{.s = *s, .weights = {times_transposed(w_hh, 2, H), behind(2 * H, times_transposed((const REAL *)w_hh + 2 * H * H, 1, H))}},
+    const REAL *w_n = (const REAL *)w_hh + 2 * H * H;
+    struct gru g = {{.s = *s, .weights = {times_transposed(w_hh, 2, H), behind(2 * H, times_transposed(w_n, 1, H))}},
                     reset_after, .h0 = h0, .dh = dh, .h = (REAL *)h, .gates = (REAL *)gates, .da = da, .carried = dh0};
     struct steps *p = &g.steps;
     if (begin_steps(p, 3 * H) != CNN_OK) return CNN_NO_MEMORY;

@@ -140,7 +140,8 @@ INLINE void lstm_row_backward(const struct lstm *l, struct lstm_row_backward r) 
         const idx n = r.units - j, u = r.unit + j;
         const REAL *gates = r.gates + j;
         const vr i = load_part(gates, n), f = load_part(gates + H, n), g = load_part(gates + 2 * H, n);
-        const vr o = load_part(gates + 3 * H, n), d = load(r.d + j), squashed = activated(load_part(r.c + j, n), l->nonlinearity);
+        const vr o = load_part(gates + 3 * H, n), d = load(r.d + j);
+        const vr squashed = activated(load_part(r.c + j, n), l->nonlinearity);
         const vr da_o = d * squashed * o * (1 - o);
         vr dc = load_part(r.dc + j, n) + d * o * slope(squashed, l->nonlinearity) + peep(l, 2, u, n, da_o);
         if (r.dpeep) dc += load(r.dpeep + j);
@@ -211,9 +212,13 @@ static void lstm_gates_backward(const struct lstm *l, struct patch at, const REA
 static void lstm_cells_backward(void *arg, idx begin, idx end, int worker) {
     (void)worker;
     const struct lstm *l = arg;
+    const struct steps *p = &l->steps;
+    const idx H = p->s.H, gates = offset_of(p, p->i, 4 * H);
     REAL sums[PATCH_REALS] __attribute__((aligned(64)));
     for (idx number = begin; number < end; number++) {
-        const struct patch at = patch_of(&l->steps, number);
+        const struct patch at = patch_of(p, number);
+        ask_for(p, l->gates + gates, 4, 4 * H, at);
+        ask_for(p, l->da + gates, 4, 4 * H, at);
         lstm_adjoints(l, at, sums);
         lstm_gates_backward(l, at, sums, NULL);
     }
@@ -263,9 +268,12 @@ static void lstm_cells_backward_matrix(void *arg, idx begin, idx end, int worker
 /* ---- the peepholes' adjoints ---- */
 
 /* Σ da ⊙ c over steps and sequences: units are split. */
+struct unit_peepholes { const struct lstm *l; REAL *dpeephole; };
+
 static void unit_peepholes_adjoint(void *arg, idx begin, idx end, int worker) {
     (void)worker;
-    const struct lstm *l = arg;
+    const struct unit_peepholes *q = arg;
+    const struct lstm *l = q->l;
     const struct steps *p = &l->steps;
     const idx H = p->s.H;
     for (idx u = begin * VL; u < MIN(H, end * VL); u += VL) {
@@ -279,20 +287,19 @@ static void unit_peepholes_adjoint(void *arg, idx begin, idx end, int worker) {
                 sum[1] += load_part(da + H, n) * c_before;
                 sum[2] += load_part(da + 3 * H, n) * load_part(l->c + offset_of(p, i, H) + b * H + u, n);
             }
-        for (idx k = 0; k < 3; k++) store_part(l->h + k * H + u, sum[k], n);
+        for (idx k = 0; k < 3; k++) store_part(q->dpeephole + k * H + u, sum[k], n);
     }
 }
 
 static int peepholes_adjoint(const struct lstm *l, REAL *dpeephole) {
     const idx H = l->steps.s.H, rows = l->steps.s.T * l->steps.s.B;
     if (l->peepholes == ONE_PER_UNIT) {
-        struct lstm outputs = *l;
-        outputs.h = dpeephole;
-        parallel_for((H + VL - 1) / VL, grain_of(3.0 * (double)(rows * VL)), unit_peepholes_adjoint, &outputs);
+        struct unit_peepholes q = {l, dpeephole};
+        parallel_for((H + VL - 1) / VL, grain_of(3.0 * (double)(rows * VL)), unit_peepholes_adjoint, &q);
     } else if (is_matrix(l)) {
         if (weights_adjoint(&l->steps.s, 2, l->da, 4 * H, l->c0, l->c, dpeephole) != CNN_OK) return CNN_NO_MEMORY;
-        return multiply((struct product){.M = H, .N = H, .K = rows, .a = l->da + 3 * H, .ars = 1, .acs = 4 * H, .b = l->c, .brs = H,
-                                         .bcs = 1, .c = dpeephole + 2 * H * H, .crs = H, .ccs = 1});
+        return multiply((struct product){.M = H, .N = H, .K = rows, .a = l->da + 3 * H, .ars = 1, .acs = 4 * H, .b = l->c,
+                                         .brs = H, .bcs = 1, .c = dpeephole + 2 * H * H, .crs = H, .ccs = 1});
     }
     return CNN_OK;
 }
@@ -302,7 +309,8 @@ static int lstm_backward(const struct sequence_shape *s, int nonlinearity, int p
                          const void *peephole, void *da, void *dh0, void *dc0, void *dw_hh, void *dpeephole) {
     const idx H = s->H;
     struct lstm l = {{.s = *s, .weights = {times_transposed(w_hh, 4, H)}}, nonlinearity, peepholes, .c0 = c0,
-                     .peephole = peephole, .dh = dh, .c = (REAL *)c, .gates = (REAL *)gates, .da = da, .carried = dh0, .dc = dc0};
+                     .peephole = peephole, .dh = dh, .c = (REAL *)c, .gates = (REAL *)gates, .da = da, .carried = dh0,
+                     .dc = dc0};
     struct steps *p = &l.steps;
     if (is_matrix(&l)) {
         p->weights[CELLS] = times_transposed(l.peephole, 2, H);

@@ -3,6 +3,8 @@ cdef extern from "kernels.h":
         idx T, B, H
         const int64_t *lengths
         int reverse
+    enum nonlinearity:
+        TANH, RELU, SIGMOID, IDENTITY
     enum peephole:
         NO_PEEPHOLE, ONE_PER_UNIT, MATRIX
     struct recurrent_kernels:
@@ -11,7 +13,8 @@ cdef extern from "kernels.h":
         int (*rnn_backward)(const sequence_shape *s, int nonlinearity, const void *dh, const void *h, const void *h0,
                             const void *w_hh, void *da, void *dh0, void *dw_hh) noexcept nogil
         int (*lstm_forward)(const sequence_shape *s, int nonlinearity, int peepholes, const void *gx, const void *h0,
-                            const void *c0, const void *w_hh, const void *peephole, void *h, void *c, void *gates) noexcept nogil
+                            const void *c0, const void *w_hh, const void *peephole, void *h, void *c,
+                            void *gates) noexcept nogil
         int (*lstm_backward)(const sequence_shape *s, int nonlinearity, int peepholes, const void *dh, const void *dc,
                              const void *h, const void *c, const void *gates, const void *h0, const void *c0, const void *w_hh,
                              const void *peephole, void *da, void *dh0, void *dc0, void *dw_hh, void *dpeephole) noexcept nogil
@@ -21,7 +24,7 @@ cdef extern from "kernels.h":
                             const void *h0, const void *w_hh, void *da, void *dh0, void *dw_hh, void *db_hh) noexcept nogil
 
 
-_NONLINEARITIES = {"tanh": 0, "relu": 1, "sigmoid": 2, "identity": 3}
+_NONLINEARITIES = {"tanh": TANH, "relu": RELU, "sigmoid": SIGMOID, "identity": IDENTITY}
 
 cdef sequence_shape sequence_of(idx T, ndarray h0, object lengths, bint reverse) except *:
     cdef sequence_shape s
@@ -135,7 +138,8 @@ def gru_forward(ndarray gx, ndarray h0, ndarray w_hh, b_hh, reset_after, lengths
 def gru_backward(ndarray dh, ndarray h, ndarray gates, ndarray h0, ndarray w_hh, reset_after, lengths, reverse):
     cdef sequence_shape s = sequence_of(h.shape[0], h0, lengths, reverse)
     cdef int after = bool(reset_after)
-    cdef ndarray da = empty((s.T, s.B, 3 * s.H), h), dh0 = empty_like(h0), dw_hh = empty_like(w_hh), db_hh = empty((3 * s.H,), h)
+    cdef ndarray da = empty((s.T, s.B, 3 * s.H), h), dh0 = empty_like(h0)
+    cdef ndarray dw_hh = empty_like(w_hh), db_hh = empty((3 * s.H,), h)
     cdef const recurrent_kernels *k = table(h).recurrent
     cdef const void *dh_data = ptr(dh)
     cdef const void *h_data = ptr(h)
