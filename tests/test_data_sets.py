@@ -77,7 +77,7 @@ def test_importing_is_light():
 
 
 def test_names_and_unknown_names():
-    assert data.names() == ["cifar10", "digits", "fashion", "fashion_subset", "mnist", "sonnets"]
+    assert data.names() == ["cifar10", "digits", "fashion", "fashion_subset", "mnist", "reviews", "sonnets"]
     with pytest.raises(UnknownNameError, match="unknown data set 'minst': did you mean 'mnist'"):
         data.load("minst")
     with pytest.raises(UnknownNameError, match="did you mean 'digits'"):

@@ -9,6 +9,7 @@ from cnnlib.data.catalogues import parallel
 from cnnlib.data.dataset import Dataset, arrays
 from cnnlib.data.datasets import Info, cifar10, digits, fashion, fashion_subset, info, load, mnist, names, prefetch
 from cnnlib.data.download import cache_dir
+from cnnlib.data.film_reviews import reviews
 from cnnlib.data.folder import ImageFolder, csv
 from cnnlib.data.formats import read_cifar, read_idx
 from cnnlib.data.generated import dates, number_words
@@ -68,6 +69,7 @@ __all__ = [
     "read_cifar",
     "read_idx",
     "read_text",
+    "reviews",
     "sequences",
     "sonnets",
     "ten_crops",

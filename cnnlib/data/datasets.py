@@ -1,7 +1,7 @@
 """The data sets by name: what there is, where it is found, how it is loaded.
 
 >>> names()
-['cifar10', 'digits', 'fashion', 'fashion_subset', 'mnist', 'sonnets']
+['cifar10', 'digits', 'fashion', 'fashion_subset', 'mnist', 'reviews', 'sonnets']
 >>> train, test = load("digits", size=32)
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnlib.data import builtin
+from cnnlib.data import builtin, film_reviews
 from cnnlib.data.builtin import FASHION_CLASSES, digits, fashion_subset, idx_sets
 from cnnlib.data.dataset import Dataset
 from cnnlib.data.download import Remote, cached, fetch, local_files
@@ -49,6 +49,7 @@ REMOTES = {
             ("https://www.cs.toronto.edu/~kriz/",),
         ),
     ),
+    "reviews": (film_reviews.REMOTE,),
 }
 
 CIFAR_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -166,6 +167,13 @@ _ENTRIES = {
     "sonnets": _Entry(sonnets_sets, "Shakespeare's sonnets, next character", "95,650 characters", "public domain; CC BY 2.5"),
     "mnist": _Entry(mnist, "MNIST handwritten digits, 28×28", "60,000 + 10,000", "none stated", "11 MB"),
     "fashion": _Entry(fashion, "Fashion-MNIST clothes, 28×28", "60,000 + 10,000", "MIT", "30 MB"),
+    "reviews": _Entry(
+        lambda **options: film_reviews.reviews(**options)[:2],
+        "reviews of films, liked or not",
+        "19,924 + 4,980",
+        "none stated",
+        "13 MB",
+    ),
     "cifar10": _Entry(cifar10, "CIFAR-10 colour pictures, 32×32", "50,000 + 10,000", "none stated", "170 MB"),
 }
 
@@ -207,6 +215,8 @@ def _where(name: str) -> str:
 def _local(name: str) -> list[Path] | None:
     if name == "cifar10" and (files := _local_batches()):
         return files
+    if name == "reviews" and (table := film_reviews.local_table()):
+        return [table]
     return local_files(name, [r.name for r in REMOTES[name]])
 
 

@@ -27,6 +27,7 @@ from cnnlib.models.overfeat import OverFeat
 from cnnlib.models.perceptron import Perceptron
 from cnnlib.models.resnet import ResNet18, ResNet20, ResNet34, ResNet50, ResNet101, ResNet152
 from cnnlib.models.seq2seq import Seq2Seq
+from cnnlib.models.sentiment import SentimentLSTM, TextCNN
 from cnnlib.models.torchvision import load_torchvision
 from cnnlib.models.vgg import VGG11, VGG11BN, VGG13, VGG13BN, VGG16, VGG16BN, VGG19, VGG19BN, VGGSmall
 from cnnlib.models.zfnet import ZFNet
@@ -35,8 +36,8 @@ from cnnlib.nn.module import Module
 __all__ = [
     "MLP", "VGG11", "VGG11BN", "VGG13", "VGG13BN", "VGG16", "VGG16BN", "VGG19", "VGG19BN", "Adaline", "AlexNet",
     "AlexNetSingle", "CharRNN", "GoogLeNet", "GoogLeNetBN", "LeNet5", "LeNet5Original", "LinearSVM", "McCullochPitts",
-    "OverFeat", "Perceptron", "ResNet18", "ResNet20", "ResNet34", "ResNet50", "ResNet101", "ResNet152", "Seq2Seq",
-    "VGGSmall", "ZFNet",
+    "OverFeat", "Perceptron", "ResNet18", "ResNet20", "ResNet34", "ResNet50", "ResNet101", "ResNet152", "SentimentLSTM",
+    "Seq2Seq", "TextCNN", "VGGSmall", "ZFNet",
     "create", "get", "list", "load_torchvision", "parameter_table",
 ]  # fmt: skip
 

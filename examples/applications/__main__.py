@@ -1,0 +1,48 @@
+"""All applications: `python -m examples.applications --help`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from types import ModuleType
+
+from cnnlib.errors import DataError
+from examples.applications import app, page
+
+NAMES = ("sentiment",)
+
+
+def load(name: str) -> ModuleType:
+    return importlib.import_module(f"examples.applications.{name}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m examples.applications", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="some of them; default: all")
+    parser.add_argument("--tiny", action="store_true", help="on the tiny sets, which are generated or bundled")
+    parser.add_argument("--list", action="store_true", help="names, expected minutes on the real data, shapes")
+    parser.add_argument("--table", action="store_true", help="write the figures into docs/applications.md; runs nothing")
+    args = parser.parse_args()
+    names = args.names or list(NAMES)
+    if unknown := sorted(set(names) - set(NAMES)):
+        parser.error(f"there is no application {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    if args.list:
+        for name in names:
+            print(f"{name:10} {load(name).MINUTES:4g} min   {load(name).SHAPE}")
+        return 0
+    if args.table:
+        page.write([load(name) for name in NAMES])
+        return 0
+    failed = []
+    for name in names:
+        try:
+            app.run(load(name), args.tiny)
+        except DataError as reason:  # no data, nothing to look for in the code; the others shall run all the same
+            print(f"{name}: {reason}", file=sys.stderr)
+            failed.append(name)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

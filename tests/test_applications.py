@@ -1,0 +1,120 @@
+"""The applications: their sets are what they say, runs are kept and go on, the page is made of them."""
+
+import numpy as np
+import pytest
+
+import cnnlib as cl
+from cnnlib import nn
+from cnnlib.errors import DataError
+from examples.applications import __main__ as command
+from examples.applications import app, page, sentiment
+from examples.labs import lab
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path, monkeypatch):
+    monkeypatch.setattr(app, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(app, "CHECKPOINTS", tmp_path / "checkpoints")
+    monkeypatch.delenv("CNNLIB_DATA", raising=False)
+
+
+@pytest.mark.parametrize("name", command.NAMES)
+def test_every_application_says_what_it_is_and_has_two_plans(name):
+    module = command.load(name)
+    assert " to " in module.SHAPE and "->" in module.SHAPE and module.MINUTES > 0
+    assert "\n\n" in module.__doc__
+    real, tiny = module.plan(False), module.plan(True)
+    assert real and tiny and not [settings for settings in real if settings in tiny]
+
+
+def test_a_training_that_was_ended_goes_on_and_ends_the_same(tmp_path):
+    x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    data = cl.data.arrays(x, (x[:, 0] > 0).astype(np.int64))
+
+    def train(name, stop_after=None):
+        cl.manual_seed(0)
+        net = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 2))
+        if stop_after:
+
+            def stop(*_):
+                train.steps += 1
+                if train.steps > stop_after:
+                    raise RuntimeError("the machine went off")
+
+            train.steps = 0
+            net.register_forward_hook(stop)
+        app.fit(name, net, data, data, epochs=4, batch_size=8)
+        return net
+
+    with pytest.raises(RuntimeError):
+        train("ended", stop_after=22)  # 5 batches of training and 5 of validation an epoch: in the third
+    resumed, whole = train("ended"), train("whole")
+    for a, b in zip(resumed.parameters(), whole.parameters(), strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+def test_the_page_has_the_runs_that_are_finished_and_no_others(tmp_path):
+    target = tmp_path / "page.md"
+    target.write_text(f"Before.\n{page.BEGIN}\noutdated\n{page.END}\nAfter.\n")
+    page.write([sentiment], target)
+    text = target.read_text()
+    assert text.startswith("Before.\n") and text.endswith("\nAfter.\n") and "outdated" not in text
+    assert "## sentiment" in text and "Tiny set" not in text and "Real data.**" not in text
+    store = app.store_of(sentiment, tiny=True)
+    for settings in sentiment.plan(True):
+        store.add(settings, {"train": 2400, "test": 600, "words": 9, "accuracy": 0.5, "training": 30.0}, 3.0)
+    page.write([sentiment], target)
+    text = target.read_text()
+    assert "**Tiny set.** `python -m examples.applications sentiment --tiny`: 1.5 minutes" in text
+    assert "| TextCNN | 30 | 50.0 % | 0.5 |" in text and "**Real data.**" not in text
+
+
+def test_the_command_names_what_there_is_and_misses_data_in_a_sentence(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["applications", "--list"])
+    assert command.main() == 0
+    assert all(name in capsys.readouterr().out for name in command.NAMES)
+
+    def no_data(*_):
+        raise DataError("there is no such file")
+
+    monkeypatch.setattr(app, "run", no_data)
+    monkeypatch.setattr("sys.argv", ["applications", "sentiment"])
+    assert command.main() == 1
+    assert "sentiment: there is no such file" in capsys.readouterr().err
+    monkeypatch.setattr("sys.argv", ["applications", "sentimental"])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert "there is no application sentimental; there are sentiment" in capsys.readouterr().err
+
+
+# ---- sentiment
+
+
+def test_generated_reviews_turn_on_their_first_and_last_word():
+    train, test, vocabulary = sentiment.generated(20)
+    assert len(train) + len(test) == 3000 and train.x.shape[1] == 20
+    for row, label in zip(test.x[:50], test.y[:50], strict=True):
+        words = vocabulary.decode(row)
+        assert label == ((words[0] == "everybody") == (words[-1] in sentiment.GOOD))
+    assert abs(train.y.mean() - 0.5) < 0.03
+    texts = {row.tobytes() for row in train.x}
+    assert np.mean([row.tobytes() in texts for row in test.x]) < 0.2
+
+
+def test_naive_bayes_is_the_formula():
+    x = np.array([[4, 5, 5], [4, 6, 0], [6, 6, 5]])
+    train = cl.data.Dataset(x, np.array([1, 1, 0]))
+    test = cl.data.Dataset(np.array([[4, 0, 0], [6, 5, 0], [6, 0, 0]]), np.array([1, 0, 0]))
+    # p(4|1) = 3/4, p(5|1) = p(6|1) = 2/4; p(4|0) = 1/3, p(5|0) = p(6|0) = 2/3; p(1) = 2/3
+    # 4: 3/4 · 2/3 > 1/3 · 1/3; 6 5: 1/4 · 2/3 > 4/9 · 1/3; 6: 2/4 · 2/3 > 2/3 · 1/3
+    assert sentiment.naive_bayes(train, test, 7).tolist() == [1, 1, 1]
+    balanced = cl.data.Dataset(np.array([[4, 5], [6, 5]]), np.array([1, 0]))
+    assert sentiment.naive_bayes(balanced, test, 7).tolist() == [1, 0, 0]
+
+
+def test_one_run_of_each_model_measures_what_the_finding_reads():
+    runs = lab.complete(app.store_of(sentiment, True), lab.grid(data="generated", model=sentiment.MODELS, length=20, epochs=1,
+                        seed=0), sentiment.measure, lambda *_, **__: None)  # fmt: skip
+    rows, reading = sentiment.finding(runs)
+    assert [row["model"] for row in rows] == sentiment.MODELS and "2,401 reviews to learn from, 599 held out" in reading
+    assert all(0.4 < run["measured"]["accuracy"] <= 1 for run in runs)
