@@ -7,7 +7,7 @@ import cnnlib as cl
 from cnnlib import nn
 from cnnlib.errors import DataError
 from examples.applications import __main__ as command
-from examples.applications import app, page, sentiment
+from examples.applications import app, page, sentiment, series
 from examples.labs import lab
 
 
@@ -72,7 +72,8 @@ def test_the_page_has_the_runs_that_are_finished_and_no_others(tmp_path):
 def test_the_command_names_what_there_is_and_misses_data_in_a_sentence(capsys, monkeypatch):
     monkeypatch.setattr("sys.argv", ["applications", "--list"])
     assert command.main() == 0
-    assert all(name in capsys.readouterr().out for name in command.NAMES)
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in command.NAMES)
 
     def no_data(*_):
         raise DataError("there is no such file")
@@ -118,3 +119,16 @@ def test_one_run_of_each_model_measures_what_the_finding_reads():
     rows, reading = sentiment.finding(runs)
     assert [row["model"] for row in rows] == sentiment.MODELS and "2,401 reviews to learn from, 599 held out" in reading
     assert all(0.4 < run["measured"]["accuracy"] <= 1 for run in runs)
+
+
+# ---- series
+
+
+def test_forecasts_without_learning_are_their_formulas(monkeypatch):
+    """A series that repeats after 11 values and climbs by 1 each time: only the last value is a bad forecast."""
+    season = np.array([0, 3, 1, 4, 1, 5, 9, 2, 6, 5, 3.0])
+    monkeypatch.setattr(series, "values_of", lambda _: np.concatenate([season + k for k in range(20)]))
+    errors = series.measure("sunspots", seed=0, epochs=1)["rmse"]
+    steps = np.diff(np.concatenate([season + k for k in range(20)]))[-44:]
+    assert errors["as it is"] == pytest.approx(np.sqrt(np.mean(steps**2)), rel=1e-4)
+    assert errors["as a season ago"] < 1e-4 and errors["autoregression"] < 1e-3 and errors["LSTM"] > 0.1
