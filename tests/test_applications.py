@@ -7,7 +7,7 @@ import cnnlib as cl
 from cnnlib import nn
 from cnnlib.errors import DataError
 from examples.applications import __main__ as command
-from examples.applications import app, page, sentiment, series
+from examples.applications import app, captions, page, sentiment, series
 from examples.labs import lab
 
 
@@ -132,3 +132,45 @@ def test_forecasts_without_learning_are_their_formulas(monkeypatch):
     steps = np.diff(np.concatenate([season + k for k in range(20)]))[-44:]
     assert errors["as it is"] == pytest.approx(np.sqrt(np.mean(steps**2)), rel=1e-4)
     assert errors["as a season ago"] < 1e-4 and errors["autoregression"] < 1e-3 and errors["LSTM"] > 0.1
+
+
+# ---- captions
+
+
+def test_held_out_people_are_new_combinations_of_known_words():
+    (pictures, names), (unseen, true) = captions.load("people")
+    assert len(pictures) == len(names) == 317 and len(unseen) == len(true) == 79
+    assert not {tuple(name) for name in names} & {tuple(name) for name in true}
+    assert {word for name in true for word in name} <= {word for name in names for word in name}
+    assert not {p.tobytes() for p in pictures} & {p.tobytes() for p in unseen}
+
+
+def test_held_out_emoji_are_known_in_another_hand_only(monkeypatch):
+    names = [[f"thing{i}", *tone] for i in range(20) for tone in ([], ["dark"], ["medium-light"])]
+    drawn = {"google": np.arange(60.0), "twitter": -np.arange(60.0)}
+    monkeypatch.setattr(captions, "emoji", lambda vendor: (drawn[vendor], list(names)))
+    (pictures, known), (unseen, true) = captions.load("emoji")
+    assert len(unseen) == 12 and (unseen >= 0).all() and not set(unseen) & set(pictures)
+    google = {name[0] for picture, name in zip(pictures, known, strict=True) if picture > 0}
+    assert not google & {name[0] for name in true}
+    assert {tuple(name) for name in true} <= {tuple(name) for name in known}
+
+
+def test_answers_without_learning():
+    names = [["a", "cat"], ["a", "dog"], ["the", "dog", "barks"]]
+    assert captions.most_frequent(names, 2) == [["a", "dog"]] * 2
+    pictures = np.zeros((3, 1, 2, 2)) + np.arange(3)[:, None, None, None]
+    assert captions.nearest(pictures, names, pictures[[2, 0]] + 0.3) == [names[2], names[0]]
+
+
+def test_word_f1():
+    assert captions.word_f1(["woman", "artist"], ["woman", "running", "dark"]) == 0.4
+    assert captions.word_f1(["a", "a"], ["a"]) == 2 / 3 and captions.word_f1([], ["a"]) == 0
+
+
+def test_one_run_of_captions_measures_what_the_finding_reads():
+    plan = [{**captions.plan(True)[0], "epochs": 1}]
+    runs = lab.complete(app.store_of(captions, True), plan, captions.measure, lambda *_, **__: None)
+    rows, reading = captions.finding(runs)
+    assert [row["captions"] for row in rows] == captions.METHODS and "79 held out, 52 words" in reading
+    assert rows[1]["names exactly right"] == "0.0 %"  # no combination of the held-out ones is in training

@@ -19,7 +19,7 @@ class Forecaster(nn.Module):
     """x (N, T, features) float -> (N, features). T may change from call to call.
 
     >>> import cnnlib as cl, numpy as np
-    >>> cl.models.Forecaster(hidden=8)(cl.Tensor(np.zeros((5, 24, 1)))).shape
+    >>> cl.models.Forecaster(hidden=8)(cl.Tensor(np.zeros((5, 24, 1), np.float32))).shape
     (5, 1)
 
     Raises ShapeError when x has another shape.

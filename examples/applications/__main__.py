@@ -10,7 +10,7 @@ from types import ModuleType
 from cnnlib.errors import DataError
 from examples.applications import app, page
 
-NAMES = ("sentiment", "series")
+NAMES = ("sentiment", "series", "captions")
 
 
 def load(name: str) -> ModuleType:
