@@ -49,7 +49,10 @@ class no_grad(Changed):
 
 
 class check_finite(Changed):
-    """Inside the block every output and every adjoint is checked; the first NaN or infinity raises NonFiniteError naming it."""
+    """Inside the block every output and every adjoint is checked; the first NaN or infinity raises NonFiniteError naming it.
+
+    In a recurrent layer it names the time step and the gate, too.
+    """
 
     def __init__(self):
         super().__init__(check_finite=True)
@@ -136,6 +139,11 @@ class Op:
     @staticmethod
     def backward(ctx: Context, *dys: Any) -> Any:
         raise NotImplementedError
+
+    @classmethod
+    def began(cls, ctx: Context, dys: list | None = None) -> str:
+        """Where inside a long operation NaN or infinity began, forward or, given ``dys``, backward: the end of a message."""
+        return ""
 
     @classmethod
     @cache
@@ -340,7 +348,8 @@ def _check_finite_forward(ctx: Context, inputs: tuple, outputs: tuple) -> None:
         if y.dtype.kind == "f" and not bool(ctx.xp.isfinite(y).all()):
             bad = [ctx.op.argument(j) for j, t in enumerate(inputs) if _non_finite(t)]
             from_where = f"already in {', '.join(bad)}" if bad else "all inputs were finite: it began here"
-            raise NonFiniteError(f"{ctx.where()}: output {i} {y.shape} has NaN or infinity; {from_where}.")
+            step = ctx.op.began(ctx)
+            raise NonFiniteError(f"{ctx.where()}: output {i} {y.shape} has NaN or infinity; {from_where}{step}.")
 
 
 def _non_finite(t: Any) -> bool:

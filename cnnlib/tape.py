@@ -201,9 +201,11 @@ def _checked_adjoint(ctx: Context, i: int, t: Tensor | Edge, dx: Any, dys: list)
         from_where = (
             "the adjoint that arrived was finite: it began here" if arrived else "it was already in the adjoint that arrived"
         )
+        step = ctx.op.began(ctx, dys) if ctx.backward is ctx.op.backward else ""
         parameter = f" (parameter {t.name!r})" if isinstance(t, Parameter) and t.name else ""
         raise NonFiniteError(
-            f"{ctx.where()}: backward gave d{ctx.op.argument(i)}{parameter} {dx.shape} with NaN or infinity; {from_where}."
+            f"{ctx.where()}: backward gave d{ctx.op.argument(i)}{parameter} {dx.shape} with NaN or infinity; "
+            f"{from_where}{step}."
         )
     return np.asarray(dx) if isinstance(dx, np.generic) else dx
 

@@ -55,6 +55,7 @@ from cnnlib.errors import ShapeError, ValueRangeError, unknown_name
 from cnnlib.op import Op
 from cnnlib.ops.activation import relu_forward, sigmoid_forward
 from cnnlib.ops.arguments import check_float, check_integers, check_ndim, check_not_empty, check_shape
+from cnnlib.ops.nonfinite import first_in_sequence
 
 NONLINEARITIES = ("tanh", "relu", "sigmoid", "identity")
 OUTPUT_ACTIVATIONS = ("tanh", "identity")
@@ -177,6 +178,11 @@ def _parts(a, H):
     return [a[:, k : k + H] for k in range(0, a.shape[1], H)]
 
 
+def _steps(a, H):
+    """(T, B, G·H) -> G arrays (T, B, H)."""
+    return [a[:, :, k : k + H] for k in range(0, a.shape[2], H)]
+
+
 def _activated(a, name):
     xp = xp_of(a)
     return {"tanh": xp.tanh, "relu": relu_forward, "sigmoid": sigmoid_forward, "identity": lambda a: a}[name](a)
@@ -211,10 +217,37 @@ def _peep_weights(peephole, da, c_before, c):
 # ---- the operations
 
 
-class RNN(Op):
+class _Recurrent(Op):
+    gates: tuple[str, ...] = ()  # names, in the order of the weights' rows
+
+    @staticmethod
+    def computed(ctx):
+        """What forward computed at a step, in that order, as {name: (T, B, H)}; what stands in one dict can be bad at once."""
+        raise NotImplementedError
+
+    @staticmethod
+    def through_time(ctx, *dys):
+        """What the kernel of backward returns; first da (T, B, G·H), the adjoints of the sums inside the gates."""
+        raise NotImplementedError
+
+    @classmethod
+    def began(cls, ctx, dys=None):
+        if not ctx.saved or "how" not in ctx.saved:
+            return ""  # somebody's own forward
+        order = _order(len(ctx.h), ctx.how[-1])
+        if dys is None:
+            return first_in_sequence(cls.computed(ctx), order)
+        parts = _steps(cls.through_time(ctx, *dys)[0], ctx.h.shape[2])
+        adjoints = {f"the adjoint of {name}": da for name, da in zip(cls.gates, parts, strict=True)}
+        finite = ": every gate's adjoint is finite at every step, their sums and products with weights are not"
+        return first_in_sequence([adjoints], order[::-1]) or finite
+
+
+class RNN(_Recurrent):
     """Saves x, w_ih, w_hh, h0, h (T, B, H): the state after every step, and mask (T, B, 1) or None."""
 
     formula = "h_t = g(W_ih x_t + W_hh h_(t-1) + b)"
+    gates = ("the state h",)
 
     @staticmethod
     def forward(ctx, x, h0, w_ih, w_hh, b_ih=None, b_hh=None, *, nonlinearity="tanh", lengths=None, reverse=False):
@@ -228,16 +261,24 @@ class RNN(Op):
 
     @staticmethod
     def backward(ctx, dy, dh_n):
-        dh = _adjoint_of_states(ctx, dy, dh_n)
-        da, dh0, dw_hh = ctx.kernels.rnn_backward(dh, ctx.h, ctx.h0, ctx.w_hh, *ctx.how)
+        da, dh0, dw_hh = RNN.through_time(ctx, dy, dh_n)
         dx, dw_ih, db = _project_backward(ctx, da, 2)
         return dx, dh0, dw_ih, dw_hh, db, db
 
+    @staticmethod
+    def through_time(ctx, dy, dh_n):
+        return ctx.kernels.rnn_backward(_adjoint_of_states(ctx, dy, dh_n), ctx.h, ctx.h0, ctx.w_hh, *ctx.how)
 
-class LSTM(Op):
+    @staticmethod
+    def computed(ctx):
+        return [{"the state h": ctx.h}]
+
+
+class LSTM(_Recurrent):
     """Saves x, w_ih, w_hh, peephole, h0, c0, h and c (T, B, H), gates (T, B, 4H): i, f, g, o of every step, and mask."""
 
     formula = "c_t = f c_(t-1) + i g, h_t = o tanh(c_t)"
+    gates = ("the input gate i", "the forget gate f", "the candidate g", "the output gate o")
 
     @staticmethod
     def forward(ctx, x, h0, c0, w_ih, w_hh, b_ih=None, b_hh=None, peephole=None, *, output_activation="tanh", lengths=None,
@@ -254,17 +295,28 @@ class LSTM(Op):
 
     @staticmethod
     def backward(ctx, dy, dh_n, dc_n):
-        dh = _adjoint_of_states(ctx, dy, dh_n)
-        dc = ctx.xp.zeros_like(ctx.c0) if dc_n is None else dc_n
-        da, dh0, dc0, dw_hh, dpeephole = ctx.kernels.lstm_backward(dh, dc, ctx.h, ctx.c, ctx.gates, ctx.h0, ctx.c0, *ctx.how)
+        da, dh0, dc0, dw_hh, dpeephole = LSTM.through_time(ctx, dy, dh_n, dc_n)
         dx, dw_ih, db = _project_backward(ctx, da, 3)
         return dx, dh0, dc0, dw_ih, dw_hh, db, db, dpeephole
 
+    @staticmethod
+    def through_time(ctx, dy, dh_n, dc_n):
+        dh = _adjoint_of_states(ctx, dy, dh_n)
+        dc = ctx.xp.zeros_like(ctx.c0) if dc_n is None else dc_n
+        return ctx.kernels.lstm_backward(dh, dc, ctx.h, ctx.c, ctx.gates, ctx.h0, ctx.c0, *ctx.how)
 
-class GRU(Op):
+    @staticmethod
+    def computed(ctx):
+        i, f, g, o = zip(LSTM.gates, _steps(ctx.gates, ctx.h.shape[2]), strict=True)
+        first, last = ([i, f, g, o], []) if ctx.peephole is None else ([i, f, g], [o])
+        return [dict(first), {"the cell c": ctx.c}, dict(last), {"the state h": ctx.h}]
+
+
+class GRU(_Recurrent):
     """Saves x, w_ih, w_hh, h0, h (T, B, H), gates (T, B, 4H): r, z, n and q of every step, and mask."""
 
     formula = "h_t = z h_(t-1) + (1 - z) n"
+    gates = ("the reset gate r", "the update gate z", "the candidate n")
 
     @staticmethod
     def forward(ctx, x, h0, w_ih, w_hh, b_ih=None, b_hh=None, *, reset_after=True, lengths=None, reverse=False):
@@ -278,10 +330,18 @@ class GRU(Op):
 
     @staticmethod
     def backward(ctx, dy, dh_n):
-        dh = _adjoint_of_states(ctx, dy, dh_n)
-        da, dh0, dw_hh, db_hh = ctx.kernels.gru_backward(dh, ctx.h, ctx.gates, ctx.h0, ctx.w_hh, *ctx.how)
+        da, dh0, dw_hh, db_hh = GRU.through_time(ctx, dy, dh_n)
         dx, dw_ih, db_ih = _project_backward(ctx, da, 2)
         return dx, dh0, dw_ih, dw_hh, db_ih, db_hh
+
+    @staticmethod
+    def through_time(ctx, dy, dh_n):
+        return ctx.kernels.gru_backward(_adjoint_of_states(ctx, dy, dh_n), ctx.h, ctx.gates, ctx.h0, ctx.w_hh, *ctx.how)
+
+    @staticmethod
+    def computed(ctx):
+        r, z, n, q = zip((*GRU.gates, "the state's share q of n"), _steps(ctx.gates, ctx.h.shape[2]), strict=True)
+        return [dict([r, z]), dict([q]), dict([n]), {"the state h": ctx.h}]
 
 
 def _project(ctx, x, w_ih, b):
