@@ -226,8 +226,8 @@ class NaNStop(Callback):
     """Ends the run with NonFiniteError at the first NaN or infinity in the loss or a gradient, before the optimiser uses it.
 
     The message names where it began, module, operation and parameter, in a recurrent layer the step and the gate, too: the
-    batch is run again with the same random numbers under ``cnnlib.check_finite``. Parameters and buffers stay as they were before the batch. ``gradients=False`` looks at
-    the loss only. On a GPU each look waits for it.
+    batch is run again with the same random numbers under ``cnnlib.check_finite``. Parameters and buffers stay as they were
+    before the batch. ``gradients=False`` looks at the loss only. On a GPU each look waits for it.
     """
 
     def __init__(self, gradients: bool = True):
