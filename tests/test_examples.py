@@ -112,3 +112,13 @@ def test_min_char_rnn_learns_and_writes(capsys):
     text = cl.data.numbered(["to be, or not to be: " * 30])
     _, bits = example.train(text, hidden=30, iterations=2000, show_every=2000)
     assert bits < 0.5 and "to be, or not" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_xray_writes_its_pictures_and_its_page_in_a_moment(tmp_path):
+    pytest.importorskip("matplotlib")
+    text = run("xray.py", "--iterations", "3", "--out", "xray", cwd=tmp_path)
+    assert re.search(r"‖∂h/∂x₀‖ of the first layer: [\d.e-]+ after 0 steps, [\d.e-]+ after 38", text)
+    shown = {path.name for path in (EXAMPLES.parent / "docs" / "xray").iterdir()} - {"page.png"}
+    assert {path.name for path in (tmp_path / "xray").iterdir()} == shown
+    assert (tmp_path / "xray" / "xray.html").read_text("utf-8").startswith("<!DOCTYPE html>")

@@ -1,7 +1,8 @@
 """Pictures of networks and of their training.
 
 Each returns a matplotlib Figure, ``figure.savefig("out.png")``, or SVG text. Pictures that compute something have the numbers
-as a function of their own: ``saliency_map`` for ``saliency``, and so on. docs/gallery.md shows them all.
+as a function of their own: ``saliency_map`` for ``saliency``, and so on. docs/gallery.md shows them all, docs/xray.md those
+of recurrent networks.
 
 >>> from cnnlib import models, viz
 >>> figure = viz.filters(models.LeNet5().c1.weight)         # doctest: +SKIP
@@ -23,6 +24,7 @@ from cnnlib.viz.occlusion import occlusion, occlusion_map
 from cnnlib.viz.percentiles import percentiles
 from cnnlib.viz.saliency import saliency, saliency_map
 from cnnlib.viz.sensitivity import hand_gated, sensitivity, sensitivity_map, unrolled
+from cnnlib.viz.sequence_xray import sequence_xray
 from cnnlib.viz.thinned import kept_units, thinned_network
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "saturation_shares",
     "sensitivity",
     "sensitivity_map",
+    "sequence_xray",
     "thinned_network",
     "unrolled",
 ]

@@ -115,7 +115,7 @@ def _ticks(ax: Any, labels: list[str]) -> None:
     """The labels at both axes, or the steps' numbers where labels would be too small to read."""
     ax.tick_params(length=0)
     if len(labels) <= 48:
-        font = {"fontsize": 8, "family": "monospace"}
+        font = {"fontsize": min(8.0, 280 / len(labels)), "family": "monospace"}
         ax.set_xticks(range(len(labels)), labels, rotation=90 if max(map(len, labels)) > 2 else 0, **font)
         ax.set_yticks(range(len(labels)), labels, **font)
 
