@@ -15,8 +15,8 @@ from typing import Any
 from cnnlib.errors import unknown_name
 from cnnlib.models.adaline import Adaline
 from cnnlib.models.alexnet import AlexNet, AlexNetSingle
-from cnnlib.models.char_rnn import CharRNN
 from cnnlib.models.captioner import Captioner
+from cnnlib.models.char_rnn import CharRNN
 from cnnlib.models.counting import parameter_table
 from cnnlib.models.forecaster import Forecaster
 from cnnlib.models.googlenet import GoogLeNet, GoogLeNetBN
@@ -28,8 +28,8 @@ from cnnlib.models.mlp import MLP
 from cnnlib.models.overfeat import OverFeat
 from cnnlib.models.perceptron import Perceptron
 from cnnlib.models.resnet import ResNet18, ResNet20, ResNet34, ResNet50, ResNet101, ResNet152
-from cnnlib.models.seq2seq import Seq2Seq
 from cnnlib.models.sentiment import SentimentLSTM, TextCNN
+from cnnlib.models.seq2seq import Seq2Seq
 from cnnlib.models.torchvision import load_torchvision
 from cnnlib.models.vgg import VGG11, VGG11BN, VGG13, VGG13BN, VGG16, VGG16BN, VGG19, VGG19BN, VGGSmall
 from cnnlib.models.zfnet import ZFNet
