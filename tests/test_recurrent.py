@@ -248,6 +248,9 @@ def test_a_cell_step_by_step_is_the_layer(kind, form):
 
 # ---- padding
 
+OPS = {ops.RNN: (1, 1), ops.LSTM: (4, 2), ops.GRU: (3, 1)}  # gates, states
+each_op = pytest.mark.parametrize("op", OPS, ids=lambda o: o.__name__)
+
 
 @given(
     kind=st.sampled_from([nn.RNN, nn.LSTM, nn.GRU]),
@@ -328,6 +331,23 @@ def test_lengths_that_leave_no_padding_change_no_bit_and_cost_no_memory(kind):
     assert full[1].mask is None
 
 
+@each_op
+@pytest.mark.parametrize("reverse", [False, True])
+def test_in_the_padding_states_are_kept_gates_and_outputs_are_0(op, reverse):
+    """What a look at gates and cells finds there."""
+    gates, states = OPS[op]
+    starts = [normal(3, 5, seed=4 + i) for i in range(states)]
+    arrays = [normal(6, 3, 2), *starts, normal(5 * gates, 2), normal(5 * gates, 5)]
+    (y, *last), ctx = op.run(*arrays, lengths=[4, 6, 1], reverse=reverse)
+    for b, n in enumerate([4, 6, 1]):
+        assert not y[n:, b].any() and y[:n, b].all()
+        for name, start, end in zip("hc", starts, last, strict=False):
+            kept = start[b] if reverse else end[b]
+            np.testing.assert_array_equal(getattr(ctx, name)[n:, b], np.broadcast_to(kept, (6 - n, 5)))
+        if op is not ops.RNN:
+            assert not ctx.gates[n:, b].any() and ctx.gates[:n, b].all()
+
+
 # ---- carried states
 
 
@@ -395,10 +415,6 @@ def test_dropout_is_between_layers_and_in_training_only():
 
 
 # ---- nothing behind the caller's back
-
-
-OPS = {ops.RNN: (1, 1), ops.LSTM: (4, 2), ops.GRU: (3, 1)}  # gates, states
-each_op = pytest.mark.parametrize("op", OPS, ids=lambda o: o.__name__)
 
 
 @each_op
