@@ -69,7 +69,8 @@ def _tape(root: Context | None) -> list[Context]:
         if ctx.saved is None:
             raise GraphError(
                 f"backward: the graph of {ctx.where()} was freed by an earlier backward; "
-                "pass retain=True to the first one to go back twice."
+                "pass retain=True to the first one to go back twice, or cut what is carried on from there with .detach(), "
+                "such as a recurrent layer's state."
             )
         for t in ctx.inputs:
             if t is not None and t.ctx is not None and id(t.ctx) not in seen:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import cnnlib as cl
 from cnnlib import nn, ops
 from cnnlib.backends import available, kernel_set
-from cnnlib.errors import ShapeError, UnknownNameError, ValueRangeError
+from cnnlib.errors import GraphError, ShapeError, UnknownNameError, ValueRangeError
 from cnnlib.train import checkpoint
 
 BACKENDS = [name for name in ("reference", "cpu") if available()[name] is None and hasattr(kernel_set(name), "lstm_forward")]
@@ -391,6 +391,18 @@ def test_truncated_backpropagation_has_the_gradient_of_the_last_chunk(kind):
     layer.zero_grad()
     layer(x[6:], layer(x[:6])[1])[0].sum().backward()
     assert any(abs(p.grad - g).max() > 1e-3 for p, g in zip(layer.parameters(), found, strict=True)), "nothing was truncated"
+
+
+@each_kind
+def test_a_carried_state_that_was_not_detached_is_refused_with_what_to_do(kind):
+    layer, x, state = kind(3, 4), normal(4, 2, 3, dtype="float32"), None
+    y, state = layer(x)
+    y.sum().backward()
+    y, state = layer(x, state)
+    with pytest.raises(
+        GraphError, match=r"was freed by an earlier backward; .* with \.detach\(\), such as a recurrent layer's state"
+    ):
+        y.sum().backward()
 
 
 # ---- dropout between layers
