@@ -154,7 +154,8 @@ def _check_argument(name, x, grad, along, report, tolerance, h, noise, elements,
             f"(largest derivative {largest:.3g}, allowed difference {allowed:.1e}; {len(wrong)} of {len(found)} disagree)."
         )
     error = max((abs(a - n) for _, a, n in found), default=0.0) / (largest or 1.0)
-    report.checked[name], report.skipped[name], report.error[name] = len(found), skipped, error
+    for counts, value in ((report.checked, len(found)), (report.skipped, skipped), (report.error, error)):
+        counts[name] = max(value, counts.get(name, 0))  # of several outputs: the most, and the worst
 
 
 def _directions(x: np.ndarray, elements: int, directions: int, rng) -> Iterator[tuple[str, np.ndarray]]:

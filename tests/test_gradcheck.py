@@ -231,6 +231,11 @@ def test_elements_at_a_kink_are_skipped_and_reported():
     assert str(report).startswith("x: 2 derivatives agree") and "2 skipped at kinks" in str(report)
 
 
+def test_of_several_outputs_the_report_keeps_what_was_skipped():
+    """The last output, checked alone, has no kink."""
+    assert gradcheck(lambda x: (ops.relu(x), x * 1.0), np.array([0.0, 1.0])).skipped == {"x": 1}
+
+
 def test_ties_of_a_maximum_are_skipped():
     assert gradcheck(ops.maximum, np.array([1.0, 2.0]), np.array([1.0, 0.0])).skipped == {"a": 1, "b": 1}
 
