@@ -469,6 +469,22 @@ def test_every_adjoint_is_float32_for_float32_and_only_what_is_wanted_is_compute
 
 
 @each_op
+def test_an_adjoint_wanted_alone_is_the_one_among_all(op):
+    gates, states = OPS[op]
+    shapes = [(5, 3, 2), *[(3, 4)] * states, (4 * gates, 2), (4 * gates, 4), (4 * gates,), (4 * gates,)]
+    arrays, function = [normal(*s, seed=i) for i, s in enumerate(shapes)], getattr(ops, op.name())
+
+    def grads(wanted):
+        tensors = [cl.Tensor(a, requires_grad=i in wanted) for i, a in enumerate(arrays)]
+        function(*tensors, lengths=[5, 2, 4])[0].sum().backward()
+        return [t.grad for t in tensors]
+
+    every = grads(range(len(arrays)))
+    for i, expected in enumerate(every):
+        np.testing.assert_array_equal(grads([i])[i], expected)
+
+
+@each_op
 def test_memory_is_what_the_docstring_says(op, backend):
     """In T·B·H numbers: kept for backward, at most in forward, at most in backward, beside weights, x, dx and dy."""
     gates, states = OPS[op]
