@@ -110,7 +110,7 @@ def test_a_killed_run_goes_on(tmp_path, rhyme):
     [
         (["--text", "none.txt"], 1, "none.txt: there is no such file of text"),
         (["--text", "sonets"], 1, "unknown text 'sonets': did you mean 'sonnets'?"),
-        (["--text", "austen"], 1, "austen: not on this machine. Put her novels as .txt files"),
+        (["--text", "austen"], 1, "austen: not on this machine. Put the unpacked Debian package r-cran-janeaustenr"),
         (["--text", "empty.txt"], 1, "empty.txt: the text is empty"),
         (["--text", "short.txt"], 1, "short.txt: 36 characters are too few for 32 streams of 64 steps"),
         (["--text", "latin1.txt"], 1, "latin1.txt: not a text in UTF-8: byte 0xfc at offset 4"),

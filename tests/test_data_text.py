@@ -1,7 +1,9 @@
 """Texts: read in pieces, numbered once, cut into streams that go on exactly where they ended."""
 
 import gzip
+import struct
 import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -140,10 +142,55 @@ def test_named_texts_are_found_below_cnnlib_data(tmp_path, monkeypatch):
     assert text.vocabulary.decode(text.numbers) == "my own"
 
 
+def r_object(raw):
+    return struct.pack(">i", len(raw)) + zlib.compress(raw)
+
+
+def r_strings(*lines, version=3):
+    raw = b"X\n" + struct.pack(">iii", version, 0x40201, 0x30500)
+    raw += struct.pack(">i", 5) + b"UTF-8" if version == 3 else b""
+    raw += struct.pack(">ii", 16, len(lines))
+    for line in lines:
+        raw += (
+            struct.pack(">ii", 0x40009, -1) if line is None else struct.pack(">ii", 0x80009, len(line.encode())) + line.encode()
+        )
+    return raw
+
+
+def test_novels_as_an_r_package_keeps_them(tmp_path, monkeypatch):
+    folder = tmp_path / "austen" / "usr" / "janeaustenr" / "data"
+    folder.mkdir(parents=True)
+    numbers = b"X\n" + struct.pack(">iiiii", 2, 0, 0, 13, 1) + struct.pack(">i", 7)
+    objects = [r_strings("EMMA", "", "Miß"), numbers, r_strings("Persuasion", None, "Sir", version=2)]
+    (folder / "Rdata.rdb").write_bytes(b"".join(map(r_object, objects)))
+    monkeypatch.setenv("CNNLIB_DATA", str(tmp_path))
+    text = read_text("austen")
+    assert text.vocabulary.decode(text.numbers) == "EMMA\n\nMiß\nPersuasion\n\nSir\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"text",
+        b"1",
+        r_object(b"A\n" + bytes(40)),
+        r_object(r_strings("one")[:-1] + b"\xff"),
+        r_object(r_strings("one", "two")[:-6]),
+        r_object(r_strings("one"))[:-3],
+        struct.pack(">i", 9) + zlib.compress(b"X\n"),
+        r_object(r_strings("one")[:23] + struct.pack(">iiii", 16, 1, 13, 0)),
+    ],
+)
+def test_what_is_no_data_of_an_r_package(tmp_path, data):
+    (tmp_path / "Rdata.rdb").write_bytes(data)
+    with pytest.raises(DataError, match=r"Rdata.rdb: not the data of an R package, or damaged"):
+        read_text(tmp_path / "Rdata.rdb")
+
+
 def test_the_list_of_texts_says_where_they_are(tmp_path, monkeypatch):
     monkeypatch.setenv("CNNLIB_DATA", str(tmp_path))
     (tmp_path / "austen").mkdir()
-    (tmp_path / "austen" / "emma.txt").write_text("Emma Woodhouse")
+    (tmp_path / "austen" / "austen.txt").write_text("Emma Woodhouse")
     where = {row.name: row.where for row in texts.info()}
     assert set(where) == set(data.text_names()) - {"sonnets"}  # which is among the data sets
     assert where["austen"] == str(tmp_path / "austen") and "Linux source tree" in where["csource"]

@@ -19,6 +19,7 @@ from pathlib import Path
 from cnnlib.data.builtin import FOLDER
 from cnnlib.data.datasets import Info
 from cnnlib.data.formats import open_unzipped
+from cnnlib.data.r_package import vectors_of_strings
 from cnnlib.data.text import Text, numbered
 from cnnlib.errors import DataError, unknown_name
 
@@ -50,8 +51,8 @@ SOURCES = {
         "the unpacked Debian package texlive-latex-recommended-doc",
     ),
     "austen": _Source(
-        "Jane Austen's six novels", "4.0 M characters", "public domain", ("*.txt",),
-        "her novels as .txt files, such as Project Gutenberg's",
+        "Jane Austen's six novels", "4.0 M characters", "public domain", ("**/janeaustenr/data/Rdata.rdb",),
+        "the unpacked Debian package r-cran-janeaustenr",
     ),
 }  # fmt: skip
 
@@ -108,7 +109,10 @@ def files(name: str) -> list[Path]:
 
 
 def pieces(path: Path) -> Iterator[str]:
-    """The text of a file, a megabyte at a time."""
+    """The text of a file, a megabyte at a time; of the data of an R package (.rdb), a vector of lines at a time."""
+    if path.suffix == ".rdb":
+        yield from ("\n".join(lines) + "\n" for lines in vectors_of_strings(path))
+        return
     utf8 = codecs.getincrementaldecoder("utf-8-sig")()  # without the mark that some editors put at the beginning
     decoder = io.IncrementalNewlineDecoder(utf8, translate=True)
     offset = 0
