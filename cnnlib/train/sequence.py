@@ -12,7 +12,7 @@ So what the network remembers reaches as far back as it likes, what it learns fr
 >>> net = cl.models.CharRNN(text.vocabulary.characters, hidden=16)
 >>> trainer = SequenceTrainer(net, optim.Adam(net.parameters(), lr=2e-3), callbacks=[NaNStop(), Checkpoint("runs/sonnets")])
 >>> history = trainer.fit(Streams(train), Streams.fitting(held_out), iterations=2)
-iteration 2  loss ...  bits ...  validation_loss ...  validation_bits ...  lr 0.002  ... s
+iteration 2/2  bits ...  validation_bits ...  ... s
 
 Source: lecture: recurrent networks; Williams & Peng, "An efficient gradient-based algorithm for on-line training of recurrent
 network trajectories", 1990; Mikolov et al., "Recurrent neural network based language model", 2010.
@@ -106,7 +106,7 @@ class SequenceTrainer(Trainer):
             batches = self._batches()
             while not self.stopped:
                 if self._unreported(every, last):
-                    self._report(validation, shown)
+                    self._report(validation, last, shown)
                 if self.step >= last:
                     return
                 started = time.perf_counter()
@@ -129,7 +129,7 @@ class SequenceTrainer(Trainer):
         due = self.step > 0 and (self.step % every == 0 or self.step == last)
         return due and not (self.history and self.history[-1]["iteration"] == self.step)
 
-    def _report(self, validation: Streams | None, shown: progress.Silent) -> None:
+    def _report(self, validation: Streams | None, last: int, shown: progress.Silent) -> None:
         started = time.perf_counter()
         row = {"iteration": self.step, **_with_bits(self._averages()["loss"])}
         if validation is not None:
@@ -140,7 +140,8 @@ class SequenceTrainer(Trainer):
             warnings.warn("the loss is not finite any more: NaNStop() among the callbacks says where it began.", stacklevel=4)
         self.history.append(row)
         self.seconds, self.running = 0.0, {"loss": Mean()}
-        shown.say(progress.readable(row))
+        read = {name: row[name] for name in ("bits", "validation_bits", "seconds") if name in row}
+        shown.say(f"iteration {self.step:,}/{last:,}  {progress.readable(read)}")
         self._call("on_epoch_end", row)
 
     def _measure(self, streams: Any) -> dict[str, float]:
