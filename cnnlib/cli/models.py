@@ -18,9 +18,8 @@ def command() -> None:
     for name in models.list():
         model = models.get(name)
         what = (sys.modules[model.__module__].__doc__ or "").splitlines()[0]
-        families.setdefault(
-            f"{'*' if hasattr(model, 'options_for') or hasattr(model, 'train_command') else ' '} {what}", []
-        ).append(name)
+        mark = "*" if hasattr(model, "options_for") or hasattr(model, "train_command") else " "
+        families.setdefault(f"{mark} {what}", []).append(name)
     formatter = click.HelpFormatter()
     formatter.write_dl([(f"{what[:2]}{', '.join(names)}", what[2:]) for what, names in families.items()], col_max=20)
     click.echo(formatter.getvalue(), nl=False)

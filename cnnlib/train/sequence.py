@@ -140,7 +140,7 @@ class SequenceTrainer(Trainer):
             warnings.warn("the loss is not finite any more: NaNStop() among the callbacks says where it began.", stacklevel=4)
         self.history.append(row)
         self.seconds, self.running = 0.0, {"loss": Mean()}
-        read = {name: row[name] for name in ("bits", "validation_bits", "seconds") if name in row}
+        read: dict[str, Any] = {name: row[name] for name in ("bits", "validation_bits", "seconds") if name in row}
         shown.say(f"iteration {self.step:,}/{last:,}  {progress.readable(read)}")
         self._call("on_epoch_end", row)
 
