@@ -67,6 +67,13 @@ def test_resume_ends_as_if_nothing_had_happened(run, rhyme):
     assert resumed.training["position"]["step"] == 12
 
 
+def test_resuming_what_is_done_already_only_measures(run, rhyme):
+    trained(run, rhyme, "--out", "run", "--every", 4, iterations=7)
+    code, out, err = run("train", "char-rnn", "--text", rhyme, "--iterations", 5, "--out", "run", "--resume")
+    assert code == 0 and err == "" and "after 7 iterations" in out
+    assert load("run").training["position"]["step"] == 7
+
+
 def test_a_killed_run_goes_on(tmp_path, rhyme):
     """Killed for good, by its process, after the checkpoint of iteration 8."""
     script = """if True:

@@ -126,7 +126,7 @@ class SequenceTrainer(Trainer):
             self.epoch, self.batch = self.epoch + 1, 0
 
     def _unreported(self, every: int, last: int) -> bool:
-        due = self.step > 0 and (self.step % every == 0 or self.step == last)
+        due = self.step > 0 and (self.step % every == 0 or self.step >= last)
         return due and not (self.history and self.history[-1]["iteration"] == self.step)
 
     def _report(self, validation: Streams | None, last: int, shown: progress.Silent) -> None:
