@@ -283,6 +283,13 @@ def test_killed_while_measuring_the_report_is_made_after_the_resume(tmp_path):
     assert [row["iteration"] for row in run(streams_of("abd" * 30), True)] == [8]
 
 
+def test_a_run_that_was_resumed_for_less_than_it_had_done_still_reports(tmp_path):
+    with pytest.raises(Killed):
+        trainer_of(net_of(), Checkpoint(tmp_path, save_every=4), Kill(9)).fit(streams_of(), iterations=30, every=30)
+    history = trainer_of(net_of(), Checkpoint(tmp_path)).fit(streams_of(), iterations=5, resume=tmp_path)
+    assert [row["iteration"] for row in history] == [8] and history[0]["bits"] > 0
+
+
 def test_resuming_with_another_text_or_cut_is_refused(tmp_path):
     trainer_of(net_of(), Checkpoint(tmp_path)).fit(streams_of(), iterations=5)
     with pytest.raises(CheckpointError, match=r"within an epoch.*length was 10, now 9"):
