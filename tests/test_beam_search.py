@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from cnnlib.data.words import END, PAD, START
+from cnnlib.data.words import END, PAD, START, UNKNOWN
 from cnnlib.errors import ValueRangeError
 from cnnlib.models.beam_search import beam_search
 
@@ -122,10 +122,11 @@ def test_a_sentence_ends_at_the_last_place_whatever_the_model_says():
     assert scores[0, 0] == pytest.approx(math.log(0.9 * 0.9 * 0.1) / 3)
 
 
-def test_padding_and_start_are_never_said():
-    tokens, _ = beam_search(model(lambda said: {PAD: 0.5, START: 0.3, A: 0.15, END: 0.05}), nothing_said(), 1, 2, 3)
-    assert not np.isin(tokens[0, :, 0], [PAD, START]).any()
-    assert not (tokens == START).any()
+def test_special_symbols_are_never_said():
+    tokens, _ = beam_search(
+        model(lambda said: {PAD: 0.4, UNKNOWN: 0.2, START: 0.2, A: 0.15, END: 0.05}), nothing_said(), 1, 2, 3
+    )
+    assert np.isin(tokens, [A, END]).sum() == (tokens != PAD).sum() and not (tokens[:, :, 0] == PAD).any()
 
 
 @pytest.mark.parametrize("beam", [0, -1, 1.5])

@@ -5,7 +5,7 @@ import pytest
 
 import cnnlib as cl
 from cnnlib import nn, ops
-from cnnlib.data.words import END, PAD, START, pad
+from cnnlib.data.words import END, PAD, START, UNKNOWN, pad
 from cnnlib.errors import DataError, ShapeError, UnknownNameError, ValueRangeError
 from cnnlib.models import Seq2Seq
 from cnnlib.models.seq2seq import exact_match
@@ -134,7 +134,7 @@ def by_hand(net, sentence):
     said = []
     while len(said) < T - 1:
         logits = net(cl.Tensor(np.hstack([pad([sentence], S), pad([[START, *said]], T)]))).numpy()[0, len(said)]
-        logits[[PAD, START]] = -np.inf
+        logits[[PAD, UNKNOWN, START]] = -np.inf
         said.append(int(logits.argmax()))
         if said[-1] == END:
             return said

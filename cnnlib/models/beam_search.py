@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnlib.data.words import END, PAD, START
+from cnnlib.data.words import END, PAD, START, UNKNOWN
 from cnnlib.ops.arguments import check_whole
 
 State = tuple[Any, ...]
@@ -37,7 +37,7 @@ def beam_search(
     sentences  B, how many are searched for side by side.
     length     of the longest sentence; its last word can only be ``</s>``. Shorter ones are padded with 0.
 
-    ``<pad>`` and ``<s>`` are never said. Where there are fewer than ``beam`` sentences, the score of the missing is −∞.
+    ``<pad>``, ``<s>`` and ``<unk>``, which is no word, are never said. Where there are fewer than ``beam`` sentences, the score of the missing is −∞.
 
     Raises ValueRangeError for a beam or a length below 1.
     """
@@ -70,7 +70,7 @@ def beam_search(
 def _sayable(log_p, ended, last_place):
     """ln p of the next word where it may be said, else −∞; an ended sentence goes on with padding, which costs nothing."""
     log_p = log_p.astype(np.float64)
-    forbidden = [PAD, START] if not last_place else [v for v in range(log_p.shape[2]) if v != END]
+    forbidden = [PAD, UNKNOWN, START] if not last_place else [v for v in range(log_p.shape[2]) if v != END]
     log_p[:, :, forbidden] = -np.inf
     log_p[ended] = -np.inf
     log_p[ended, PAD] = 0.0

@@ -168,7 +168,7 @@ def exact_match(logits: Any, target: Any) -> Any:
     """Share of sentences with every word right, ``</s>`` included; a metric for `cnnlib.Trainer`.
 
     By teacher forcing, and yet the share that greedy search gets right: as long as its words are right, its inputs are the
-    right ones too.
+    right ones too. Only that here ``<unk>`` is right where the target has a rare word, and search never says it.
     """
     return ((logits.argmax(axis=2) == target) | (target == PAD)).all(axis=1).mean()
 
