@@ -127,13 +127,19 @@ def figure(task: Pairs, net: Seq2Seq, count: int = 600) -> Any:
     return sheet
 
 
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m examples.translation", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("task", choices=sorted(TASKS))
-    parser.add_argument("--epochs", type=int, help="default: 5 for dates, 10 for numbers, 20 for sentences")
+    parser.add_argument("--epochs", type=positive, help="default: 5 for dates, 10 for numbers, 20 for sentences")
     parser.add_argument("--cell", choices=["lstm", "gru", "rnn"], default="lstm")
     parser.add_argument("--no-attention", action="store_true", help="the writer knows nothing but encode() of the sentence")
-    parser.add_argument("--beam", type=int, default=5, help="of the search; 1: greedy")
+    parser.add_argument("--beam", type=positive, default=5, help="of the search; 1: greedy")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, metavar="DIR", help="checkpoint and picture; default runs/translation-TASK")
     parser.add_argument("--translate", nargs="+", metavar="TEXT", help="sentences of your own")
@@ -146,6 +152,8 @@ def main() -> None:
 
 def run(args: argparse.Namespace) -> None:
     task = TASKS[args.task]()
+    if args.translate:
+        task.encode(args.translate)  # what is refused is refused before the training
     out = args.out or Path("runs") / f"translation-{args.task}{'-plain' if args.no_attention else ''}"
     cl.manual_seed(args.seed)
     net = network(task, cell=args.cell, attention=not args.no_attention, **sizes(args.task))

@@ -70,23 +70,44 @@ def test_bleu_is_of_the_whole_corpus_and_none_without_sacrebleu(monkeypatch):
     assert translation.bleu(["the the the the"], ["a cat sat down"]) == pytest.approx(0, abs=1)
 
 
-def test_it_goes_on_and_translates(tmp_path, monkeypatch):
+@pytest.fixture
+def output(tmp_path, monkeypatch):
+    """What the example prints for some arguments, on a few dates."""
     monkeypatch.setattr(translation, "TASKS", {"dates": lambda: dates(count=200)})
     monkeypatch.chdir(tmp_path)
 
-    def output(*args):
+    def printed(*args):
         text = io.StringIO()
+        monkeypatch.setattr(sys, "argv", ["translation", "dates", "--out", "run", *args])
         with redirect_stdout(text):
-            monkeypatch.setattr(sys, "argv", ["translation", "dates", "--out", "run", *args])
             translation.main()
         return text.getvalue()
 
+    return printed
+
+
+def test_it_goes_on_and_translates(output):
     first = output("--epochs", "1", "--beam", "2")
     assert "epoch 1/1" in first and re.search(r"beam 2: \d+\.\d\d% of 20 test sentences are right as a whole", first)
     assert first.count("    said  ") == 12
     again = output("--epochs", "1", "--translate", "3 May 2024", "1 January 1950")
     assert "resumed from" in again and "epoch 1/1" not in again
     assert re.search(r"3 May 2024  ->  .*\n1 January 1950  ->  ", again)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--beam", "0"], "argument --beam: '0' is no whole number of at least 1"),
+        (["--epochs", "-1"], "argument --epochs: '-1' is no whole number of at least 1"),
+        (["--translate", ""], "the sentence '' has 0 tokens"),
+        (["--translate", "May 1, 2000", "a" * 40], "has 40 tokens, but the model is made for 1 to"),
+    ],
+)
+def test_mistakes_are_a_sentence_before_any_training(output, args, message, capsys, tmp_path):
+    with pytest.raises(SystemExit) as stopped:
+        output(*args)
+    assert stopped.value.code != 0 and message in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
 def test_missing_data_are_a_sentence_and_no_traceback(tmp_path):

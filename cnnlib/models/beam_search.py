@@ -37,8 +37,8 @@ def beam_search(
     sentences  B, how many are searched for side by side.
     length     of the longest sentence; its last word can only be ``</s>``. Shorter ones are padded with 0.
 
-    ``<pad>``, ``<s>`` and ``<unk>``, which is no word, are never said. Where there are fewer than ``beam`` sentences, the score of
-    the missing is −∞.
+    ``<pad>``, ``<s>`` and ``<unk>``, which is no word, are never said. Where there are fewer than ``beam`` sentences, the score
+    of the missing is −∞.
 
     Raises ValueRangeError for a beam or a length below 1.
     """
