@@ -233,6 +233,8 @@ def test_a_training_step_leaves_no_float64_on_the_tape(kind):
         (lambda net: net.encode(np.array([[4, 5], [0, 5]])), DataError, "sentence 1 of the batch has <pad>"),
         (lambda net: net.encode(np.array([[12]])), ValueRangeError, "index 12 .* is outside 0 … 11"),
         (lambda net: net.translate(np.array([[4]]), beam=0), ValueRangeError, "beam must be a whole number >= 1, got 0"),
+        (lambda net: network(0), ValueRangeError, "source_length must be a whole number >= 1, got 0"),
+        (lambda net: network(S, 0), ValueRangeError, "target_length must be a whole number >= 1, got 0"),
         (lambda net: network(cell="lstn"), UnknownNameError, "unknown cell of Seq2Seq 'lstn': did you mean 'lstm'"),
     ],
 )

@@ -36,6 +36,7 @@ from cnnlib.data.words import PAD, lengths
 from cnnlib.errors import DataError, ShapeError, unknown_name
 from cnnlib.models.beam_search import beam_search
 from cnnlib.op import no_grad
+from cnnlib.ops.arguments import check_whole
 from cnnlib.tensor import Tensor, to_device
 
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
@@ -58,7 +59,7 @@ class Seq2Seq(nn.Module):
     >>> net.encode(np.array([[7, 9, 4, 0, 0, 0], [8, 0, 0, 0, 0, 0]])).shape        # h and c, 128 each
     (2, 256)
 
-    Raises ShapeError (another number of columns), DataError (an empty sentence, padding inside one), UnknownNameError.
+    Raises ShapeError (another number of columns), DataError (an empty sentence, padding inside one), UnknownNameError, ValueRangeError.
     """
 
     def __init__(
@@ -77,6 +78,8 @@ class Seq2Seq(nn.Module):
         super().__init__()
         if cell not in CELLS:
             raise unknown_name("cell of Seq2Seq", cell, CELLS)
+        check_whole("Seq2Seq", "source_length", source_length)
+        check_whole("Seq2Seq", "target_length", target_length)
         self.source_length, self.target_length = source_length, target_length
         self.source_embedding = nn.Embedding(source_words, embedding)
         self.target_embedding = nn.Embedding(target_words, embedding)
