@@ -164,12 +164,12 @@ def test_scores_of_beam_search_are_those_of_the_forward_pass(kind):
             assert score == pytest.approx(log_p[np.arange(n), row[:n]].mean(), rel=1e-5)
 
 
-def test_search_is_without_dropout_and_leaves_the_mode_of_training():
+def test_search_and_embedding_are_without_dropout_and_leave_the_mode_of_training():
     net = network(dropout=0.5)
     x, _ = batch()
     assert net.training
-    first = net.search(x[:, :S], 2)[1]
-    np.testing.assert_array_equal(first, net.search(x[:, :S], 2)[1])
+    np.testing.assert_array_equal(net.search(x[:, :S], 2)[1], net.search(x[:, :S], 2)[1])
+    np.testing.assert_array_equal(net.encode(x[:, :S]).numpy(), net.encode(x[:, :S]).numpy())
     assert net.training and net.drop.training
     assert not np.array_equal(net(cl.Tensor(x)).numpy(), net(cl.Tensor(x)).numpy())  # in training there is dropout
     net.eval()
@@ -233,6 +233,8 @@ def test_a_training_step_leaves_no_float64_on_the_tape(kind):
         (lambda net: net.encode(np.array([[4, 5], [0, 5]])), DataError, "sentence 1 of the batch has <pad>"),
         (lambda net: net.encode(np.array([[12]])), ValueRangeError, "index 12 .* is outside 0 … 11"),
         (lambda net: net.translate(np.array([[4]]), beam=0), ValueRangeError, "beam must be a whole number >= 1, got 0"),
+        (lambda net: net.translate(np.array([[4]]), beam=-1), ValueRangeError, "beam must be a whole number >= 1, got -1"),
+        (lambda net: net.search(np.array([[4]]), 1.5), ValueRangeError, "beam must be a whole number >= 1, got 1.5"),
         (lambda net: network(0), ValueRangeError, "source_length must be a whole number >= 1, got 0"),
         (lambda net: network(S, 0), ValueRangeError, "target_length must be a whole number >= 1, got 0"),
         (lambda net: network(cell="lstn"), UnknownNameError, "unknown cell of Seq2Seq 'lstn': did you mean 'lstm'"),

@@ -26,6 +26,7 @@ attention-based neural machine translation", 2015.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,8 @@ class Seq2Seq(nn.Module):
     >>> net.encode(np.array([[7, 9, 4, 0, 0, 0], [8, 0, 0, 0, 0, 0]])).shape        # h and c, 128 each
     (2, 256)
 
-    Raises ShapeError (another number of columns), DataError (an empty sentence, padding inside one), UnknownNameError, ValueRangeError.
+    Raises ShapeError (another number of columns), DataError (an empty sentence, padding inside one), UnknownNameError,
+    ValueRangeError (a length below 1).
     """
 
     def __init__(
@@ -110,9 +112,10 @@ class Seq2Seq(nn.Module):
     def encode(self, tokens):
         """Sentences (B, S or fewer) int64, padded with 0 -> (B, D), the reader's last state: what the writer begins with.
 
-        D = layers · hidden, twice that for an LSTM (h of all layers, then c of all layers).
+        D = layers · hidden, twice that for an LSTM (h of all layers, then c of all layers). Without dropout.
         """
-        _, states, _ = self._read(_array(tokens))
+        with self._without_dropout():
+            _, states, _ = self._read(_array(tokens))
         return ops.concat([ops.reshape(part, part.shape[1:]) for s in states for part in ops.split(s, 1)], axis=1)
 
     def translate(self, tokens, beam: int = 1) -> np.ndarray:
@@ -124,14 +127,18 @@ class Seq2Seq(nn.Module):
 
     def search(self, tokens, beam: int) -> tuple[np.ndarray, np.ndarray]:
         """The ``beam`` best translations of each sentence and their scores (cnnlib/models/beam_search.py)."""
+        check_whole("Seq2Seq", "beam", beam)
+        with self._without_dropout(), no_grad():
+            memory, states, real = self._read(_array(tokens))
+            first = tuple(np.moveaxis(to_device(s.data, "cpu"), 1, 0) for s in states)
+            return beam_search(self._steps(memory, real, beam), first, len(real), beam, self.target_length)
+
+    @contextlib.contextmanager
+    def _without_dropout(self):
         training = self.training
         self.eval()
         try:
-            with no_grad():
-                memory, states, real = self._read(_array(tokens))
-                steps = self._steps(memory, real, beam)
-                first = tuple(np.moveaxis(to_device(s.data, "cpu"), 1, 0) for s in states)
-                return beam_search(steps, first, len(real), beam, self.target_length)
+            yield
         finally:
             self.train(training)
 
