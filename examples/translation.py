@@ -99,7 +99,10 @@ def group(task: Pairs, target: str) -> str:
     """What the points of a figure are coloured by."""
     if task.name == "dates":
         return f"{int(target[:4]) // 25 * 25} …"
-    return f"{len(target)} digits" if task.name == "number words" else f"{min(len(target.split()), 9)} words"
+    if task.name == "number words":
+        return f"{len(target)} digits"
+    words = len(target.split())
+    return f"{words} words" if words < 9 else "9 words or more"
 
 
 def draw(ax: Any, points: Any, groups: Sequence[str], names: Sequence[str] = ()) -> None:
@@ -122,7 +125,8 @@ def figure(task: Pairs, net: Seq2Seq, count: int = 600) -> Any:
     sheet = new_figure(8, 6)
     ax = sheet.subplots()
     points = embeddings(task, net, [source for source, _ in pairs])
-    draw(ax, points, [group(task, target) for _, target in pairs], [min(pair, key=len) for pair in pairs[:10]])
+    names = [target if task.name == "number words" else source for source, target in pairs[:10]]
+    draw(ax, points, [group(task, target) for _, target in pairs], names)
     ax.set_title(f"{task.name}: encode() of {len(pairs)} test sentences, first two principal components", fontsize=10)
     return sheet
 
