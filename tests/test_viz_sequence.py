@@ -322,6 +322,17 @@ def test_influence_draws_the_row_of_the_prediction_and_names_the_class():
     assert viz.influence_map(model, text, at=[3])[0].any(axis=1).tolist() == [False] * 3 + [True] + [False] * 3
 
 
+def test_a_model_that_writes_another_sequence_has_a_prediction_per_step_of_that():
+    model, x = tagger("gru"), sequence()
+    I, scores = viz.influence_map(Ending(model.recurrent, (1, 2, 2)), x)  # two predictions of two classes
+    assert I.shape == (2, T) and scores.shape == (2, 2)
+    one, _ = viz.influence_map(Ending(model.recurrent, (1, 4)), x, targets=2 + scores[1].argmax())
+    np.testing.assert_allclose(I[1], one[0], atol=1e-14)
+    title = viz.influence(Ending(model.recurrent, (1, 2, 2)), x, at=1, classes="ab").axes[0].get_title(loc="left")
+    assert title.startswith("prediction 1: ")
+    assert viz.influence(Ending(model.recurrent, (1, 4)), x).axes[0].get_title(loc="left").startswith("at the end: class ")
+
+
 def test_the_model_is_left_as_it_was():
     model = Reader()
     model.head.weight.requires_grad = False
@@ -391,20 +402,19 @@ def test_predictions_that_do_not_exist_are_refused():
         viz.influence(model, x, at=7)
     with pytest.raises(UnknownNameError, match="how of influence"):
         viz.influence(model, x, how="norm")
-    model.shape = "classes first"
-    model.head = in_float64(nn.Linear(H, K))
-    with pytest.raises(ShapeError, match=r"influence: the model must give scores.* got \(2, 7, 4\)"):
-        viz.influence(Doubled(model.recurrent), x)
+    with pytest.raises(ShapeError, match=r"influence: the model must give scores \(R, K\) .* got \(4,\)"):
+        viz.influence(Ending(model.recurrent, (H,)), x)
 
 
-class Doubled(nn.Module):
-    def __init__(self, recurrent):
+class Ending(nn.Module):
+    """The last state in another shape."""
+
+    def __init__(self, recurrent, shape):
         super().__init__()
-        self.recurrent = recurrent
+        self.recurrent, self.shape = recurrent, shape
 
     def forward(self, x):
-        y = self.recurrent(x)[0]
-        return ops.stack([y[:, 0], y[:, 0]])
+        return ops.reshape(self.recurrent(x)[0][-1], self.shape)
 
 
 def test_gates_by_hand_are_of_open_and_closed():

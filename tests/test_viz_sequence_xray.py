@@ -80,7 +80,7 @@ def test_a_model_without_scores_per_step_has_no_influences():
             self.rnn = nn.GRU(3, 4)
 
         def forward(self, x):
-            return self.rnn(x)[0][:2]
+            return self.rnn(x)[0][:2]  # two predictions for five steps
 
     shown = numbers(viz.sequence_xray(Halves(), np.ones((5, 1, 3), np.float32)))
     assert shown["gradient"] is None and shown["guesses"] == [] and shown["labels"] == list("01234")

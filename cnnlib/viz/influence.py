@@ -31,8 +31,9 @@ def influence_map(
         gradient x input:   I[r, s] = Σ_d x_sd ∂score_rk / ∂x_sd      above 0 it spoke for class k, below 0 against it
 
     x_s is what the first recurrent layer is given at step s, such as the character's embedding; k is ``targets``, R class
-    numbers, by default the class of the highest score, before softmax. A model that gives a score at each step has R = T
-    predictions, one that gives a single one at the end has R = 1. ``at``: only these predictions, the other rows stay 0.
+    numbers, by default the class of the highest score, before softmax. A model that labels each step has R = T predictions,
+    one that labels the sequence R = 1, one that writes another sequence as many as that has steps. ``at``: only these,
+    the other rows stay 0.
     The model is evaluated; its mode and gradients stay as they were.
 
     Source: lecture: recurrent networks; Li, Chen, Hovy & Jurafsky, "Visualizing and understanding neural models in NLP", 2016.
@@ -70,9 +71,10 @@ def influence_map(
 
 def influence(model: Module, x: Any, at: Any = -1, text: Sequence[str] | None = None, targets: Any = None,
               how: str = "gradient", classes: Sequence[str] | None = None, figure: Any = None) -> Any:  # fmt: skip
-    """The text once per prediction, each character as dark as its :func:`influence_map`; the step that predicts is framed.
+    """The text once per prediction, each character as dark as its :func:`influence_map`.
 
-    ``at``: the predictions' steps, one or several, by default the last; each text is scaled to its own largest value.
+    ``at``: one prediction or several, by default the last; each text is scaled to its own largest value. Where the model
+    predicts at each step, the step is framed.
     ``how="gradient x input"``: red spoke for the class, blue against it. ``classes``: the names of the classes, by default
     the characters of the model's ``vocabulary``. ``text``: as in :func:`cnnlib.viz.gates`.
 
@@ -90,9 +92,10 @@ def influence(model: Module, x: Any, at: Any = -1, text: Sequence[str] | None = 
     for r in (step % len(scores) for step in steps):
         k = int(numbers[r])
         class_ = f"class {k}" if names is None else repr(visible(str(names[k])))
-        place = r if len(scores) == len(labels) else len(labels) - 1
-        title = f"after step {place}: {class_}, p = {chance[r, k]:.2f}"
-        blocks.append((title, I[r] / (np.abs(I[r]).max() or 1.0), [place]))
+        aligned, at_end = len(scores) == len(labels), len(scores) == 1
+        place = f"after step {r}" if aligned else "at the end" if at_end else f"prediction {r}"
+        title = f"{place}: {class_}, p = {chance[r, k]:.2f}"
+        blocks.append((title, I[r] / (np.abs(I[r]).max() or 1.0), [r] if aligned else []))
     signed = how != "gradient"
     return texts(labels, blocks, SIGNED if signed else SHADES, -1 if signed else 0, figure)
 
@@ -127,15 +130,15 @@ def _scores(output: Any, T: int) -> tuple[Tensor, Any]:
     """The scores, and how an array of their shape is seen as (R, K)."""
     while isinstance(output, (tuple, list)):
         output = output[0]
-    shape = output.shape
-    if len(shape) >= 2 and int(np.prod(shape[:-1])) in (1, T):
-        return output, lambda a: a.reshape(-1, shape[-1])
-    if len(shape) == 3 and shape[0] == 1 and shape[2] == T:
+    shape: tuple[int, ...] = tuple(getattr(output, "shape", ()))
+    if len(shape) < 2:
+        raise ShapeError(
+            f"influence: the model must give scores (R, K) for R predictions, such as (T, 1, K) or (1, T, K), or (1, K, T), "
+            f"got {shape or type(output).__name__}."
+        )
+    if len(shape) == 3 and shape[0] == 1 and shape[2] == T != shape[1]:
         return output, lambda a: a[0].T
-    raise ShapeError(
-        f"influence: the model must give scores, (R, K) with R = T = {T} predictions or one, with axes of length 1 between or "
-        f"(1, K, T), got {tuple(shape)}."
-    )
+    return output, lambda a: a.reshape(-1, shape[-1])
 
 
 def _targets(targets: Any, scores: np.ndarray) -> np.ndarray:

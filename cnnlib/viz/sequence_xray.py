@@ -83,10 +83,13 @@ def _layer(model: Module, x: Any, layer: Layer) -> dict[str, Any]:
 
 def _influences(model: Module, x: Any, classes: Sequence[str] | None) -> dict[str, Any]:
     """The rows of both influence maps, each scaled to its largest value, and the three likeliest classes of each prediction."""
+    none: dict[str, Any] = {"gradient": None, "product": None, "guesses": []}
     try:
         gradient, scores = influence_map(model, x)
-    except ShapeError:
-        return {"gradient": None, "product": None, "guesses": []}
+    except ShapeError:  # no scores
+        return none
+    if len(gradient) not in (1, gradient.shape[1]):
+        return none
     product, _ = influence_map(model, x, how="gradient x input")
     names = classes if classes is not None else getattr(getattr(model, "vocabulary", None), "characters", None)
     chance = softmax(scores)
