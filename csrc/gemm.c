@@ -364,7 +364,8 @@ static void multiply_unpacked(const struct product *p, idx begin, idx end) {
 
 /* ---- threads ---- */
 
-static int splits_rows(const struct product *p) { return p->M > p->N; }   /* the smaller operand is the one packed twice */
+/* The smaller operand is the one packed twice; what needs no packing is split by columns. */
+static int splits_rows(const struct product *p) { return p->M > p->N && !needs_no_packing(p); }
 
 static void multiply_part(void *arg, idx begin, idx end, int worker) {
     const struct product *p = arg;

@@ -96,6 +96,15 @@ def matrix_cases(rng, dtype, M, N, K):
 
 @each_isa
 @each_dtype
+def test_a_product_of_few_terms_has_all_its_columns(isa, dtype):
+    """More rows than columns, and panels of rows that are higher than strips are wide."""
+    rng = np.random.default_rng(0)
+    shapes = [(M, N, K) for M in (15, 17, 29) for N in range(8, M, 2) for K in (1, 2, 3)]
+    check([case("linear_backward_input", draw(rng, dtype, M, K), draw(rng, dtype, K, N + 1)) for M, N, K in shapes], isa, dtype)
+
+
+@each_isa
+@each_dtype
 def test_products_of_random_shapes(isa, dtype):
     rng = np.random.default_rng(11)
     MR, NR, VL, KC = tile_sizes(isa, dtype)
