@@ -48,8 +48,8 @@ INLINE void lstm_row(const struct lstm *l, struct lstm_row r) {
 }
 
 /* A sequence that has ended keeps its state. */
-static void keep_state(const struct lstm *l, REAL *gates, idx place, idx units, const REAL *from, REAL *to) {
-    for (idx g = 0; g < 4; g++) memset(gates + g * l->steps.s.H, 0, sizeof(REAL) * (size_t)units);
+static void keep_state(const struct lstm *l, REAL *gates, idx count, idx place, idx units, const REAL *from, REAL *to) {
+    for (idx g = 0; g < count; g++) memset(gates + g * l->steps.s.H, 0, sizeof(REAL) * (size_t)units);
     copy_reals(to + place, from + place, units);
 }
 
@@ -71,7 +71,7 @@ static void lstm_cells(void *arg, idx begin, idx end, int worker) {
                 lstm_row(l, (struct lstm_row){l->gx + gate, c_before + place, sums + row * p->width, l->gates + gate, c + place,
                                               h + place, at.unit, at.units, at.rows * p->width});
             } else {
-                keep_state(l, l->gates + gate, place, at.units, c_before, c);
+                keep_state(l, l->gates + gate, 4, place, at.units, c_before, c);
                 copy_reals(h + place, h_before + place, at.units);
             }
         }
@@ -149,7 +149,7 @@ INLINE void lstm_row_backward(const struct lstm *l, struct lstm_row_backward r) 
         store_part(r.da + j, da_i, n);
         store_part(r.da + H + j, da_f, n);
         store_part(r.da + 2 * H + j, dc * i * (1 - g * g), n);
-        store_part(r.da + 3 * H + j, da_o, n);
+        if (!r.dpeep) store_part(r.da + 3 * H + j, da_o, n);
         store_part(r.dc + j, dc * f + peep(l, 0, u, n, da_i) + peep(l, 1, u, n, da_f), n);
     }
 }
@@ -189,10 +189,11 @@ static void lstm_initial_adjoints(void *arg, idx begin, idx end, int worker) {
     }
 }
 
-/* Everything of a row once the adjoint d of its h is there. */
+/* Everything of a row once the adjoint d of its h is there; with dpeep the o gate's is done, and others may be reading it. */
 static void lstm_gates_backward(const struct lstm *l, struct patch at, const REAL *sums, const REAL *dpeep) {
     const struct steps *p = &l->steps;
     const idx i = p->i, H = p->s.H, states = offset_of(p, i, H), gates = offset_of(p, i, 4 * H);
+    const idx count = dpeep ? 3 : 4;
     const REAL *c_before = before(p, i, l->c0, l->c);
     for (idx row = 0; row < at.rows; row++) {
         const idx b = at.row + row, place = b * H + at.unit, gate = gates + b * 4 * H + at.unit;
@@ -203,10 +204,10 @@ static void lstm_gates_backward(const struct lstm *l, struct patch at, const REA
                                                             at.unit, at.units});
             memset(l->carried + place, 0, sizeof(REAL) * (size_t)at.units);
         } else {
-            keep_state(l, l->da + gate, 0, at.units, d, l->carried + place);
+            keep_state(l, l->da + gate, count, 0, at.units, d, l->carried + place);
         }
     }
-    for (idx g = 0; g < 4; g++) pack_patch(p, p->packed[i % 2], g * H, at, l->da + gates + g * H, 4 * H);
+    for (idx g = 0; g < count; g++) pack_patch(p, p->packed[i % 2], g * H, at, l->da + gates + g * H, 4 * H);
 }
 
 static void lstm_cells_backward(void *arg, idx begin, idx end, int worker) {

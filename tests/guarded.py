@@ -128,7 +128,7 @@ def run(call: Call, guard: Guard, kernels, progress) -> None:
 
 def calls_of_size_zero(dtype: str):
     """Every size as zero in turn, as far as the textbook can say what the other arguments are then."""
-    for name in ("M", "N", "K", "batch", "images", "C", "F", "n", "elements"):
+    for name in ("M", "N", "K", "batch", "images", "C", "F", "n", "elements", "steps", "sequences", "units"):
         for family in FAMILIES:
             with contextlib.suppress(ValueError, ZeroDivisionError, IndexError), warnings.catch_warnings():
                 warnings.simplefilter("ignore")

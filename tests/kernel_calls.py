@@ -33,7 +33,7 @@ class Call(NamedTuple):
         result = getattr(kernels, self.kernel)(*arguments)
         if result is None:
             return [a for a in arguments if isinstance(a, np.ndarray)]
-        return list(result) if isinstance(result, tuple) else [result]
+        return [y for y in (result if isinstance(result, tuple) else (result,)) if y is not None]
 
     def bits_on(self, kernels) -> list[tuple]:
         return [(y.shape, y.dtype, y.tobytes()) for y in self.on(kernels)]
@@ -64,6 +64,9 @@ class Sizes:
     n: int = 37  # values of a channel, of a row
     elements: int = 43  # of an array
     size: int = 3  # of a normalisation's neighbourhood
+    steps: int = 3  # of a recurrent layer
+    sequences: int = 5
+    units: int = 9
 
     def output(self) -> tuple[int, int]:
         sides = zip((self.H, self.W), self.kernel, self.stride, (self.pads[:2], self.pads[2:]), self.dilation, strict=True)
@@ -74,7 +77,7 @@ class Sizes:
         return tuple((n + sum(p) - k) // s + 1 for n, k, s, p in sides)  # type: ignore[return-value]
 
 
-FAMILIES = ("linear", "conv", "pool", "norm", "activation", "dropout", "loss", "embedding", "optim")
+FAMILIES = ("linear", "conv", "pool", "norm", "activation", "dropout", "loss", "recurrent", "embedding", "optim")
 KEY = Key(2**64 - 3, 3, 2**32 - 1)
 
 
@@ -190,6 +193,31 @@ class Calls:
             yield "cross_entropy_forward", x, labels, weight, smoothing, -100
             yield "cross_entropy_backward", self.floats(s.M), x, labels, lse, weight, smoothing, -100
 
+    def recurrent(self, s: Sizes) -> Iterator[tuple[Any, ...]]:
+        T, B, H = s.steps, s.sequences, s.units
+        h0, c0, dh, dc = self.floats(B, H), self.floats(B, H), self.floats(T, B, H), self.floats(B, H)
+        lengths = self.rng.integers(1, max(T, 1) + 1, B)
+        for nonlinearity, when in (("tanh", (None, False)), ("relu", (lengths, True)), ("sigmoid", (lengths, False))):
+            start = h0, self.weights(H, H), nonlinearity, *when
+            gx = self.floats(T, B, H)
+            yield "rnn_forward", gx, *start
+            yield "rnn_backward", dh, REFERENCE.rnn_forward(gx, *start), *start
+        for peephole, when in ((None, (None, True)), ((3, H), (lengths, False)), ((3, H, H), (lengths, True))):
+            w = self.weights(4 * H, H), None if peephole is None else self.weights(*peephole)
+            how = "identity" if peephole == (3, H) else "tanh", *when
+            gx = self.floats(T, B, 4 * H)
+            yield "lstm_forward", gx, h0, c0, *w, *how
+            yield "lstm_backward", dh, dc, *REFERENCE.lstm_forward(gx, h0, c0, *w, *how), h0, c0, *w, *how
+        for bias, *how in ((None, True, lengths, True), (self.floats(3 * H), True, None, False),
+                           (self.floats(3 * H), False, lengths, False)):  # fmt: skip
+            gx, w = self.floats(T, B, 3 * H), self.weights(3 * H, H)
+            yield "gru_forward", gx, h0, w, bias, *how
+            yield "gru_backward", dh, *REFERENCE.gru_forward(gx, h0, w, bias, *how), h0, w, *how
+
+    def weights(self, *shape: int) -> np.ndarray:
+        """Of a size that lets a state neither explode nor vanish."""
+        return self.floats(*shape) / np.sqrt(np.asarray(shape[-1], self.dtype))
+
     def embedding(self, s: Sizes) -> Iterator[tuple[Any, ...]]:
         indices = self.rng.integers(0, s.N, s.M)
         yield "embedding_forward", indices, self.floats(s.N, s.n)
@@ -223,7 +251,7 @@ def random_sizes(rng: np.random.Generator, largest: int = 1 << 16) -> Sizes:
             pads=tuple(pick(0, 0, 1, 2, 3) for _ in range(4)), dilation=(pick(1, 1, 1, 2, 3), pick(1, 1, 1, 2, 3)),
             window=(pick(1, 2, 2, 3, 3, 5, 17), pick(1, 2, 2, 3, 3, 5, 17)), step=(pick(1, 1, 2, 2, 3), pick(1, 2, 2, 3)),
             p=float(rng.choice([1.5, 3.0])), n=pick(*edges, 127, 1000, 1025), elements=pick(*edges, 1023, 1024, 1025, 2100),
-            size=pick(1, 2, 3, 4, 5, 9),
+            size=pick(1, 2, 3, 4, 5, 9), steps=pick(1, 2, 5, 6), sequences=pick(1, 1, 2, 4, 5, 15, 29), units=pick(*edges),
         )  # fmt: skip
         kh, kw = s.window
         s = dataclasses.replace(s, margin=tuple(pick(0, 0, 0, 1, k - 1) if k > 1 else 0 for k in (kh, kh, kw, kw)))
@@ -242,13 +270,16 @@ def every_window_sees_the_image(s: Sizes) -> bool:
 LARGE = (  # enough work for four threads, in several shapes
     Sizes(
         M=300, N=410, K=290, batch=5, images=8, C=16, F=32, H=28, W=28, n=1500, elements=200_003, size=5,
+        steps=4, sequences=65, units=170,
     ),
     Sizes(
         M=7, N=1500, K=700, batch=9, images=6, groups=24, C=1, F=2, H=57, W=59, stride=(2, 1),
         window=(3, 3), step=(2, 2), margin=(1, 0, 0, 1), n=1003, elements=65_536, size=2,
+        steps=6, sequences=1, units=701,
     ),
     Sizes(
         M=2000, N=9, K=300, batch=3, images=5, C=40, F=24, H=31, W=29, kernel=(1, 1), pads=(0, 0, 0, 0),
         window=(3, 2), step=(1, 1), n=307, elements=100_007, size=4,
+        steps=2, sequences=3, units=300,
     ),
 )  # fmt: skip

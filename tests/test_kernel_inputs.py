@@ -270,7 +270,7 @@ def any_sizes(draw):
         kernel=draw(pair), stride=draw(pair), pads=draw(st.tuples(*[st.integers(0, 3)] * 4)), dilation=draw(pair),
         window=window, step=draw(pair), margin=margin, p=draw(st.sampled_from((1.5, 3.0))),
         n=draw(st.one_of(odd, st.integers(1, 1100))), elements=draw(st.one_of(odd, st.integers(1000, 2100))),
-        size=draw(st.integers(1, 6)),
+        size=draw(st.integers(1, 6)), steps=draw(st.integers(1, 6)), sequences=draw(st.integers(1, 18)), units=draw(odd),
     )  # fmt: skip
     return sizes if min(*sizes.output(), *sizes.pooled()) > 0 and every_window_sees_the_image(sizes) else Sizes()
 

@@ -9,6 +9,8 @@ eps · √K · |y|. Both together, c for what the order of summation changes:
 where ⋆ is the kernel itself, applied to absolute values, and K counts the terms: the kernel applied to ones. For the
 other kernels the size of the terms is taken as the largest |y₆₄|. c belongs to the algorithm.
 
+A recurrent kernel adds K products at each of T steps and hands the error on: c · eps · (√K + T) times the largest term.
+
 Winograd's convolution forms sums and differences of a whole tile before it multiplies, so an output's error comes from
 everything that its tile meets: each tap of w counts as the largest of its 3×3, and (|x| ⋆ |w|) as the largest within reach
 of a tile. Where that is not finite the result may be anything, as long as no NaN or infinity gets lost.
@@ -40,6 +42,8 @@ LEAST_CHANNELS = 16  # with fewer, csrc/winograd.c never pays
 
 # Differences of terms as large as dy, their first argument: the result may be much smaller than what was rounded.
 CANCELLING = frozenset(["softmax_backward", "log_softmax_backward"])
+
+RECURRENT = frozenset(f"{cell}_{way}" for cell in ("rnn", "lstm", "gru") for way in ("forward", "backward"))
 
 
 def in_float64(value: Any) -> Any:
@@ -77,7 +81,10 @@ def bound(name: str, reference: Callable, arguments: tuple, y64: Any, dtype: Any
         allowed = unit * (magnitude + root_k * abs(y64)) + _tiny(dtype)
         return np.where(np.isfinite(allowed), allowed, np.inf if algorithm == "winograd" else 0.0)
     largest = _largest(y64)
-    if name in CANCELLING:
+    if name in RECURRENT:  # the first argument has T rows; what backward adds up over them may cancel, too
+        T, _, K = arguments[0].shape
+        unit *= K**0.5 + T
+    if name in CANCELLING | RECURRENT:
         largest = max(largest, _largest(arguments[0]))
     return unit * largest + _tiny(dtype)
 

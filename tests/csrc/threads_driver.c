@@ -145,6 +145,27 @@ static int activation(const struct activation_kernels *k, int i, struct output *
     }
 }
 
+static int recurrent(const struct recurrent_kernels *k, int i, struct output *o) {
+    const void *x = o->in->x, *w = o->in->w, *p = o->in->positive;
+    const struct sequence_shape all = {3, 9, 21, NULL, 0}, some = {6, 15, 17, labels, 1};
+    const struct sequence_shape one = {6, 1, 70, NULL, 0}, few_steps = {2, 1, 70, NULL, 0};
+    switch (i) {
+    case 0: return k->rnn_forward(&all, TANH, x, w, p, room(o, 567));
+    case 1: return k->rnn_backward(&some, RELU, x, w, p, p, room(o, 1530), room(o, 255), room(o, 289));
+    case 2: return k->lstm_forward(&some, TANH, NO_PEEPHOLE, x, w, p, w, NULL, room(o, 1530), room(o, 1530), room(o, 6120));
+    case 3: return k->lstm_forward(&all, IDENTITY, MATRIX, x, w, p, w, p, room(o, 567), room(o, 567), room(o, 2268));
+    case 4: return k->lstm_backward(&all, TANH, ONE_PER_UNIT, x, w, p, w, x, w, p, w, p, room(o, 2268), room(o, 189),
+                                    room(o, 189), room(o, 1764), room(o, 63));
+    case 5: return k->lstm_backward(&some, TANH, MATRIX, x, w, p, w, x, w, p, w, p, room(o, 6120), room(o, 255), room(o, 255),
+                                    room(o, 1156), room(o, 867));
+    case 6: return k->gru_forward(&all, 1, x, w, w, p, room(o, 567), room(o, 2268));
+    case 7: return k->gru_forward(&one, 0, x, w, w, NULL, room(o, 420), room(o, 1680));
+    case 8: return k->gru_backward(&some, 1, x, w, p, x, w, room(o, 4590), room(o, 255), room(o, 867), room(o, 51));
+    case 9: return k->gru_backward(&few_steps, 0, x, w, p, x, w, room(o, 420), room(o, 70), room(o, 14700), room(o, 210));
+    default: return NO_SUCH_CALL;
+    }
+}
+
 static int others(const struct kernel_table *k, int i, struct output *o) {
     const void *x = o->in->x, *w = o->in->w, *p = o->in->positive;
     const struct random_key key = {7, 1, 3};
@@ -167,7 +188,7 @@ static int others(const struct kernel_table *k, int i, struct output *o) {
 
 /* ---- all of them ---- */
 
-enum { FAMILIES = 6, MOST = 32 };   /* calls of a family */
+enum { FAMILIES = 7, MOST = 32 };   /* calls of a family */
 enum { CALLS = 2 * FAMILIES * MOST };
 
 static int run(int call, char *out) {
@@ -183,6 +204,7 @@ static int run(int call, char *out) {
     case 2: status = pool(k->pool, i, &o); break;
     case 3: status = norm(k->norm, i, &o); break;
     case 4: status = activation(k->activation, i, &o); break;
+    case 5: status = recurrent(k->recurrent, i, &o); break;
     default: status = others(k, i, &o);
     }
     kernel_leave(before);

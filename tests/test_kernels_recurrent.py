@@ -1,0 +1,97 @@
+"""The compiled recurrent kernels on every instruction set against the textbook: sizes around strips and panels, ends, NaN."""
+
+import functools
+import itertools
+
+import numpy as np
+import pytest
+
+from cnnlib.backends import REFERENCE, cpu, kernel_set
+from cnnlib.backends.tolerance import bound, first_difference, in_float64
+from tests.kernel_calls import Calls, Sizes
+
+if not cpu.available():
+    pytest.skip(f"the compiled kernels were not built: {cpu.why_not()}", allow_module_level=True)
+
+COMPILED = kernel_set("cpu")
+each_isa = pytest.mark.parametrize("isa", cpu.available_isas())
+each_dtype = pytest.mark.parametrize("dtype", ("float32", "float64"))
+
+
+@functools.cache
+def calls_with_answers(dtype):
+    """Steps that pay for packing one sequence or do not, sequences in one panel and several, units in one strip and several."""
+    sizes = [
+        *itertools.product((1, 6), (1, 3), (1, 33, 140)),
+        *((3, B, H) for B, H in ((5, 17), (13, 8), (15, 64), (32, 33), (57, 5))),
+    ]
+    calls = [call for T, B, H in sizes for call in Calls(B, dtype, Sizes(steps=T, sequences=B, units=H)).of("recurrent")]
+    return [(call, call.with_arrays(in_float64).on(REFERENCE)) for call in calls]
+
+
+@each_isa
+@each_dtype
+def test_all_forms_and_sizes(isa, dtype):
+    cpu.set_isa(isa)
+    for call, expected in calls_with_answers(dtype):
+        call.with_arrays(lambda a: a if a.dtype.kind == "i" else np.full_like(a, np.nan)).on(COMPILED)  # must not come back
+        for i, (y, y64) in enumerate(zip(call.on(COMPILED), expected, strict=True)):
+            assert y.dtype == dtype
+            worst = first_difference(y, y64, bound(call.kernel, None, call.arguments, y64, np.dtype(dtype)))
+            assert worst is None, f"{call}, output {i}: {worst}"
+
+
+@each_isa
+@pytest.mark.parametrize("B", [2, 5, 15])
+def test_a_sequence_meets_no_other(isa, B):
+    """NaN in one sequence's inputs, and in what lies behind the ends of the others, reaches that sequence alone."""
+    cpu.set_isa(isa)
+    T, H, lengths = 7, 19, np.array([7, 3, 1, 6, 5] * 3)[:B]
+    rng = np.random.default_rng(0)
+    gx, h0, w = rng.normal(size=(T, B, 4 * H)), rng.normal(size=(B, H)), rng.normal(size=(4 * H, H)) / 5
+    spoilt = gx.copy()
+    spoilt[2, 1] = np.nan
+    for b, length in enumerate(lengths):
+        spoilt[length:, b] = np.nan
+    for reverse in (False, True):
+        clean = COMPILED.lstm_forward(gx, h0, h0, w, None, "tanh", lengths, reverse)
+        for y, expected in zip(COMPILED.lstm_forward(spoilt, h0, h0, w, None, "tanh", lengths, reverse), clean, strict=True):
+            others = np.arange(B) != 1
+            assert np.array_equal(y[:, others], expected[:, others])
+            assert np.isnan(y[2, 1]).all()
+
+
+@each_isa
+def test_after_its_end_a_sequence_keeps_its_state_and_passes_adjoints_on(isa):
+    cpu.set_isa(isa)
+    T, B, H = 6, 7, 33
+    rng = np.random.default_rng(1)
+    gx, h0, w, dh = (
+        rng.normal(size=(T, B, 3 * H)),
+        rng.normal(size=(B, H)),
+        rng.normal(size=(3 * H, H)) / 6,
+        np.zeros((T, B, H)),
+    )
+    lengths = np.array([1, 6, 2, 6, 3, 6, 4])
+    h, gates = COMPILED.gru_forward(gx, h0, w, None, True, lengths, False)
+    dh[-1] = rng.normal(size=(B, H))
+    da, *_ = COMPILED.gru_backward(dh, h, gates, h0, w, True, lengths, False)
+    for b, length in enumerate(lengths):
+        assert np.array_equal(h[length:, b], np.broadcast_to(h[length - 1, b], (T - length, H)))
+        assert not gates[length:, b].any() and not da[length:, b].any()
+        assert da[length - 1, b].any()  # what only the last state received arrives at the last real step
+
+
+@each_isa
+@each_dtype
+def test_one_step_after_the_other_is_the_whole_sequence(isa, dtype):
+    """A step alone takes the weights as they are, a sequence packs them: equal to rounding."""
+    cpu.set_isa(isa)
+    rng = np.random.default_rng(2)
+    for B in (1, 3, 6):
+        gx, h, w = (rng.normal(size=s).astype(dtype) for s in ((9, B, 40), (B, 40), (40, 40)))
+        w /= 7
+        whole = COMPILED.rnn_forward(gx, h, w, "tanh", None, False)
+        for t in range(9):
+            h = COMPILED.rnn_forward(gx[t : t + 1], h, w, "tanh", None, False)[0]
+            np.testing.assert_allclose(h, whole[t], rtol=0, atol=100 * np.finfo(dtype).eps)
