@@ -2,7 +2,7 @@
 
 >>> pictures, names = emoji_people()
 >>> pictures.shape, names[0], names[-1]
-((396, 3, 32, 32), ['man', 'artist'], ['woman', 'walking', 'dark'])
+((396, 3, 32, 32), ['man', 'artist'], ['woman', 'with', 'veil', 'dark'])
 
 The last word of a name is the tone of the skin where it is not the yellow one: light, medium-light, medium, medium-dark, dark.
 

