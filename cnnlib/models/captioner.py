@@ -1,12 +1,13 @@
 """A picture's caption: a convolutional network looks, an LSTM that begins with what it saw writes word after word.
 
-    code = tanh(W CNN(picture))                         three blocks: convolution 3×3, batch norm, ReLU, max pooling
+    code = BN(W CNN(picture) + b)                       three blocks: convolution 3×3, batch norm, ReLU, max pooling
     h_t = LSTM(E y_(t−1)); h₀ = c₀ = code               y₀ = <s>
     p(y_t | y₁ … y_(t−1), picture) = softmax(W h_t)     up to y_n = </s>
 
-The code goes into the cell, too, as there it lasts. The model returns it, (N, hidden). Its loss is the mean of −ln p of the
-right words, each given the code and the right words before it (teacher forcing); to describe a picture it goes on from the
-words that it has written itself::
+The code goes into the cell, too, as there it lasts; normalised over the batch (BN) it is not drowned by the words while the two
+networks know nothing of each other. The model returns it, (N, hidden). Its loss is the mean of −ln p of the right words, each
+given the code and the right words before it (teacher forcing); to describe a picture it goes on from the words that it has
+written itself::
 
     trainer = Trainer(net, net.loss, optimizer, metrics=())
 
@@ -49,7 +50,7 @@ class Captioner(nn.Module):
         input_size: int = 32,
         width: int = 32,
         embedding: int = 64,
-        hidden: int = 128,
+        hidden: int = 256,
         dropout: float = 0.2,
     ):
         super().__init__()
@@ -63,7 +64,11 @@ class Captioner(nn.Module):
             for layer in (nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(), nn.MaxPool2d(2))
         ]
         self.encoder = nn.Sequential(
-            *blocks, nn.Flatten(), nn.Dropout(dropout), nn.Linear(maps[3] * (input_size // 8) ** 2, hidden), nn.Tanh()
+            *blocks,
+            nn.Flatten(),
+            nn.Dropout(dropout),
+            nn.Linear(maps[3] * (input_size // 8) ** 2, hidden),
+            nn.BatchNorm1d(hidden),
         )
         self.embedding = nn.Embedding(vocabulary_size, embedding)
         self.lstm = nn.LSTM(embedding, hidden)

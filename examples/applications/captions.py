@@ -31,8 +31,8 @@ HELD_OUT, SHOWN = 0.2, 8
 
 def plan(tiny):
     if tiny:
-        return lab.grid(data="people", seed=0, epochs=200, width=16, batch_size=16)
-    return lab.grid(data="emoji", seed=0, epochs=20, width=32, batch_size=32)
+        return lab.grid(data="people", seed=0, epochs=60, width=16, batch_size=16)
+    return lab.grid(data="emoji", seed=0, epochs=25, width=32, batch_size=32)
 
 
 def load(data):
