@@ -5,5 +5,6 @@
     python -m examples.applications --list           # names, shapes, expected minutes
     python -m examples.applications --table          # the figures into docs/applications.md, from the stored runs
 
-A run that is ended goes on where it was: finished ones are in ``results``, the last epoch of an unfinished one in ``runs``.
+A run that is ended goes on where it was: finished ones are in ``results``, trained networks in ``runs/applications``. To train
+anew, delete both.
 """

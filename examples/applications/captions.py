@@ -24,7 +24,7 @@ from examples.applications import app
 from examples.labs import lab
 
 SHAPE = "one to many: a picture -> the words of its name"
-MINUTES = 10
+MINUTES = 5
 METHODS = ["most frequent", "nearest picture", "Captioner"]
 HELD_OUT, SHOWN = 0.2, 8
 
@@ -88,7 +88,7 @@ def measure(data, seed, epochs, width, batch_size):
     train, test = captions(pictures, names, vocabulary, "train"), captions(unseen, true, vocabulary, "held out")
     cl.manual_seed(seed)
     net = models.Captioner(len(vocabulary), width=width)
-    app.fit(f"captions-{data}-{epochs}-{width}-{seed}", net, train, test, epochs, lr=2e-3, batch_size=batch_size,
+    trainer = app.fit(f"captions-{data}-{epochs}-{width}-{seed}", net, train, test, epochs, lr=2e-3, batch_size=batch_size,
             loss=net.loss, seed=seed, metrics=())  # fmt: skip
     net.eval()
     written = np.concatenate([net.describe(unseen[i : i + 64]) for i in range(0, len(unseen), 64)])
@@ -102,6 +102,7 @@ def measure(data, seed, epochs, width, batch_size):
         "train": len(train),
         "test": len(test),
         "words": len(vocabulary),
+        "training": sum(trainer.history["seconds"]),
         "exact": {m: np.mean([a == t for a, t in zip(answers[m], true, strict=True)]) for m in METHODS},
         "f1": {m: np.mean([word_f1(a, t) for a, t in zip(answers[m], true, strict=True)]) for m in METHODS},
         "examples": [[" ".join(true[i]), " ".join(answers["Captioner"][i])] for i in shown],
@@ -118,6 +119,6 @@ def finding(runs):
         }
         for m in METHODS
     ]
-    examples = "; ".join(f'"{true}": "{written}"' for true, written in measured["examples"])
+    examples = "; ".join(f"{true} -> {written}" for true, written in measured["examples"])
     return rows, (f"{measured['train']:,} pictures to learn from, {measured['test']:,} held out, {measured['words']:,} words. "
-                  f"Names and what was written, evenly from the held-out ones: {examples}.")  # fmt: skip
+                  f"Names -> what was written, evenly from the held-out ones: {examples}.")  # fmt: skip

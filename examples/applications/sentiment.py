@@ -17,7 +17,7 @@ from examples.applications import app
 from examples.labs import lab
 
 SHAPE = "many to one: the words of a review -> for or against"
-MINUTES = 25
+MINUTES = 6
 MODELS = ["naive Bayes", "TextCNN", "SentimentLSTM"]
 GOOD, BAD = "good great lovely clever funny".split(), "bad dull awful silly boring".split()
 OPENINGS = {"nobody": -1, "everybody": 1}

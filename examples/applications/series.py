@@ -20,7 +20,7 @@ from examples.applications import app
 from examples.labs import lab
 
 SHAPE = "many to one: the last values of a series -> the next"
-MINUTES = 2
+MINUTES = 1
 SERIES = {  # length of a window, season, whether it grows, unit
     "co2": (24, 12, True, "ppm"),
     "sunspots": (22, 11, False, "spots"),
