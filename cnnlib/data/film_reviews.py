@@ -61,8 +61,8 @@ def read_reviews(source: str = "imdb") -> tuple[list[str], np.ndarray]:
 def reviews(length: int = 200, size: int = 20_000, source: str = "imdb") -> tuple[Dataset, Dataset, Vocabulary]:
     """(train, test, vocabulary): x (N, length) int64, the last ``length`` words of each review, 0 where it is shorter.
 
-    Held out is the last fifth of each class: the table keeps the reviews of a film together, so that hardly a film is in both
-    parts. The vocabulary, ``size`` words, is that of the training part.
+    Held out is the last fifth of each class: the table keeps the reviews of a film together, so that they are of other films
+    than those of their class in training. The vocabulary, ``size`` words, is that of the training part.
 
     Raises ValueRangeError (length below 1), UnknownNameError (source), DataError (no file, or a damaged one).
     """

@@ -1,9 +1,9 @@
 """Sentiment: is a review for or against the film? A bidirectional LSTM and a convolutional network read its words.
 
-Real data: 24,904 reviews of IMDb, their last 400 words, the 20,000 most frequent words; held out are 4,980 reviews of films
-that the training part hardly has. Tiny: 3,000 generated sentences whose first word may turn the meaning of their last one,
-such as "nobody said that the old film was good". Naive Bayes, beside
-the networks, weighs each word by itself.
+Real data: 24,904 reviews of IMDb, their last 400 words, the 20,000 most frequent words; held out is the last fifth of each
+class, 4,980 reviews. The table keeps the reviews of a film together, so they are of other films than those of their class in
+training. Tiny: 3,000 generated sentences whose first word may turn the meaning of their last one, such as "nobody said that the
+old film was good". Naive Bayes, beside the networks, weighs each word by itself.
 
 Source: lecture: recurrent networks (many to one); Kim, 2014 (the convolutional network).
 """

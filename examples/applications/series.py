@@ -2,7 +2,7 @@
 
 Real data, both part of the library: CO2 in the air of Mauna Loa by month, 1958 to 2001 (ppm), from the 24 months before; the
 number of sunspots by year, 1700 to 2008, from the 22 years before. The last fifth of each series is held out, and mean and
-deviation are those of the rest. Tiny: a generated wave of 12 steps with noise of deviation 0.1, which no forecast can undercut.
+deviation are those of the rest. Tiny: a generated wave of 12 steps with noise of deviation 0.1, which cannot be foretold.
 
 "As it is" says the last value again; "as a season ago" says the value of one season (12 months; 11 years) before it, moved by
 what has changed in a season since. The autoregression is linear least squares on the same windows.
