@@ -14,7 +14,7 @@ from examples.labs import lab
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path, monkeypatch):
     monkeypatch.setattr(app, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(app, "CHECKPOINTS", tmp_path / "checkpoints")
+    monkeypatch.setattr(app, "RUNS", tmp_path / "runs")
     monkeypatch.delenv("CNNLIB_DATA", raising=False)
 
 
@@ -60,13 +60,22 @@ def test_the_page_has_the_runs_that_are_finished_and_no_others(tmp_path):
     text = target.read_text()
     assert text.startswith("Before.\n") and text.endswith("\nAfter.\n") and "outdated" not in text
     assert "## sentiment" in text and "Tiny set" not in text and "Real data.**" not in text
-    store = app.store_of(sentiment, tiny=True)
+    store = app.store_of(sentiment, tiny=True, keep=True)
     for settings in sentiment.plan(True):
         store.add(settings, {"train": 2400, "test": 600, "words": 9, "accuracy": 0.5, "training": 30.0}, 3.0)
     page.write([sentiment], target)
     text = target.read_text()
     assert "**Tiny set.** `python -m examples.applications sentiment --tiny`: 1.5 minutes" in text
     assert "| TextCNN | 30 | 50.0 % | 0.5 |" in text and "**Real data.**" not in text
+
+
+def test_own_runs_are_apart_from_those_of_the_page(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sentiment, "measure", lambda **_: {"train": 4, "test": 1, "words": 9, "accuracy": 0.75})
+    app.run(sentiment, tiny=True)
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == ["sentiment-tiny.json"] and not (tmp_path / "results").exists()
+    assert "TextCNN        30      75.0 %" in capsys.readouterr().out
+    app.run(sentiment, tiny=False, keep=True)
+    assert [p.name for p in (tmp_path / "results").iterdir()] == ["sentiment.json"]
 
 
 def test_the_command_names_what_there_is_and_misses_data_in_a_sentence(capsys, monkeypatch):
@@ -114,8 +123,8 @@ def test_naive_bayes_is_the_formula():
 
 
 def test_one_run_of_each_model_measures_what_the_finding_reads():
-    runs = lab.complete(app.store_of(sentiment, True), lab.grid(data="generated", model=sentiment.MODELS, length=20, epochs=1,
-                        seed=0), sentiment.measure, lambda *_, **__: None)  # fmt: skip
+    plan = lab.grid(data="generated", model=sentiment.MODELS, length=20, epochs=1, seed=0)
+    runs = lab.complete(app.store_of(sentiment, True, keep=False), plan, sentiment.measure, lambda *_, **__: None)
     rows, reading = sentiment.finding(runs)
     assert [row["model"] for row in rows] == sentiment.MODELS and "2,401 reviews to learn from, 599 held out" in reading
     assert all(0.4 < run["measured"]["accuracy"] <= 1 for run in runs)
@@ -170,7 +179,7 @@ def test_word_f1():
 
 def test_one_run_of_captions_measures_what_the_finding_reads():
     plan = [{**captions.plan(True)[0], "epochs": 1}]
-    runs = lab.complete(app.store_of(captions, True), plan, captions.measure, lambda *_, **__: None)
+    runs = lab.complete(app.store_of(captions, True, keep=False), plan, captions.measure, lambda *_, **__: None)
     rows, reading = captions.finding(runs)
     assert [row["captions"] for row in rows] == captions.METHODS and "79 held out, 52 words" in reading
     assert rows[1]["names exactly right"] == "0.0 %"  # no combination of the held-out ones is in training
@@ -227,7 +236,7 @@ def test_one_run_of_video_measures_what_the_finding_reads(monkeypatch):
     digits = video.load("move")
     monkeypatch.setattr(video, "load", lambda _: (digits[0][:64], digits[1]))
     plan = [{**settings, "epochs": 1} for settings in video.plan(True)]
-    runs = lab.complete(app.store_of(video, True), plan, video.measure, lambda *_, **__: None)
+    runs = lab.complete(app.store_of(video, True, keep=False), plan, video.measure, lambda *_, **__: None)
     rows, reading = video.finding(runs)
     assert [row["network"] for row in rows][1:] == list(video.NETWORKS)
     assert "move: 64 sequences of 12 frames to learn from, 200 held out." in reading

@@ -3,8 +3,10 @@
     python -m examples.applications --tiny           # each on its tiny set, which needs no data: under two minutes each
     python -m examples.applications sentiment        # one of them on its real data
     python -m examples.applications --list           # names, shapes, expected minutes
-    python -m examples.applications --table          # the figures into docs/applications.md, from the stored runs
 
-A run that is ended goes on where it was: finished ones are in ``results``, trained networks in ``runs/applications``. To train
-anew, delete both.
+A run that is ended goes on where it was: figures of finished ones and the trained networks are in ``runs/applications``. To
+train anew, delete that folder. The page is made of runs that were kept:
+
+    python -m examples.applications sentiment --keep # measures what examples/applications/results lacks
+    python -m examples.applications --table          # writes the figures into docs/applications.md; runs nothing
 """

@@ -21,6 +21,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m examples.applications", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="some of them; default: all")
     parser.add_argument("--tiny", action="store_true", help="on the tiny sets, which are generated or bundled")
+    parser.add_argument(
+        "--keep", action="store_true", help="measure for the page: keep the runs in examples/applications/results"
+    )
     parser.add_argument("--list", action="store_true", help="names, expected minutes on the real data, shapes")
     parser.add_argument("--table", action="store_true", help="write the figures into docs/applications.md; runs nothing")
     args = parser.parse_args()
@@ -37,7 +40,7 @@ def main() -> int:
     failed = []
     for name in names:
         try:
-            app.run(load(name), args.tiny)
+            app.run(load(name), args.tiny, args.keep)
         except DataError as reason:  # no data, nothing to look for in the code; the others shall run all the same
             print(f"{name}: {reason}", file=sys.stderr)
             failed.append(name)

@@ -21,18 +21,18 @@ from cnnlib.data import Dataset
 from cnnlib.train import Checkpoint, LRSchedule
 from examples.labs import lab
 
-RESULTS = Path(__file__).parent / "results"
-CHECKPOINTS = lab.ROOT / "runs" / "applications"
+RESULTS = Path(__file__).parent / "results"  # of which the page is made
+RUNS = lab.ROOT / "runs" / "applications"  # your own, and the trained networks
 
 
-def store_of(app: ModuleType, tiny: bool) -> lab.Store:
-    return lab.Store(RESULTS / f"{lab.name_of(app)}{'-tiny' if tiny else ''}.json")
+def store_of(app: ModuleType, tiny: bool, keep: bool) -> lab.Store:
+    return lab.Store((RESULTS if keep else RUNS) / f"{lab.name_of(app)}{'-tiny' if tiny else ''}.json")
 
 
-def run(app: ModuleType, tiny: bool) -> None:
+def run(app: ModuleType, tiny: bool, keep: bool = False) -> None:
     """Measure what is missing and print what was found."""
     print(f"\n{lab.name_of(app)}: {app.SHAPE}", flush=True)
-    runs = lab.complete(store_of(app, tiny), app.plan(tiny), app.measure)
+    runs = lab.complete(store_of(app, tiny, keep), app.plan(tiny), app.measure)
     rows, reading = app.finding(runs)
     print(f"\n{lab.as_text(rows)}\n\n{reading}\n{len(runs)} runs, {minutes(runs):.1f} minutes of computing.")
 
@@ -52,7 +52,7 @@ def fit(name: str, net: nn.Module, train: Dataset, test: Dataset, epochs: int, l
     steps = epochs * -(-len(train) // batch_size)
     callbacks = [
         LRSchedule(optim.CosineAnnealingLR(optimizer, T_max=steps), per="step"),
-        Checkpoint(CHECKPOINTS / name, best=None),
+        Checkpoint(RUNS / name, best=None),
     ]
     trainer = cl.Trainer(net, loss or nn.CrossEntropyLoss(), optimizer, metrics, callbacks, batch_size, seed=seed,
                          clip_grad_norm=1.0)  # fmt: skip

@@ -23,7 +23,7 @@ def section(module: ModuleType) -> str:
     parts = [f"## {name}", title, about]
     for tiny, label in ((False, "Real data"), (True, "Tiny set")):
         plan = module.plan(tiny)
-        runs = app.store_of(module, tiny).select(plan)
+        runs = app.store_of(module, tiny, keep=True).select(plan)
         if runs:
             rows, reading = module.finding(runs)
             command = f"python -m examples.applications {name}{' --tiny' if tiny else ''}"
