@@ -24,6 +24,19 @@ class Residual(nn.Module):
         return ops.relu(self.body(x) + self.shortcut(x))
 
 
+class CharLSTM(nn.Module):
+    """Characters (T, B) -> scores of the next one (T·B, V): an embedding, layers of LSTM, a linear layer."""
+
+    def __init__(self, vocabulary: int, embedding: int, hidden: int, layers: int):
+        super().__init__()
+        self.embedding, self.lstm = nn.Embedding(vocabulary, embedding), nn.LSTM(embedding, hidden, layers)
+        self.head = nn.Linear(hidden, vocabulary)
+
+    def forward(self, x):
+        y, _ = self.lstm(self.embedding(x))
+        return self.head(ops.reshape(y, (-1, y.shape[2])))
+
+
 def mlp():
     return nn.Sequential(
         nn.Linear(784, 256), nn.ReLU(),
@@ -86,12 +99,18 @@ def resnet18():
     return nn.Sequential(*layers, nn.GlobalAvgPool2d(), nn.Flatten(), nn.Linear(512, 1000)), (4, 3, 224, 224)
 
 
+def char_lstm():
+    """Karpathy's character model, two layers deep, over the 65 characters of Shakespeare's plays."""
+    return CharLSTM(65, 64, hidden=256, layers=2), (64, 32)
+
+
 NETS: dict[str, Callable] = {
     "MLP 784-256-128-10, batch 64": mlp,
     "LeNet-5, batch 64": lenet5,
     "VGG-11 32², batch 32": vgg11,
     "AlexNet, batch 8": alexnet,
     "ResNet-18, batch 4": resnet18,
+    "char-LSTM 2 × 256, 64 steps, batch 32": char_lstm,
 }
 
 
@@ -99,12 +118,26 @@ def classes_of(net: nn.Module) -> int:
     return list(net.parameters())[-1].shape[0]
 
 
+def batch_of(net: nn.Module, shape: tuple) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures and their classes, or characters and the ones that follow."""
+    if isinstance(net, CharLSTM):
+        x = rng.integers(0, classes_of(net), shape)
+        return x, rng.integers(0, classes_of(net), x.size)
+    return rng.standard_normal(shape).astype(np.float32), rng.integers(0, classes_of(net), shape[0])
+
+
+def optimizer_of(net: nn.Module, library: Any, parameters: Any) -> Any:
+    """Of the module optim of either side."""
+    return library.Adam(parameters, lr=1e-3) if isinstance(net, CharLSTM) else library.SGD(parameters, lr=1e-3, momentum=0.9)
+
+
 def ours(make: Callable, backend: str) -> Callable[[], Any]:
     """A function that takes one training step of the network on the backend and returns its loss."""
     net, shape = make()
-    optimizer = optim.SGD(net.parameters(), lr=1e-3, momentum=0.9)
+    optimizer = optimizer_of(net, optim, net.parameters())
     loss = getattr(net, "criterion", nn.CrossEntropyLoss)()
-    x, y = cl.Tensor(rng.standard_normal(shape).astype(np.float32)), rng.integers(0, classes_of(net), shape[0])
+    x, y = batch_of(net, shape)
+    x = cl.Tensor(x)
 
     def step():
         with cl.use(backend):
@@ -121,10 +154,10 @@ def theirs(make: Callable, torch, channels_last: bool = False) -> Callable[[], A
     """The same with PyTorch; ``channels_last`` asks for its other layout of pictures."""
     net, shape = make()
     model = translate(net, torch)
-    x, y = torch.randn(*shape), torch.randint(0, classes_of(net), (shape[0],))
+    x, y = map(torch.from_numpy, batch_of(net, shape))
     if channels_last and len(shape) == 4:
         model, x = model.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+    optimizer = optimizer_of(net, torch.optim, model.parameters())
 
     def step():
         optimizer.zero_grad()
@@ -142,6 +175,8 @@ def translate(layer: nn.Module, torch) -> Any:
         return torch.nn.Sequential(*[translate(inner, torch) for inner in layer])
     if isinstance(layer, Residual):
         return _residual(translate(layer.body, torch), translate(layer.shortcut, torch), torch)
+    if isinstance(layer, CharLSTM):
+        return _char_lstm(*(translate(inner, torch) for inner in (layer.embedding, layer.lstm, layer.head)), torch)
     if isinstance(layer, nn.GlobalAvgPool2d):
         return torch.nn.AdaptiveAvgPool2d(1)
     twin = getattr(torch.nn, type(layer).__name__)(*_settings(layer))
@@ -155,6 +190,10 @@ def _settings(layer: nn.Module) -> tuple:
     """Positional arguments of the layer in PyTorch."""
     if isinstance(layer, nn.Linear):
         return layer.in_features, layer.out_features
+    if isinstance(layer, nn.Embedding):
+        return layer.weight.shape
+    if isinstance(layer, nn.LSTM):
+        return layer.input_size, layer.hidden_size, layer.num_layers
     if isinstance(layer, nn.Conv2d):
         s = [layer.settings[name] for name in ("stride", "padding", "dilation", "groups")]
         return layer.in_channels, layer.out_channels, layer.weight.shape[2:], *s, layer.bias is not None
@@ -165,6 +204,18 @@ def _settings(layer: nn.Module) -> tuple:
     if isinstance(layer, nn.LocalResponseNorm):
         return layer.size, layer.alpha, layer.beta, layer.k
     return (layer.p,) if isinstance(layer, nn.Dropout) else ()
+
+
+def _char_lstm(embedding, lstm, head, torch):
+    class Characters(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.lstm, self.head = embedding, lstm, head
+
+        def forward(self, x):
+            return self.head(self.lstm(self.embedding(x))[0].flatten(0, 1))
+
+    return Characters()
 
 
 def _residual(body, shortcut, torch):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from benchmarks.rows import activation, conv, linear, loss, norm, optim, pool, steps
+from benchmarks.rows import activation, conv, linear, loss, norm, optim, pool, recurrent, steps
 from benchmarks.rows.row import Row
 
-FAMILIES = (linear, conv, pool, norm, activation, loss, optim)
+FAMILIES = (linear, conv, pool, norm, activation, loss, recurrent, optim)
 
 
 def primitives(batch: int | None = None) -> list[Row]:
