@@ -70,7 +70,9 @@ def test_the_page_has_the_runs_that_are_finished_and_no_others(tmp_path):
 
 
 def test_own_runs_are_apart_from_those_of_the_page(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sentiment, "measure", lambda **_: {"train": 4, "test": 1, "words": 9, "accuracy": 0.75})
+    monkeypatch.setattr(
+        sentiment, "measure", lambda **_: {"train": 4, "test": 1, "words": 9, "accuracy": 0.75, "training": 6.0}
+    )
     app.run(sentiment, tiny=True)
     assert [p.name for p in (tmp_path / "runs").iterdir()] == ["sentiment-tiny.json"] and not (tmp_path / "results").exists()
     assert "TextCNN        30      75.0 %" in capsys.readouterr().out
