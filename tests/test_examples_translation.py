@@ -16,7 +16,7 @@ import cnnlib as cl
 from cnnlib.data.generated import dates, number_words
 from examples import translation
 
-ROOT = Path(cl.__file__).parent.parent
+ROOTS = [Path(cl.__file__).parent.parent, Path(__file__).parent.parent]  # of the package and of the examples
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,8 @@ def test_mistakes_are_a_sentence_before_any_training(output, args, message, caps
 
 
 def test_missing_data_are_a_sentence_and_no_traceback(tmp_path):
-    seen = {name: value for name, value in os.environ.items() if name != "CNNLIB_DATA"} | {"PYTHONPATH": str(ROOT)}
+    seen = {name: value for name, value in os.environ.items() if name != "CNNLIB_DATA"}
+    seen["PYTHONPATH"] = os.pathsep.join(map(str, ROOTS))
     command = [sys.executable, "-m", "examples.translation", "parallel-fr"]
     done = subprocess.run(command, cwd=tmp_path, env=seen, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.startswith("parallel: CNNLIB_DATA is not set") and not done.stdout
