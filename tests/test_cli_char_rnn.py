@@ -74,6 +74,35 @@ def test_resuming_what_is_done_already_only_measures(run, rhyme):
     assert load("run").training["position"]["step"] == 7
 
 
+@pytest.mark.parametrize(
+    "option, value, was",
+    [("--cell", "gru", "lstm"), ("--hidden", 13, 12), ("--seq", 10, 20), ("--batch", 2, 4), ("--optimizer", "sgd", "adam")],
+)
+def test_resume_keeps_to_the_settings_of_the_run(run, rhyme, option, value, was):
+    trained(run, rhyme, "--out", "run")
+    code, _, err = run("train", "char-rnn", "--text", rhyme, "--out", "run", "--resume", option, value)
+    assert code == 2 and f"own {option} {was}, not {value}: leave {option} away" in err and one_line(err)
+
+
+def test_a_network_too_large_for_the_memory_names_the_options_of_character_models(run, rhyme):
+    code, _, err = run("train", "char-rnn", "--text", rhyme, *SMALL, "--hidden", 10**12)
+    assert code == 1 and "the memory is not enough" in err and "--hidden" in err and one_line(err)
+
+
+def test_a_checkpoint_with_default_settings_resumes(run, rhyme):
+    """Written in Python by somebody who named only what was not the default."""
+    text = cl.data.read_text(rhyme)
+    options = {"characters": text.vocabulary.characters, "hidden": 12}
+    net = cl.models.CharRNN(**options)
+    trainer = cl.train.SequenceTrainer(
+        net, cl.optim.Adam(net.parameters()), [cl.train.Checkpoint("run")], progress=False,
+        model_name="char_rnn", model_options=options,
+    )  # fmt: skip
+    trainer.fit(cl.data.Streams(text.split()[0], 4, 20), iterations=2)
+    code, _, err = run("train", "char-rnn", "--text", rhyme, "--out", "run", "--resume", "--iterations", 3)
+    assert code == 0 and err == "" and load("run").training["position"]["step"] == 3
+
+
 def test_a_killed_run_goes_on(tmp_path, rhyme):
     """Killed for good, by its process, after the checkpoint of iteration 8."""
     script = """if True:
@@ -119,7 +148,7 @@ def test_a_killed_run_goes_on(tmp_path, rhyme):
         (["--text", "sonets"], 1, "unknown text 'sonets': did you mean 'sonnets'?"),
         (["--text", "austen"], 1, "austen: not on this machine. Put the unpacked Debian package r-cran-janeaustenr"),
         (["--text", "empty.txt"], 1, "empty.txt: the text is empty"),
-        (["--text", "short.txt"], 1, "short.txt: 36 characters are too few for 32 streams of 64 steps"),
+        (["--text", "short.txt"], 1, "short.txt, without what is held out: 36 characters are too few for 32 streams"),
         (["--text", "latin1.txt"], 1, "latin1.txt: not a text in UTF-8: byte 0xfc at offset 4"),
         (["--text", "rhyme.txt", "--prime", "öne"], 1, "'ö' is not among the 22 characters of the vocabulary"),
         (["--text", "rhyme.txt", "--cell", "lsmt"], 2, "'lsmt' is not one of 'rnn', 'lstm', 'gru'"),

@@ -99,7 +99,10 @@ def _one_line(error: Exception | Warning) -> str:
     if isinstance(error, click.ClickException):
         return error.format_message()
     if isinstance(error, MemoryError):
-        return f"the memory is not enough ({error}): a smaller --size, --width or --batch-size needs less."
+        return (
+            f"the memory is not enough ({error}): a smaller network (--width, --hidden), picture (--size), "
+            "sequence (--seq) or batch needs less."
+        )
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     text = _joined(str(error).splitlines()).replace('on_error="skip"', "--skip-unreadable")

@@ -14,6 +14,7 @@ NEW: dict[str, Any] = {
     "cell": "lstm", "layers": 1, "hidden": 128, "embedding": 64, "length": 64, "batch_size": 32, "optimizer": "adam"
 }  # fmt: skip
 LEARNING_RATE = 2e-3  # of Adam
+SHORT = {"length": "--seq", "batch_size": "--batch"}  # options that are not called as what they set
 
 
 @click.command(
@@ -89,8 +90,10 @@ def command(
     given = {"cell": cell, "layers": layers, "hidden": hidden, "embedding": embedding, "length": length,
              "batch_size": batch_size, "optimizer": optimizer}  # fmt: skip
     chosen = {name: usual[name] if value is None else value for name, value in given.items()}
+    if resume:
+        _refuse_changes(usual, chosen)
     train, held_out = text.split()
-    streams = Streams(train, chosen["batch_size"], chosen["length"], text.name)
+    streams = Streams(train, chosen["batch_size"], chosen["length"], f"{text.name}, without what is held out")
     cl.manual_seed(seed)
     options = {"characters": text.vocabulary.characters} | {n: chosen[n] for n in ("cell", "layers", "hidden", "embedding")}
     net = cl.models.create("char_rnn", **options)
@@ -129,4 +132,14 @@ def _settings_of(out: Path, text: Any) -> dict[str, Any]:
             f"{saved.path}: was trained on a text of {len(saved.options['characters'])} different characters; those of "
             f"{text.name}, {len(text.vocabulary)}, are not the same: resume with the same text."
         )
-    return saved.options | saved.training["data"] | {"optimizer": optimizer}
+    return NEW | saved.options | saved.training["data"] | {"optimizer": optimizer}
+
+
+def _refuse_changes(usual: dict[str, Any], chosen: dict[str, Any]) -> None:
+    for name, value in chosen.items():
+        if value != usual[name]:
+            option = SHORT.get(name, f"--{name}")
+            raise click.UsageError(
+                f"--resume goes on with the run's own {option} {usual[name]}, not {value}: leave {option} away, or start a new "
+                "run in another --out.", click.get_current_context(),
+            )  # fmt: skip
