@@ -185,7 +185,10 @@ def test_checkpoints_and_commands_of_other_kinds(run, rhyme, tmp_path):
     cl.train.save(tmp_path / "mlp.safetensors", cl.models.MLP(4, (3,), 2), name="mlp", options={"in_features": 4})
     for args, message in (
         (("sample", "mlp.safetensors"), "mlp.safetensors: holds mlp, not a character model: `cnnlib train char-rnn` makes one"),
-        (("evaluate", "run", "--data", "digits"), "holds char_rnn, which does not name classes"),
+        (
+            ("evaluate", "run", "--data", "digits"),
+            "holds char_rnn, which does not name classes: `cnnlib sample` writes with it",
+        ),
         (("compare", "char_rnn"), "char_rnn does not learn to tell classes apart: `cnnlib train char-rnn --text FILE`"),
     ):
         code, _, err = run(*args)
@@ -214,3 +217,5 @@ def test_help_of_its_own_and_lists(run):
     out = run("data", "list")[1]
     assert all(name in out for name in cl.data.text_names())
     assert "embedding" in run("summary", "char_rnn")[1]
+    code, _, err = run("summary", "char_rnn", "--width", 2)
+    assert code == 2 and "char_rnn reads one token at a time: it has no --input, --classes or --width" in err

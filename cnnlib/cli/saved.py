@@ -26,8 +26,8 @@ class Trained:
                 "or load it in Python with cnnlib.train.checkpoint.load."
             )
         if hasattr(models.get(saved.name), "train_command"):
-            raise CheckpointError(f"{saved.path}: holds {saved.name}, which does not name classes; `cnnlib --help` lists what "
-                                  "can be done with it.")  # fmt: skip
+            raise CheckpointError(f"{saved.path}: holds {saved.name}, which does not name classes: `cnnlib sample` writes "
+                                  "with it.")  # fmt: skip
         self.name, self.classes, self.path = saved.name, saved.classes, saved.path
         self.model: Any = models.create(saved.name, **saved.options)
         saved.load_into(self.model)

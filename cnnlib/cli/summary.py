@@ -30,6 +30,10 @@ def command(model: str, shape: str | None, classes: int | None, width: float | N
         sample = _parse(shape) if shape else default_shape(model)
         net = build(model, sample, classes or usual(model, "num_classes", 10), width)
     elif hasattr(cl.models.get(model), "token_shape"):
+        if shape or classes or width:
+            raise click.UsageError(
+                f"{model} reads one token at a time: it has no --input, --classes or --width.", click.get_current_context()
+            )
         net = cl.models.create(model)
         sample = net.token_shape
     else:  # neurons that learn by rules of their own
