@@ -85,6 +85,14 @@ def test_bytes_that_are_no_text_are_named_with_their_offset(tmp_path, monkeypatc
         read_text(path)
 
 
+def test_the_encoding_of_windows_and_an_empty_name_are_named(tmp_path):
+    (tmp_path / "utf16.txt").write_text("ein Satz", encoding="utf-16")
+    with pytest.raises(DataError, match=r"byte 0xf[ef] at offset 0 .* iconv -f utf-16 -t utf-8"):
+        read_text(tmp_path / "utf16.txt")
+    with pytest.raises(DataError, match=r"expected the path of a file or one of austen, .*, sonnets, got an empty name"):
+        read_text("")
+
+
 def test_a_character_broken_off_at_the_end_is_named_too(tmp_path, monkeypatch):
     monkeypatch.setattr(texts, "PIECE", 16)
     (tmp_path / "cut.txt").write_bytes(b"x" * 15 + "水".encode()[:2])

@@ -73,12 +73,14 @@ def read_text(name: str | os.PathLike) -> Text:
         return numbered(pieces(FOLDER / "sonnets" / "sonnets.txt"), "sonnets")
     if str(name) in SOURCES:
         return numbered(_named(str(name)), str(name))
+    if not str(name):
+        raise DataError(f"read_text: expected the path of a file or one of {', '.join(text_names())}, got an empty name.")
     if path.is_dir():
         raise DataError(f"{path}: is a folder: name one file of text.")
     if path.exists():
         return numbered(pieces(path), path.name)
     if os.sep in str(name) or path.suffix:
-        raise DataError(f"{path}: there is no such file of text.")
+        raise DataError(f"{path}: there is no such file of text; by name there are {', '.join(text_names())}.")
     raise unknown_name("text", str(name), text_names())
 
 
@@ -125,9 +127,10 @@ def pieces(path: Path) -> Iterator[str]:
     except UnicodeDecodeError as error:
         pending = len(error.object) - len(block)  # what was left of the block before
         at = offset - pending + error.start
+        utf16 = at == 0 and error.object[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
         raise DataError(
             f"{path}: not a text in UTF-8: byte 0x{error.object[error.start]:02x} at offset {at:,} ({error.reason}). Convert "
-            f"it, with iconv -f latin1 -t utf-8, or choose another file."
+            f"it, with iconv -f {'utf-16' if utf16 else 'latin1'} -t utf-8, or choose another file."
         ) from None
     except (EOFError, zlib.error) as error:
         raise DataError(f"{path}: the gzipped text is damaged ({error}). Fetch it again.") from None
