@@ -399,6 +399,8 @@ def _check(op, gates, x, states, w_ih, w_hh, b_ih, b_hh):
     check_ndim(op, "w_hh", w_hh, 2, f"({gates}·H, H)" if gates > 1 else "(H, H)")
     B, D, H = x.shape[1], x.shape[2], w_hh.shape[1]
     rows = "one row per gate and unit"
+    if not H:
+        raise ShapeError(f"{op}: w_hh must have one column per unit, H >= 1, got shape {w_hh.shape}: there is no unit.")
     check_shape(op, "w_hh", w_hh, (gates * H, H), rows)
     check_shape(op, "w_ih", w_ih, (gates * H, D), f"{rows}, one column per input (x.shape = {x.shape})")
     for name, b in (("b_ih", b_ih), ("b_hh", b_hh)):

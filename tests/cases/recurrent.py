@@ -158,6 +158,15 @@ ERRORS = [
         ShapeError,
         "lstm: w_hh must have 2 axes (4·H, H), got shape (4, 5, 5).",
     ),
+    *(
+        ErrorCase(
+            f"{name}: no unit",
+            run(w_ih=zeros(0, 2), w_hh=zeros(0, 0)),
+            ShapeError,
+            f"{name}: w_hh must have one column per unit, H >= 1, got shape (0, 0): there is no unit.",
+        )
+        for name, run in (("rnn", run_rnn), ("lstm", run_lstm), ("gru", run_gru))
+    ),
     ErrorCase(
         "gru: rows of w_hh",
         run_gru(w_hh=zeros(20, 5)),
