@@ -269,14 +269,14 @@ each_op = pytest.mark.parametrize("op", OPS, ids=lambda o: o.__name__)
 def test_padding_never_changes_a_result_or_a_gradient(
     backend, kind, lengths, longer, stack, content, peepholes, batch_first, given_state, seed
 ):
-    """Of every sequence alone, for what stands in the padding, and however long it is."""
+    """Of every sequence alone, for what stands in the padding of x and dy, and however long it is."""
     cl.manual_seed(seed)
     layer = kind(2, 3, batch_first=batch_first, **stack, **({"peepholes": peepholes} if kind is nn.LSTM else {})).to("float64")
     T, B = max(lengths), len(lengths)
     x = normal(T + longer, B, 2, seed=seed)
-    for b, n in enumerate(lengths):
-        x[n:, b] = content
     states, dy = started(layer, B), normal(T + longer, B, layer.output_size, seed=seed + 9)
+    for b, n in enumerate(lengths):
+        x[n:, b] = dy[n:, b] = content
 
     def run(columns, steps, lengths):
         layer.zero_grad()
@@ -348,6 +348,16 @@ def test_in_the_padding_states_are_kept_gates_and_outputs_are_0(op, reverse):
             np.testing.assert_array_equal(getattr(ctx, name)[n:, b], np.broadcast_to(kept, (6 - n, 5)))
         if op is not ops.RNN:
             assert not ctx.gates[n:, b].any() and ctx.gates[:n, b].all()
+
+
+@each_op
+@pytest.mark.parametrize("reverse", [False, True])
+def test_in_the_padding_outputs_are_0_even_of_a_state_that_is_nan(op, reverse):
+    gates, states = OPS[op]
+    x, starts = normal(6, 3, 2), [normal(3, 5, seed=4 + i) for i in range(states)]
+    x[1, 0] = starts[0][0] = np.nan
+    y, *_ = op.run(x, *starts, normal(5 * gates, 2), normal(5 * gates, 5), lengths=[4, 6, 1], reverse=reverse)[0]
+    assert not y[4:, 0].any() and np.isnan(y[1, 0]).all() and np.isfinite(y[:, 1:]).all()
 
 
 # ---- carried states

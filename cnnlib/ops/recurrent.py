@@ -352,9 +352,7 @@ def _project(ctx, x, w_ih, b):
 
 def _project_backward(ctx, da, w):
     """dx, dw_ih, db; w is the place of w_ih among the arguments."""
-    x, rows = ctx.x, da.reshape(-1, da.shape[2])
-    if ctx.mask is not None:
-        x = ctx.xp.where(ctx.mask > 0, x, 0)  # da is 0 in the padding, but 0 · NaN is not
+    x, rows = _masked(ctx.x, ctx.mask), da.reshape(-1, da.shape[2])  # da is 0 in the padding, but 0 · NaN is not
     dx = ctx.kernels.linear_backward_input(rows, ctx.w_ih).reshape(x.shape) if ctx.needs[0] else None
     dw = ctx.kernels.linear_backward_weight(rows, x.reshape(-1, x.shape[2])) if ctx.needs[w] else None
     return dx, dw, ctx.kernels.linear_backward_bias(rows) if any(ctx.needs[w + 2 : w + 4]) else None
@@ -368,8 +366,13 @@ def _initial(xp, x, state, w_hh):
     return xp.zeros((x.shape[1], w_hh.shape[1]), x.dtype) if state is None else state
 
 
-def _masked(h, mask):
-    return h if mask is None else h * mask
+def _masked(a, mask):
+    """a with 0 in the padding, whatever stands there: 0 · NaN would be NaN."""
+    if mask is None:
+        return a
+    a = a.copy()
+    a[mask[:, :, 0] == 0] = 0
+    return a
 
 
 def _last(h, reverse):
@@ -381,7 +384,7 @@ def _adjoint_of_states(ctx, dy, dh_n):
     """dh of every step: from the outputs, and from the last state at the step that is done last."""
     if dh_n is None and dy is not None:
         return _masked(dy, ctx.mask)
-    dh = ctx.xp.zeros_like(ctx.h) if dy is None else dy.copy() if ctx.mask is None else dy * ctx.mask
+    dh = ctx.xp.zeros_like(ctx.h) if dy is None else dy.copy() if ctx.mask is None else _masked(dy, ctx.mask)
     if dh_n is not None:
         dh[0 if ctx.how[-1] else -1] += dh_n
     return dh
