@@ -121,7 +121,8 @@ static void gru_cells_backward(void *arg, idx begin, idx end, int worker) {
     const struct steps *p = &g->steps;
     const idx i = p->i, H = p->s.H, later = i + 1 < p->s.T;
     const REAL *da_after = g->da + (later ? offset_of(p, i + 1, 3 * H) : 0), *packed = p->packed[(i + 1) % 2];
-    const REAL *dq_after = g->dq + (later ? offset_of(p, i + 1, H) : 0), *h_before = i < 0 ? NULL : before(p, i, g->h0, g->h);
+    const REAL *dq_after = later && g->reset_after ? g->dq + offset_of(p, i + 1, H) : NULL;
+    const REAL *h_before = i < 0 ? NULL : before(p, i, g->h0, g->h);
     REAL sums[PATCH_REALS] __attribute__((aligned(64)));
     for (idx number = begin; number < end; number++) {
         const struct patch at = patch_of(p, number);
