@@ -37,8 +37,24 @@ def test_all_forms_and_sizes(isa, dtype):
         call.with_arrays(lambda a: a if a.dtype.kind == "i" else np.full_like(a, np.nan)).on(COMPILED)  # must not come back
         for i, (y, y64) in enumerate(zip(call.on(COMPILED), expected, strict=True)):
             assert y.dtype == dtype
-            worst = first_difference(y, y64, bound(call.kernel, None, call.arguments, y64, np.dtype(dtype)))
+            allowed = bound(call.kernel, getattr(REFERENCE, call.kernel), call.arguments, y64, np.dtype(dtype))
+            worst = first_difference(y, y64, allowed)
             assert worst is None, f"{call}, output {i}: {worst}"
+
+
+@each_dtype
+def test_rounding_errors_that_a_recurrence_makes_large_are_no_disagreement_but_planted_ones_are(dtype):
+    """Weights of spectral radius 3: one rounding error more or less, and after 100 steps all units are elsewhere."""
+    T, B, H = 200, 4, 64
+    rng = np.random.default_rng(0)
+    gx, h0, w = (rng.normal(size=s).astype(dtype) for s in ((T, B, H), (B, H), (H, H)))
+    for radius in (3, 0.9):
+        start = h0, (radius / H**0.5 * w).astype(dtype), "tanh", None, False
+        h, h64 = COMPILED.rnn_forward(gx, *start), REFERENCE.rnn_forward(*(in_float64(a) for a in (gx, *start)))
+        allowed = bound("rnn_forward", REFERENCE.rnn_forward, (gx, *start), h64, dtype)
+        assert first_difference(h, h64, allowed) is None
+        assert (abs(h - h64).max() > 0.1) == (radius == 3)
+    assert first_difference(1.001 * h, h64, allowed) is not None
 
 
 @each_isa

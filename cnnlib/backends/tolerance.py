@@ -9,7 +9,9 @@ eps · √K · |y|. Both together, c for what the order of summation changes:
 where ⋆ is the kernel itself, applied to absolute values, and K counts the terms: the kernel applied to ones. For the
 other kernels the size of the terms is taken as the largest |y₆₄|. c belongs to the algorithm.
 
-A recurrent kernel adds K products at each of T steps and hands the error on: c · eps · (√K + T) times the largest term.
+A recurrent kernel adds K products at each of T steps, and for the weights' adjoints over T·B rows: c · eps · √(K + T·B) times
+the largest term. What is handed on may grow from step to step, with large weights without limit: c times as much as the
+textbook's own result moves when every argument grows by eps is allowed, too.
 
 Winograd's convolution forms sums and differences of a whole tile before it multiplies, so an output's error comes from
 everything that its tile meets: each tap of w counts as the largest of its 3×3, and (|x| ⋆ |w|) as the largest within reach
@@ -80,13 +82,21 @@ def bound(name: str, reference: Callable, arguments: tuple, y64: Any, dtype: Any
             magnitude = reference(*sizes)
         allowed = unit * (magnitude + root_k * abs(y64)) + _tiny(dtype)
         return np.where(np.isfinite(allowed), allowed, np.inf if algorithm == "winograd" else 0.0)
-    largest = _largest(y64)
-    if name in RECURRENT:  # the first argument has T rows; what backward adds up over them may cancel, too
-        T, _, K = arguments[0].shape
-        unit *= K**0.5 + T
+    largest, grown = _largest(y64), 0.0
+    if name in RECURRENT:  # what backward adds up over all rows may cancel, too
+        T, B, K = arguments[0].shape
+        unit *= (K + T * B) ** 0.5
+        grown = CONSTANT[algorithm] * _change(reference, arguments, y64, float(np.finfo(dtype).eps))
     if name in CANCELLING | RECURRENT:
         largest = max(largest, _largest(arguments[0]))
-    return unit * largest + _tiny(dtype)
+    return unit * largest + grown + _tiny(dtype)
+
+
+def _change(reference: Callable, arguments: tuple, y64: Any, eps: float) -> float:
+    """How far the result that is y64 moves when the arguments grow by eps: of several of its shape, the nearest is it."""
+    results = reference(*(in_float64(a) * (1 + eps) if _is_float(a) else a for a in arguments))
+    results = results if isinstance(results, tuple) else (results,)
+    return min(_largest(abs(y - y64)) for y in results if y is not None and y.shape == y64.shape)
 
 
 def _of_tiles(name: str, reference: Callable, sizes: tuple) -> Any:
