@@ -10,8 +10,8 @@ where ⋆ is the kernel itself, applied to absolute values, and K counts the ter
 other kernels the size of the terms is taken as the largest |y₆₄|. c belongs to the algorithm.
 
 A recurrent kernel adds K products at each of T steps, and for the weights' adjoints over T·B rows: c · eps · √(K + T·B) times
-the largest term. What is handed on may grow from step to step, with large weights without limit: c times as much as the
-textbook's own result moves when every argument grows by eps is allowed, too.
+the largest term. What is handed on may grow from step to step, with large weights without limit: c · √K times what the
+textbook's own result moves by when every argument grows by eps is allowed, too.
 
 Winograd's convolution forms sums and differences of a whole tile before it multiplies, so an output's error comes from
 everything that its tile meets: each tap of w counts as the largest of its 3×3, and (|x| ⋆ |w|) as the largest within reach
@@ -86,7 +86,7 @@ def bound(name: str, reference: Callable, arguments: tuple, y64: Any, dtype: Any
     if name in RECURRENT:  # what backward adds up over all rows may cancel, too
         T, B, K = arguments[0].shape
         unit *= (K + T * B) ** 0.5
-        grown = CONSTANT[algorithm] * _change(reference, arguments, y64, float(np.finfo(dtype).eps))
+        grown = CONSTANT[algorithm] * K**0.5 * _change(reference, arguments, y64, float(np.finfo(dtype).eps))
     if name in CANCELLING | RECURRENT:
         largest = max(largest, _largest(arguments[0]))
     return unit * largest + grown + _tiny(dtype)
