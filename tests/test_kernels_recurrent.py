@@ -78,6 +78,29 @@ def test_a_sequence_meets_no_other(isa, B):
 
 
 @each_isa
+@each_dtype
+@pytest.mark.parametrize(("T", "B"), [(3, 2), (6, 2), (6, 5), (6, 16)])
+def test_nan_in_one_sequence_reaches_no_other_in_any_form_forward_or_backward(isa, dtype, T, B):
+    cpu.set_isa(isa)
+    H, others = 19, np.arange(B) != 1
+
+    def axis(a):
+        return 1 if a.shape[:2] == (T, B) else 0 if a.shape == (B, H) else None
+
+    def spoilt(a):
+        a = a.copy()
+        if axis(a) is not None:
+            np.moveaxis(a, axis(a), 0)[1] = np.nan
+        return a
+
+    for call in Calls(B, dtype, Sizes(steps=T, sequences=B, units=H)).of("recurrent"):
+        for y, expected in zip(call.with_arrays(spoilt).on(COMPILED), call.on(COMPILED), strict=True):
+            if (k := axis(y)) is not None:
+                assert y.compress(others, k).tobytes() == expected.compress(others, k).tobytes(), str(call)
+                assert np.isnan(y.take(1, k)).any(), str(call)
+
+
+@each_isa
 def test_after_its_end_a_sequence_keeps_its_state_and_passes_adjoints_on(isa):
     cpu.set_isa(isa)
     T, B, H = 6, 7, 33
