@@ -87,6 +87,31 @@ def test_results_and_gradients_are_pytorchs(backend, kind, form, stack, lengths)
 
 @each_backend
 @each_kind
+def test_truncated_backpropagation_of_chunks_with_lengths_is_pytorchs(backend, kind, form):
+    """Each chunk goes on from the state of the one before it, detached, with other lengths; the gradients of all add up."""
+    ours, theirs = twins(kind, D, H, 2, bidirectional=True, **form)
+    state = other = None
+    for chunk, lengths in enumerate((LENGTHS, None, [3, 7, 1, 6])):
+        x, dy = normal(T, B, D, seed=chunk), normal(T, B, 2 * H, seed=10 + chunk)
+        z = torch.from_numpy(x)
+        if lengths:
+            z = torch.nn.utils.rnn.pack_padded_sequence(z, lengths, enforce_sorted=False)
+        with cl.use(backend):
+            y, state = ours(x, None if state is None else as_state([s.detach() for s in states_of(state)]), lengths)
+        z, other = theirs(z, None if other is None else as_state([s.detach() for s in states_of(other)]))
+        if lengths:
+            z, _ = torch.nn.utils.rnn.pad_packed_sequence(z, total_length=T)
+        check(y.data, z)
+        (y * dy).sum().backward()
+        (z * torch.from_numpy(dy)).sum().backward()
+    for s, e in zip(states_of(state), states_of(other), strict=True):
+        check(s.data, e)
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        check(p.grad, q.grad)
+
+
+@each_backend
+@each_kind
 @pytest.mark.parametrize("bias", [True, False])
 def test_cells_are_pytorchs(backend, kind, form, bias):
     ours, theirs = twins(kind + "Cell", D, H, bias=bias, **form)
