@@ -176,9 +176,9 @@ class RNN(_RNN, _Layers):
       (``"concat"``, y (T, B, 2H), as in PyTorch) or added to them (``"sum"``).
     - ``batch_first``: x and y are (B, T, ·). ``bias=False``: no biases.
 
-    Called with ``state``, the result of an earlier call, it goes on from there; ``state.detach()`` cuts the gradient (truncated
-    backpropagation through time). With ``lengths``, B whole numbers, sequence b ends after lengths[b] steps: y is 0 beyond,
-    and what stands in the padding changes nothing.
+    Called with ``state``, the result of an earlier call, it goes on from there; ``state.detach()``, of an LSTM's pair each by
+    itself, cuts the gradient (truncated backpropagation through time). With ``lengths``, B whole numbers, sequence b ends after
+    lengths[b] steps: y is 0 beyond, and what stands in the padding of x or of y's adjoint changes nothing.
 
     >>> import cnnlib as cl, numpy as np
     >>> y, h_n = cl.nn.RNN(10, 20, num_layers=2)(cl.Tensor(np.ones((5, 3, 10), np.float32)))
