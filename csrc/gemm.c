@@ -153,7 +153,22 @@ static void pack(idx w, idx K, const REAL *s, idx is, idx ks, REAL *d, idx ldd) 
 /* The last panel must not be a sliver: ceil(M / MR) panels of almost equal height. */
 static idx panel_height(idx M) { return MAX(1, (M + (M + MR - 1) / MR - 1) / MAX(1, (M + MR - 1) / MR)); }
 
+/* Side by side, as strips are. */
+static void pack_panels_of_columns(idx M, idx K, const REAL *a, idx cs, idx height, REAL *d) {
+    for (idx k = 0; k < K; k++, a += cs) {
+        for (idx i = 0; i <= M; i += 64 / (idx)sizeof(REAL)) __builtin_prefetch(a + ROWS_AHEAD * cs + i);
+        for (idx i = 0; i < M; i += height) {
+            idx m = MIN(height, M - i);
+            copy_reals(d + i * K + k * m, a + i, m);
+        }
+    }
+}
+
 static void pack_panels(idx M, idx K, const REAL *a, idx rs, idx cs, idx height, REAL *d) {
+    if (rs == 1) {
+        pack_panels_of_columns(M, K, a, cs, height, d);
+        return;
+    }
     for (idx i = 0; i < M; i += height) {
         idx m = MIN(height, M - i);
         pack(m, K, a + i * rs, rs, cs, d + i * K, m);
