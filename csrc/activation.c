@@ -32,16 +32,6 @@ struct elements { idx n; REAL s; const REAL *a, *b; REAL *y; };
         return CNN_OK;                                                                              \
     }
 
-/* e^x - 1 for x <= 0: near 0, where the difference cancels, its Taylor series. */
-INLINE vr expm1_of_negative(vr x) {
-    static const REAL taylor[] = {
-#if !REAL_IS_FLOAT
-        1 / 1307674368000., 1 / 87178291200., 1 / 6227020800., 1 / 479001600., 1 / 39916800., 1 / 3628800., 1 / 362880.,
-#endif
-        (REAL)(1 / 40320.), (REAL)(1 / 5040.), (REAL)(1 / 720.), (REAL)(1 / 120.), (REAL)(1 / 24.), (REAL)(1 / 6.), (REAL)0.5, 1};
-    return choose(x > (REAL)-0.5, x * polynomial(x, taylor, sizeof taylor / sizeof *taylor), vexp(x) - 1);
-}
-
 /* log(1 + e) = 2 (s + s^3/3 + s^5/5 + ...) with s = e / (2 + e), at most 1/3 for e in [0, 1]. */
 INLINE vr log1p_of_fraction(vr e) {
     static const REAL series[] = {

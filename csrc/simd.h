@@ -349,26 +349,37 @@ INLINE vr polynomial(vr x, const REAL *c, int n) {   /* c[0] x^(n-1) + ... + c[n
 }
 INLINE vr power_of_two(vi k) { return (vr)((k + BIAS) << MANTISSA); }
 
-/* e^x = 2^k e^r with |r| <= ln 2 / 2, where the Taylor series is shorter than the rounding error. */
-INLINE vr vexp(vr x) {
+/* x = k ln 2 + r with a whole k and |r| <= ln 2 / 2. Adding 1.5 * 2^MANTISSA leaves the rounded k in the low bits of `shifted`. */
+static const REAL MAGIC = FOR_REAL(12582912.f, 6755399441055744.);
+struct reduced { vr shifted, k, r; };
+INLINE struct reduced reduce(vr x) {
+    vr shifted = x * FOR_REAL(1.44269504f, 1.4426950408889634) + MAGIC, k = shifted - MAGIC;
+    return (struct reduced){shifted, k, x - k * LN2_HIGH - k * LN2_LOW};
+}
+INLINE vi whole(struct reduced x) { return (vi)x.shifted - (vi)broadcast(MAGIC); }
+
+/* (e^r - 1 - r) / r^2: there the Taylor series is shorter than the rounding error. */
+INLINE vr exp_beyond_linear(vr r) {
     static const REAL taylor[] = {
 #if !REAL_IS_FLOAT
         1 / 6227020800., 1 / 479001600., 1 / 39916800., 1 / 3628800., 1 / 362880., 1 / 40320.,
 #endif
-        (REAL)(1 / 5040.), (REAL)(1 / 720.), (REAL)(1 / 120.), (REAL)(1 / 24.), (REAL)(1 / 6.), (REAL)0.5, 1, 1};
-    /* Adding 1.5 * 2^MANTISSA leaves the rounded value in the low bits. */
-    const REAL magic = FOR_REAL(12582912.f, 6755399441055744.);
-    x = vmin(broadcast(FOR_REAL(89.f, 710.)), vmax(broadcast(FOR_REAL(-104.f, -746.)), x));   /* NaN passes */
-    vr shifted = x * FOR_REAL(1.44269504f, 1.4426950408889634) + magic, k = shifted - magic;
-    vr r = x - k * LN2_HIGH - k * LN2_LOW;
-    vr y = polynomial(r, taylor, sizeof taylor / sizeof *taylor);
+        (REAL)(1 / 5040.), (REAL)(1 / 720.), (REAL)(1 / 120.), (REAL)(1 / 24.), (REAL)(1 / 6.), (REAL)0.5};
+    return polynomial(r, taylor, sizeof taylor / sizeof *taylor);
+}
+
+/* e^x = 2^k e^r, for an x that is not above 89 (float) or 710. */
+INLINE vr exp_without_overflow(vr x) {
+    struct reduced e = reduce(vmax(broadcast(FOR_REAL(-104.f, -746.)), x));   /* NaN passes */
+    vr y = (exp_beyond_linear(e.r) * e.r + 1) * e.r + 1;
 #if VECTOR_BYTES == 64
-    return FOR_REAL((vr)_mm512_scalef_ps, (vr)_mm512_scalef_pd)(y, k);
+    return FOR_REAL((vr)_mm512_scalef_ps, (vr)_mm512_scalef_pd)(y, e.k);
 #else
-    const vi n = (vi)shifted - (vi)broadcast(magic), half = n >> 1;
+    const vi n = whole(e), half = n >> 1;
     return y * power_of_two(half) * power_of_two(n - half);   /* two steps: 2^n itself may leave the range */
 #endif
 }
+INLINE vr vexp(vr x) { return exp_without_overflow(vmin(broadcast(FOR_REAL(89.f, 710.)), x)); }
 
 /* log x = k ln 2 + log m, m in [sqrt 1/2, sqrt 2]; with s = (m-1)/(m+1), log m = 2 (s + s^3/3 + s^5/5 + ...) */
 INLINE vr log_with_correction(vr x, vr correction) {
@@ -404,25 +415,20 @@ INLINE vr vlog1p(vr x) {
     return choose(x == 0, x, result);   /* keeps -0 */
 }
 
-/* e^-|x| cannot overflow. */
 INLINE vr vsigmoid(vr x) {
-    vr e = vexp(-vabs(x));
+    vr e = exp_without_overflow(-vabs(x));
     return choose(x < 0, e, broadcast(1)) / (1 + e);
 }
 
-/* Near 0 a polynomial or rational (Cephes), because 1 - 2/(e^2x + 1) cancels there. */
+/* For x <= 0: 2^k (e^r - 1) + (2^k - 1), which near 0, where k = 0, cancels nothing. */
+INLINE vr expm1_of_negative(vr x) {
+    struct reduced e = reduce(vmax(broadcast(-80), x));   /* below, it is -1 long since; NaN passes */
+    vr scale = power_of_two(whole(e));
+    return (exp_beyond_linear(e.r) * e.r * e.r + e.r) * scale + (scale - 1);
+}
 INLINE vr vtanh(vr x) {
-    vr a = vabs(x), z = x * x;
-#if REAL_IS_FLOAT
-    static const REAL p[] = {-5.70498872745e-3f, 2.06390887954e-2f, -5.37397155531e-2f, 1.33314422036e-1f, -3.33332819422e-1f};
-    vr near = x + x * z * polynomial(z, p, 5);
-#else
-    static const REAL p[] = {-9.64399179425052238628e-1, -9.92877231001918586564e1, -1.61468768441708447952e3};
-    static const REAL q[] = {1, 1.12811678491632931402e2, 2.23548839060100448583e3, 4.84406305325125486048e3};
-    vr near = x + x * z * (polynomial(z, p, 3) / polynomial(z, q, 4));
-#endif
-    vr far = 1 - 2 / (vexp(a + a) + 1);
-    return copy_sign(choose(a < FOR_REAL(0.625f, 0.625), near, far), x);
+    vr d = expm1_of_negative(-2 * vabs(x));
+    return copy_sign(d / (2 + d), x);
 }
 
 #endif
