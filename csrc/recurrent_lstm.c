@@ -63,6 +63,7 @@ static void lstm_cells(void *arg, idx begin, idx end, int worker) {
     REAL sums[PATCH_REALS] __attribute__((aligned(64)));
     for (idx number = begin; number < end; number++) {
         const struct patch at = patch_of(p, number);
+        ask_for(p, l->gx + gates, 4, 4 * H, at);
         multiply_state(p, &p->weights[STATE], (struct operand){packed, h_before, H}, at, sums, 0);
         if (is_matrix(l)) multiply_state(p, &p->weights[CELLS], (struct operand){packed, c_before, H}, at, sums, 1);
         for (idx row = 0; row < at.rows; row++) {
