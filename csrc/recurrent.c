@@ -120,21 +120,16 @@ static int begin_steps(struct steps *p, idx packed_row) {
 
 struct operand { const REAL *packed, *rows; idx stride; };   /* (B, K), packed or not */
 
-/* One row times `strips` strips that lie `apart`: with the two vectors of a single one, an addition would wait for the last. */
-INLINE void multiply_row(const int strips, idx K, const REAL *a, const REAL *b, idx apart, REAL *sums, int accumulate) {
-    vr x[FEW_STRIPS][NV];
-#pragma GCC unroll 4
-    for (int s = 0; s < strips; s++) x[s][0] = x[s][1] = (vr){0};
+/* One row times so many vectors of strips that lie `apart`: with the two of a single one, an addition would wait for the last. */
+INLINE void multiply_row(const int vectors, idx K, const REAL *a, const REAL *b, idx apart, REAL *sums, int accumulate) {
+    vr x[FEW_STRIPS * NV];
+#pragma GCC unroll 8
+    for (int v = 0; v < vectors; v++) x[v] = (vr){0};
     for (idx k = 0; k < K; k++, b += NR)
-#pragma GCC unroll 4
-        for (int s = 0; s < strips; s++) {
-            x[s][0] += a[k] * load(b + s * apart);
-            x[s][1] += a[k] * load(b + s * apart + VL);
-        }
-#pragma GCC unroll 4
-    for (int s = 0; s < strips; s++, sums += NR)
-#pragma GCC unroll 2
-        for (int v = 0; v < NV; v++) store(sums + v * VL, accumulate ? load(sums + v * VL) + x[s][v] : x[s][v]);
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors; v++) x[v] += a[k] * load(b + v / NV * apart + v % NV * VL);
+#pragma GCC unroll 8
+    for (int v = 0; v < vectors; v++, sums += VL) store(sums, accumulate ? load(sums) + x[v] : x[v]);
 }
 
 static void multiply_strips(const struct steps *p, const struct weights *w, idx gate, const REAL *packed, struct patch at,
@@ -142,11 +137,10 @@ static void multiply_strips(const struct steps *p, const struct weights *w, idx 
     const REAL *a = packed + at.row * p->packed_row + w->first * at.rows, *b = strip_at(w, at.unit / NR, gate);
     const idx strips = (at.units + NR - 1) / NR, apart = w->gates * w->K * NR;
     if (at.rows == 1)
-        switch (strips) {
-            case 1: multiply_row(1, w->K, a, b, apart, sums, accumulate); break;
-            case 2: multiply_row(2, w->K, a, b, apart, sums, accumulate); break;
-            case 3: multiply_row(3, w->K, a, b, apart, sums, accumulate); break;
-            default: multiply_row(FEW_STRIPS, w->K, a, b, apart, sums, accumulate);
+        switch ((at.units + VL - 1) / VL) {
+#define VECTORS(n) case n: multiply_row(n, w->K, a, b, apart, sums, accumulate); break;
+            VECTORS(1) VECTORS(2) VECTORS(3) VECTORS(4) VECTORS(5) VECTORS(6) VECTORS(7) VECTORS(8)
+#undef VECTORS
         }
     else
         for (idx s = 0; s < strips; s++)
