@@ -1,6 +1,7 @@
 """The command line: what it prints, where, and with which exit code, also for those who misuse it."""
 
 import csv
+import importlib
 import inspect
 import json
 import math
@@ -167,6 +168,24 @@ def test_a_resumed_run_keeps_its_own_settings(run):
     assert run(*options, "--epochs", 1, "--batch-size", 100, "--seed", 5, "--optimizer", "sgd")[0] == 0
     code, text, err = run(*options, "--epochs", 2, "--resume")
     assert code == 0 and "resumed from" in text and "batch_size" not in err and "seed" not in err
+
+
+@pytest.mark.parametrize("was, other", [("sgd", "momentum"), ("momentum", "nesterov"), ("nesterov", "sgd"), ("adam", "adamw")])
+def test_a_resumed_run_knows_which_of_the_optimizers_of_a_class_it_had(run, was, other):
+    """The same command goes on, and one that names another is refused rather than obeyed in part."""
+    command = ("train", "linear_svm", "--data", "digits", "--out", "own")
+    assert run(*command, "--epochs", 1, "--optimizer", was)[0] == 0
+    code, text, err = run(*command, "--epochs", 2, "--optimizer", was, "--resume")
+    assert code == 0 and "resumed from" in text and err == ""
+    code, _, err = run(*command, "--epochs", 3, "--optimizer", other, "--resume")
+    assert code == 2 and f"own --optimizer {was}, not {other}: leave --optimizer away" in err and one_line(err)
+
+
+def test_an_optimizer_that_only_python_knows_cannot_be_resumed_here(run, monkeypatch):
+    assert run("train", "linear_svm", "--data", "digits", "--out", "own", "--epochs", 1, "--optimizer", "adagrad")[0] == 0
+    monkeypatch.delitem(importlib.import_module("cnnlib.cli.train").OPTIMIZERS, "adagrad")
+    code, _, err = run("train", "linear_svm", "--data", "digits", "--out", "own", "--resume")
+    assert code == 1 and "was trained with Adagrad, which no --optimizer stands for" in err and one_line(err)
 
 
 def test_a_cosine_schedule_ends_at_zero_and_goes_on_when_resumed(run):

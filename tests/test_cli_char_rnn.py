@@ -4,6 +4,7 @@
 
 import csv
 import os
+import signal
 import subprocess
 import sys
 
@@ -139,6 +140,17 @@ def test_a_killed_run_goes_on(tmp_path, rhyme):
     killed, whole = (load(tmp_path / name) for name in ("killed", "whole"))
     assert all(np.array_equal(array, killed.model[name]) for name, array in whole.model.items())
     assert [row["iteration"] for row in killed.training["history"]] == [6, 12]
+
+
+@pytest.mark.parametrize("lr", [[], ["--lr", "0.01"]])
+def test_ctrl_c_says_which_command_goes_on(run, rhyme, monkeypatch, lr):
+    command = ("train", "char-rnn", "--text", rhyme, *SMALL, "--iterations", 6, "--save-every", 2, "--out", "run")
+    with monkeypatch.context() as pressed:
+        pressed.setattr(cl.train.Samples, "on_epoch_end", lambda *_: signal.raise_signal(signal.SIGINT))
+        code, _, err = run(*command, *lr)
+    without = ", without --lr," if lr else ""
+    assert code == 130 and err == f"cnnlib: stopped; the same command with --out run --resume{without} goes on\n"
+    assert run(*command, "--resume")[0] == 0
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,8 @@ def command(
     usual = _settings_of(out) if resume else NEW
     batch_size = usual["batch_size"] if batch_size is None else batch_size
     optimizer, schedule = optimizer or usual["optimizer"], schedule or usual["schedule"]
+    if resume:
+        refuse_changes(usual, {"optimizer": optimizer}, {})
     seed = usual["seed"] if seed is None else seed
     size, width = size or usual["size"], width or usual["width"]
     train, test = load_split(spec, size or kind.picture_size, label=label, channels=channels, skip_unreadable=skip_unreadable)
@@ -131,10 +133,15 @@ def command(
     try:
         history = trainer.fit(train, test, epochs=epochs, resume=out if resume else None)
     except KeyboardInterrupt:
-        saved = f"the same command with --out {out} --resume goes on" if trainer.last_saved else "nothing was saved"
-        raise Stopped(f"stopped; {saved}") from None
+        raise stopped(trainer, out, lr) from None
     history.to_csv(out / "history.csv")
     click.echo(f"test accuracy {history[-1]['validation_accuracy']:.2%} after epoch {len(history)}; saved in {out}")
+
+
+def stopped(trainer: Any, out: Path, lr: float | None) -> Stopped:
+    """What to do next after Ctrl-C."""
+    again = f"the same command with --out {out} --resume{'' if lr is None else ', without --lr,'} goes on"
+    return Stopped(f"stopped; {again if trainer.last_saved else 'nothing was saved'}")
 
 
 def folder_of(out: Path | None, resume: bool, model: str, spec: str) -> Path:
@@ -178,8 +185,34 @@ def resumable(out: Path) -> tuple[Any, str]:
     saved = load(out)
     if saved.training is None:
         raise CheckpointError(f"{saved.path}: holds a model but no training to resume.")
-    names = {kind: name for name, (kind, _, _) in OPTIMIZERS.items()}
-    return saved, names[saved.training["optimizer"]]
+    return saved, _optimizer_in(saved)
+
+
+def _optimizer_in(saved: Any) -> str:
+    """The name of the checkpoint's optimiser in the table; of several with its class, the last whose settings it has."""
+    from cnnlib.errors import CheckpointError
+
+    kind, state = saved.training["optimizer"], saved.optimizer
+    found = [
+        name
+        for name, (its_kind, settings, _) in OPTIMIZERS.items()
+        if its_kind == kind and all(state.get(setting) == value for setting, value in settings.items())
+    ]
+    if not found:
+        raise CheckpointError(f"{saved.path}: was trained with {kind}, which no --optimizer stands for: go on with it in "
+                              "Python, with Trainer.fit(resume=...).")  # fmt: skip
+    return found[-1]
+
+
+def refuse_changes(was: dict[str, Any], now: dict[str, Any], options: dict[str, str]) -> None:
+    """What a resumed run cannot change. ``options``: those that are not called as what they set."""
+    for name, value in now.items():
+        if value != was[name]:
+            option = options.get(name, f"--{name}")
+            raise click.UsageError(
+                f"--resume goes on with the run's own {option} {was[name]}, not {value}: leave {option} away, or start a new "
+                "run in another --out.", click.get_current_context(),
+            )  # fmt: skip
 
 
 def _side(options: dict[str, Any]) -> int | None:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from cnnlib.cli.options import COUNT, SEED, PositiveNumber, examples, hardware_options
-from cnnlib.cli.train import OPTIMIZERS, Stopped, folder_of, optimizer_of, resumable
+from cnnlib.cli.train import OPTIMIZERS, folder_of, optimizer_of, refuse_changes, resumable, stopped
 
 NEW: dict[str, Any] = {
     "cell": "lstm", "layers": 1, "hidden": 128, "embedding": 64, "length": 64, "batch_size": 32, "optimizer": "adam"
@@ -91,16 +91,16 @@ def command(
              "batch_size": batch_size, "optimizer": optimizer}  # fmt: skip
     chosen = {name: usual[name] if value is None else value for name, value in given.items()}
     if resume:
-        _refuse_changes(usual, chosen)
+        refuse_changes(usual, chosen, SHORT)
     train, held_out = text.split()
     streams = Streams(train, chosen["batch_size"], chosen["length"], f"{text.name}, without what is held out")
     cl.manual_seed(seed)
     options = {"characters": text.vocabulary.characters} | {n: chosen[n] for n in ("cell", "layers", "hidden", "embedding")}
     net = cl.models.create("char_rnn", **options)
-    if chosen["optimizer"] == "adam":
-        lr = lr or LEARNING_RATE
+    usual_lr = LEARNING_RATE if chosen["optimizer"] == "adam" else None
     trainer = SequenceTrainer(
-        net, optimizer_of(chosen["optimizer"], net, lr), device=device, model_name="char_rnn", model_options=options,
+        net, optimizer_of(chosen["optimizer"], net, lr or usual_lr),
+        device=device, model_name="char_rnn", model_options=options,
         callbacks=[Samples(prime=prime, length=shown, temperature=temperature, seed=seed),
                    Checkpoint(out, save_every=save_every), NaNStop()],
     )  # fmt: skip
@@ -112,8 +112,7 @@ def command(
     try:
         history = trainer.fit(streams, measured, iterations, every, resume=out if resume else None)
     except KeyboardInterrupt:
-        saved = f"the same command with --out {out} --resume goes on" if trainer.last_saved else "nothing was saved"
-        raise Stopped(f"stopped; {saved}") from None
+        raise stopped(trainer, out, lr) from None
     history.to_csv(out / "history.csv")
     last = history[-1]
     click.echo(f"{last['validation_bits']:.3f} bits per character on the held-out text after {last['iteration']:,} iterations "
@@ -133,13 +132,3 @@ def _settings_of(out: Path, text: Any) -> dict[str, Any]:
             f"{text.name}, {len(text.vocabulary)}, are not the same: resume with the same text."
         )
     return NEW | saved.options | saved.training["data"] | {"optimizer": optimizer}
-
-
-def _refuse_changes(usual: dict[str, Any], chosen: dict[str, Any]) -> None:
-    for name, value in chosen.items():
-        if value != usual[name]:
-            option = SHORT.get(name, f"--{name}")
-            raise click.UsageError(
-                f"--resume goes on with the run's own {option} {usual[name]}, not {value}: leave {option} away, or start a new "
-                "run in another --out.", click.get_current_context(),
-            )  # fmt: skip
