@@ -137,7 +137,7 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m examples.translation", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("task", choices=sorted(TASKS))
     parser.add_argument("--epochs", type=positive, help="default: 5 for dates, 10 for numbers, 20 for sentences")
@@ -145,20 +145,35 @@ def main() -> None:
     parser.add_argument("--no-attention", action="store_true", help="the writer knows nothing but encode() of the sentence")
     parser.add_argument("--beam", type=positive, default=5, help="of the search; 1: greedy")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="checkpoint and picture; default runs/translation-TASK")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="checkpoint and picture; default: in runs, one for each network"
+    )
     parser.add_argument("--translate", nargs="+", metavar="TEXT", help="sentences of your own")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    options = parser()
+    args = options.parse_args()
     try:
         run(args)
     except CnnlibError as reason:
-        parser.exit(1, f"{reason}\n")
+        options.exit(1, f"{reason}\n")
+    except KeyboardInterrupt:
+        options.exit(130, "\nstopped; the same command goes on\n")
+
+
+def folder_of(args: argparse.Namespace) -> Path:
+    """One for each network: with another cell, or from another seed, training does not go on but begins."""
+    parts = ["translation", args.task, args.cell * (args.cell != "lstm"), "plain" * args.no_attention]
+    return Path("runs") / "-".join(filter(None, [*parts, f"seed{args.seed}" * (args.seed != 0)]))
 
 
 def run(args: argparse.Namespace) -> None:
     task = TASKS[args.task]()
     if args.translate:
         task.encode(args.translate)  # what is refused is refused before the training
-    out = args.out or Path("runs") / f"translation-{args.task}{'-plain' if args.no_attention else ''}"
+    out = args.out or folder_of(args)
     cl.manual_seed(args.seed)
     net = network(task, cell=args.cell, attention=not args.no_attention, **sizes(args.task))
     epochs = args.epochs or EPOCHS.get(args.task, EPOCHS_OF_SENTENCES)

@@ -93,10 +93,27 @@ def test_the_command_names_what_there_is_and_misses_data_in_a_sentence(capsys, m
     monkeypatch.setattr("sys.argv", ["applications", "sentiment"])
     assert command.main() == 1
     assert "sentiment: there is no such file" in capsys.readouterr().err
+
+    def pressed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(app, "run", pressed)
+    assert command.main() == 130
+    assert capsys.readouterr().err == "\nsentiment: stopped; the same command goes on\n"
     monkeypatch.setattr("sys.argv", ["applications", "sentimental"])
     with pytest.raises(SystemExit):
         command.main()
     assert "there is no application sentimental; there are sentiment" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damaged", ["series-tiny.json", "series-wave-60-0/last.safetensors"])
+def test_damaged_files_of_a_run_are_named_in_a_sentence(tmp_path, capsys, monkeypatch, damaged):
+    (tmp_path / "runs" / damaged).parent.mkdir(parents=True)
+    (tmp_path / "runs" / damaged).write_text("[]")
+    monkeypatch.setattr("sys.argv", ["applications", "series", "--tiny"])
+    assert command.main() == 1
+    error = capsys.readouterr().err
+    assert error.startswith("series: ") and damaged.split("/")[-1] in error and error.count("\n") == 1
 
 
 # ---- sentiment

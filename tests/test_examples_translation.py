@@ -4,6 +4,7 @@ import importlib
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
 from contextlib import redirect_stdout
@@ -108,6 +109,21 @@ def test_mistakes_are_a_sentence_before_any_training(output, args, message, caps
     with pytest.raises(SystemExit) as stopped:
         output(*args)
     assert stopped.value.code != 0 and message in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_another_network_has_another_folder():
+    def folder(*args):
+        return translation.folder_of(translation.parser().parse_args(["dates", *args])).as_posix()
+
+    assert folder() == folder("--epochs", "9") == "runs/translation-dates"
+    assert folder("--no-attention", "--cell", "gru", "--seed", "3") == "runs/translation-dates-gru-plain-seed3"
+
+
+def test_ctrl_c_leaves_a_line_and_130(output, monkeypatch, capsys):
+    monkeypatch.setattr(cl.Trainer, "_run_epoch", lambda *_: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(SystemExit) as stopped:
+        output("--epochs", "1")
+    assert stopped.value.code == 130 and capsys.readouterr().err == "\nstopped; the same command goes on\n"
 
 
 def test_missing_data_are_a_sentence_and_no_traceback(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import cnnlib as cl
 from cnnlib import nn, ops, optim
 from cnnlib.data import arrays
-from cnnlib.errors import NonFiniteError, UnknownNameError, ValueRangeError
+from cnnlib.errors import CheckpointError, NonFiniteError, UnknownNameError, ValueRangeError
 from cnnlib.train import Callback, Checkpoint, EarlyStopping, LRSchedule, NaNStop, Trainer, load
 
 
@@ -243,6 +243,17 @@ def test_the_names_of_classes_and_model_are_kept(tmp_path):
 def test_checkpoint_refuses(tmp_path, options):
     with pytest.raises(ValueRangeError, match=next(iter(options))):
         Checkpoint(tmp_path, **options)
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_before_the_first_step(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    diary = Diary()
+    with pytest.raises(CheckpointError, match=r"new cannot be written to \(.+\); give another folder"):
+        trainer(diary, Checkpoint(tmp_path / "file" / "new")).fit(blobs(), epochs=1)
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write everywhere
+    with pytest.raises(CheckpointError, match=r"run cannot be written to \(it is read-only\)"):
+        trainer(diary, Checkpoint(tmp_path / "run")).fit(blobs(), epochs=1)
+    assert diary.entries == ["fit", "fit"]
 
 
 def test_ctrl_c_names_the_checkpoint(tmp_path, capsys):

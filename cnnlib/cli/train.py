@@ -129,7 +129,6 @@ def command(
     )  # fmt: skip
     click.echo(f"{model}, {sum(p.size for p in net.parameters()):,} parameters, on {spec}: {len(train):,} samples to learn "
                f"from, {len(test):,} to test on, {len(train.classes)} classes")  # fmt: skip
-    out.mkdir(parents=True, exist_ok=True)  # now, rather than fail after the first epoch
     try:
         history = trainer.fit(train, test, epochs=epochs, resume=out if resume else None)
     except KeyboardInterrupt:

@@ -107,7 +107,6 @@ def command(
     click.echo(f"{chosen['cell']}, {sum(p.size for p in net.parameters() if p.requires_grad):,} parameters, on {text.name}: "
                f"{len(train):,} characters to learn from in {len(streams):,} batches, {len(held_out):,} held out, "
                f"{len(text.vocabulary)} different ones")  # fmt: skip
-    out.mkdir(parents=True, exist_ok=True)  # now, rather than fail at the first report
     measured = Streams.fitting(held_out, chosen["batch_size"], chosen["length"], text.name)
     try:
         history = trainer.fit(streams, measured, iterations, every, resume=out if resume else None)

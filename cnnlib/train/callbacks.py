@@ -102,7 +102,8 @@ class Checkpoint(Callback):
     keep_last   above 1: that many of the latest are kept, too, as ``step-00001234.safetensors``.
     mode        "min", "max", or "auto" by the name of the column.
 
-    Files are complete at any moment: a new one takes the place of the old in one move. Raises CheckpointError on a full disk.
+    Files are complete at any moment: a new one takes the place of the old in one move. Raises CheckpointError on a full disk,
+    and before the run for a folder that cannot be written to.
     """
 
     def __init__(self, folder: str | os.PathLike, best: str | None = "validation_loss", save_every: int | None = None,
@@ -123,6 +124,17 @@ class Checkpoint(Callback):
             self.best = None
         if self.best:
             self.best.check(trainer)
+        self._make_folder()
+
+    def _make_folder(self) -> None:
+        """Now, rather than fail after the first epoch."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            writable, reason = os.access(self.folder, os.W_OK), "it is read-only"
+        except OSError as error:
+            writable, reason = False, error.strerror or str(error)
+        if not writable:
+            raise CheckpointError(f"Checkpoint: {self.folder} cannot be written to ({reason}); give another folder.")
 
     def on_step(self, trainer: Trainer, step: Step) -> None:
         if self.save_every and trainer.step % self.save_every == 0:

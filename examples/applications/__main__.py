@@ -7,7 +7,7 @@ import importlib
 import sys
 from types import ModuleType
 
-from cnnlib.errors import DataError
+from cnnlib.errors import CnnlibError
 from examples.applications import app, page
 
 NAMES = ("sentiment", "series", "captions", "video")
@@ -41,9 +41,12 @@ def main() -> int:
     for name in names:
         try:
             app.run(load(name), args.tiny, args.keep)
-        except DataError as reason:  # no data, nothing to look for in the code; the others shall run all the same
+        except CnnlibError as reason:  # such as data that are not there; the others shall run all the same
             print(f"{name}: {reason}", file=sys.stderr)
             failed.append(name)
+        except KeyboardInterrupt:
+            print(f"\n{name}: stopped; the same command goes on", file=sys.stderr)
+            return 130
     return 1 if failed else 0
 
 

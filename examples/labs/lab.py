@@ -27,6 +27,7 @@ from types import ModuleType
 from typing import Any
 
 import cnnlib as cl
+from cnnlib.errors import DataError
 from cnnlib.train.checkpoint import write_atomically
 
 ROOT = Path(__file__).parent.parent.parent
@@ -77,7 +78,7 @@ class Store:
 
     def __init__(self, path: Path):
         self.path = path
-        self.runs: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))["runs"] if path.exists() else []
+        self.runs: list[dict[str, Any]] = _read(path) if path.exists() else []
 
     def find(self, settings: dict[str, Any]) -> dict[str, Any] | None:
         settings = _plain(settings)
@@ -93,6 +94,13 @@ class Store:
     def select(self, plan: Iterable[dict[str, Any]]) -> Runs:
         """The finished runs of a plan."""
         return Runs(run for settings in plan if (run := self.find(settings)))
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    try:
+        return json.loads(path.read_text("utf-8"))["runs"]
+    except (ValueError, TypeError, KeyError) as reason:
+        raise DataError(f"{path}: is not a file of runs ({reason}): remove it, and they are measured anew.") from None
 
 
 def complete(
