@@ -13,6 +13,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,8 @@ def test_python_blocks_run(page):
         language, body = block.groups()
         line = text.count("\n", 0, block.start()) + 1
         if language == "python":
+            if "viz." in body:
+                pytest.importorskip("matplotlib")
             code = compile("\n" * line + body, str(page), "exec")  # so that a traceback names the line on the page
             with contextlib.redirect_stdout(io.StringIO()) as out:
                 exec(code, namespace)
@@ -86,6 +89,19 @@ def test_links_lead_to_files(page):
         assert path.exists(), f"{page.name} links to {target}, which is not there"
 
 
+def test_the_extras_that_pages_and_messages_name_can_be_installed():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    sources = [*Path(cl.__file__).parent.rglob("*.py"), *(ROOT / "examples").rglob("*.py"), *ALL_PAGES]
+    named = {
+        (path.name, extra)
+        for path in sources
+        for found in re.findall(r"(?:cnnlib|\"\.)\[([a-z0-9,]+)\]", path.read_text("utf-8"))
+        for extra in found.split(",")
+    }
+    assert ("video.py", "video") in named and ("README.md", "data") in named
+    assert not [(path, extra) for path, extra in named if extra not in extras]
+
+
 class Checker(doctest.OutputChecker):
     """An example without output shows a call: it must run, and may print what it likes."""
 
@@ -107,6 +123,8 @@ def scene() -> dict:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_doctests(name):
+    if name.startswith("cnnlib.viz."):
+        pytest.importorskip("matplotlib")
     module = importlib.import_module(name)
     known = scene() if name.startswith(("cnnlib.data", "cnnlib.train")) else {}
     runner = doctest.DocTestRunner(Checker(), verbose=False, optionflags=FLAGS)

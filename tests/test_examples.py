@@ -122,3 +122,33 @@ def test_xray_writes_its_pictures_and_its_page_in_a_moment(tmp_path):
     shown = {path.name for path in (EXAMPLES.parent / "docs" / "xray").iterdir()} - {"page.png"}
     assert {path.name for path in (tmp_path / "xray").iterdir()} == shown
     assert (tmp_path / "xray" / "xray.html").read_text("utf-8").startswith("<!DOCTYPE html>")
+
+
+def test_xray_looks_into_a_model_of_your_own_that_reads_your_own_text(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    example, letters = module("xray"), "αβγδ"
+    monkeypatch.chdir(tmp_path)
+    Path("own.txt").write_text(letters * 40, "utf-8")
+    Path("short.txt").write_text(letters, "utf-8")
+    net, options = cl.models.CharRNN(letters, cell="gru", hidden=6), {"characters": letters, "cell": "gru", "hidden": 6}
+    cl.train.save("net.safetensors", net, name="char_rnn", options=options)
+    own = ("--checkpoint", "net.safetensors", "--out", "xray")
+
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["xray.py", *args])
+        example.main()
+
+    call(*own, "--text", "own.txt")
+    made = len(list(Path("xray").glob("*.png")))
+    assert f"xray: {made} pictures" in capsys.readouterr().out
+    assert all(f"\"{letter}\"" in Path("xray/xray.html").read_text("utf-8") for letter in letters)
+    for args, message in (
+        (own, "'S'"),
+        ((*own, "--text", "short.txt"), "short.txt: the pictures show 113 characters, the text has 4."),
+        (("--checkpoint", "nope"), "nope: there is no such checkpoint."),
+        ((*own, "--text", "own.txt", "--out", "own.txt/xray"), "own.txt"),
+        (("--iterations", "0"), "fit: iterations must be a whole number of at least 1"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            call(*args)
+        assert stopped.value.code == 1 and message in capsys.readouterr().err

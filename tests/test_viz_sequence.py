@@ -253,6 +253,7 @@ def test_gates_by_hand_keep_the_cell_and_switch_the_output():
     written = texts(figure)
     assert written.count("O") == 1 + 5 + 2 and written.count("—") == 21 - 8
     assert written.count(f"{kept:.2f}") == 6 and written.count(f"{shown:.2f}") == 2
+    assert [name for name in written if name.startswith("$x")] == [f"$x_{{{t}}}$" for t in range(7)]  # inputs, no numbers
     draw(figure)
 
 

@@ -165,7 +165,7 @@ def hand_gated(i: str, f: str, o: str) -> tuple[LSTM, np.ndarray]:
 
 def unrolled(model: Module, x: Any, text: Sequence[str] | None = None, source: int = 0, layer: str | None = None,
              title: str = "", figure: Any = None) -> Any:  # fmt: skip
-    """The layer unrolled in time, each node as dark as it is sensitive to the input of step ``source``; below it the number.
+    """The layer unrolled in time, each node as dark as it is sensitive to the input of step ``source``; in it the number.
 
     RNN and GRU have a row of inputs and a row of states. The LSTM has cells above its inputs, and outputs above the cells; the
     gates stand where they act, input gate below the cell, forget gate left of it, output gate above: O for open (over 0.9 on
@@ -183,7 +183,7 @@ def unrolled(model: Module, x: Any, text: Sequence[str] | None = None, source: i
     """
     found = chosen(read("unrolled", model, x), layer)
     T = found.steps
-    labels = labels_of("unrolled", x, text, T, 24)
+    labels, named = labels_of("unrolled", x, text, T, 24), text is not None or isinstance(x, str)
     if not 0 <= source < T:
         raise ValueRangeError(f"unrolled: source must be one of the steps 0 … {T - 1}, got {source}.")
     states = "ch" if found.kind == "lstm" else "h"
@@ -191,7 +191,7 @@ def unrolled(model: Module, x: Any, text: Sequence[str] | None = None, source: i
     figure = figure or new_figure(max(0.92 * T + 1.4, 4), 1.0 * len(states) + 1.3)
     ax = figure.subplots()
     for t in range(T):
-        _node(ax, t, 0, 1.0 if t == source else 0.0, f"{visible(labels[t])}")
+        _node(ax, t, 0, 1.0 if t == source else 0.0, visible(labels[t]) if named else f"$x_{{{t}}}$")
         _arrow(ax, (t, 0), (t, 1))
         for level, of in enumerate(states, start=1):
             largest = float(rows[of].max()) or 1.0
