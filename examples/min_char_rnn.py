@@ -87,7 +87,7 @@ def write(net, h, first, length, rng):
 def train(text, hidden=100, steps=25, iterations=20_000, lr=0.1, seed=0, show_every=5000):
     """Prints bits per character, a running average, and samples. Returns the network and the last average."""
     rng = np.random.default_rng(seed)
-    numbers, V = text.numbers.astype(int), len(text.vocabulary)
+    numbers, V = text.numbers.astype(int), len(text.alphabet)
     net = new_network(V, hidden, rng)
     squares = {name: np.zeros_like(w) for name, w in net.items()}
     bits, at, h = math.log2(V), 0, np.zeros(hidden)
@@ -100,7 +100,7 @@ def train(text, hidden=100, steps=25, iterations=20_000, lr=0.1, seed=0, show_ev
         h, at = states[-1], at + steps
         bits = 0.999 * bits - 0.001 * np.log2(p[np.arange(steps), y]).mean()
         if iteration % show_every == 0:
-            sample = text.vocabulary.decode(write(net, h, y[-1], 200, rng))
+            sample = text.alphabet.decode(write(net, h, y[-1], 200, rng))
             print(f"iteration {iteration:,}: {bits:.3f} bits per character\n----\n{sample}\n----", flush=True)
     return net, bits
 
@@ -112,7 +112,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     text = cl.data.read_text(args.text)
-    print(f"{text}: a model that knows nothing needs {math.log2(len(text.vocabulary)):.3f} bits per character")
+    print(f"{text}: a model that knows nothing needs {math.log2(len(text.alphabet)):.3f} bits per character")
     train(text, iterations=args.iterations, seed=args.seed)
 
 

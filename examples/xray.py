@@ -20,7 +20,7 @@ LINES = "Shall I compare thee to a summer's day?\nThou art more lovely and more 
 def trained(text: Text, cell: str, layers: int, iterations: int) -> models.CharRNN:
     cl.manual_seed(0)
     train, held_out = text.split()
-    net = models.CharRNN(text.vocabulary.characters, cell=cell, hidden=64, layers=layers)
+    net = models.CharRNN(text.alphabet.characters, cell=cell, hidden=64, layers=layers)
     print(f"{cell}, {layers} layer{'s' if layers > 1 else ''} of 64 units")
     trainer = SequenceTrainer(net, optim.Adam(net.parameters(), lr=5e-3), callbacks=[NaNStop()])
     trainer.fit(Streams(train), Streams.fitting(held_out), iterations=iterations, every=max(1, iterations // 3))
@@ -42,7 +42,7 @@ def lines_of(text: Text) -> str:
         return LINES
     if len(text) < len(LINES):
         raise DataError(f"{text.name}: the pictures show {len(LINES)} characters, the text has {len(text)}.")
-    return text.vocabulary.decode(text.numbers[: len(LINES)])
+    return text.alphabet.decode(text.numbers[: len(LINES)])
 
 
 def forgets(net: models.CharRNN, text: str) -> str:
@@ -67,7 +67,7 @@ def main() -> None:
 def run(arguments: argparse.Namespace) -> None:
     text, iterations = cl.data.read_text(arguments.text), arguments.iterations
     lines = lines_of(text)
-    line, beginning = lines[:39], text.vocabulary.decode(text.numbers[:5000])
+    line, beginning = lines[:39], text.alphabet.decode(text.numbers[:5000])
     arguments.out.mkdir(parents=True, exist_ok=True)
     net = loaded(arguments.checkpoint) if arguments.checkpoint else trained(text, "lstm", 2, iterations)
     figures = {

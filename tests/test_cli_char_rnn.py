@@ -93,7 +93,7 @@ def test_a_network_too_large_for_the_memory_names_the_options_of_character_model
 def test_a_checkpoint_with_default_settings_resumes(run, rhyme):
     """Written in Python by somebody who named only what was not the default."""
     text = cl.data.read_text(rhyme)
-    options = {"characters": text.vocabulary.characters, "hidden": 12}
+    options = {"characters": text.alphabet.characters, "hidden": 12}
     net = cl.models.CharRNN(**options)
     trainer = cl.train.SequenceTrainer(
         net, cl.optim.Adam(net.parameters()), [cl.train.Checkpoint("run")], progress=False,
@@ -162,7 +162,7 @@ def test_ctrl_c_says_which_command_goes_on(run, rhyme, monkeypatch, lr):
         (["--text", "empty.txt"], 1, "empty.txt: the text is empty"),
         (["--text", "short.txt"], 1, "short.txt, without what is held out: 36 characters are too few for 32 streams"),
         (["--text", "latin1.txt"], 1, "latin1.txt: not a text in UTF-8: byte 0xfc at offset 4"),
-        (["--text", "rhyme.txt", "--prime", "öne"], 1, "'ö' is not among the 22 characters of the vocabulary"),
+        (["--text", "rhyme.txt", "--prime", "öne"], 1, "'ö' is not among the 22 characters of the alphabet"),
         (["--text", "rhyme.txt", "--cell", "lsmt"], 2, "'lsmt' is not one of 'rnn', 'lstm', 'gru'"),
         (["--text", "rhyme.txt", "--temperature", "0"], 2, "'0' is not a finite number above 0"),
         (["--text", "rhyme.txt", "--resume"], 2, "--resume needs --out"),
@@ -184,7 +184,7 @@ def test_sampling_mistakes(run, rhyme):
     trained(run, rhyme, "--out", "run")
     for args, code, message in (
         (["none"], 1, "there is no such checkpoint"),
-        (["run", "--prime", "né"], 1, "'é' is not among the 22 characters of the vocabulary; the first is at position 1"),
+        (["run", "--prime", "né"], 1, "'é' is not among the 22 characters of the alphabet; the first is at position 1"),
         (["run", "--temperature", "-1"], 2, "'-1' is not a finite number above 0"),
         (["run", "--length", "0"], 2, "0 is not in the range"),
     ):

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cnnlib.data as data
-from cnnlib.data import Vocabulary, builtin, datasets, download, sequences
+from cnnlib.data import Alphabet, builtin, datasets, download, sequences
 from cnnlib.errors import DataError, DtypeError, ShapeError, UnknownNameError, ValueRangeError
 
 
@@ -335,7 +335,7 @@ def test_sonnets():
     train, test = data.load("sonnets", length=50)
     assert train.x.shape[1] == 50 and train.x.dtype == np.int64 and len(train.classes) == len(test.classes) == 62
     assert np.array_equal(train.x[:, 1:], train.y[:, :-1])
-    decode = Vocabulary(text).decode
+    decode = Alphabet(text).decode
     assert text.startswith(decode(train.x.reshape(-1))) and decode(test.x.reshape(-1)) in text[len(text) * 9 // 10 :]
     assert len(text) - 101 < 50 * (len(train) + len(test)) < len(text)
 
@@ -343,24 +343,26 @@ def test_sonnets():
 @settings(deadline=None)
 @given(st.text(min_size=1))
 def test_encoding_and_back(text):
-    vocabulary = Vocabulary(text)
-    assert vocabulary.decode(vocabulary.encode(text)) == text and len(vocabulary) == len(set(text))
-    assert vocabulary.encode("").tolist() == [] and vocabulary.decode([]) == ""
+    alphabet = Alphabet(text)
+    assert alphabet.decode(alphabet.encode(text)) == text and len(alphabet) == len(set(text))
+    assert alphabet.encode("").tolist() == [] and alphabet.decode([]) == ""
 
 
 def test_unknown_characters_and_numbers_are_named():
-    vocabulary = Vocabulary("abc")
-    assert vocabulary.encode("cab").tolist() == [2, 0, 1]
+    alphabet = Alphabet("abc")
+    assert alphabet.encode("cab").tolist() == [2, 0, 1]
     with pytest.raises(DataError, match=r"'x', 'y' are not among the 3 characters .* first is at position 2"):
-        vocabulary.encode("abyx")
-    with pytest.raises(ValueRangeError, match="from 1 to 3, but the vocabulary has 0 to 2"):
-        vocabulary.decode([1, 3])
+        alphabet.encode("abyx")
+    with pytest.raises(ValueRangeError, match="from 1 to 3, but the alphabet has 0 to 2"):
+        alphabet.decode([1, 3])
     with pytest.raises(DtypeError, match="one row of integers"):
-        vocabulary.decode([[1]])
+        alphabet.decode([[1]])
     with pytest.raises(DataError, match="an empty text"):
-        Vocabulary("")
+        Alphabet("")
     with pytest.raises(DataError, match="got int"):
-        Vocabulary(3)
+        Alphabet(3)
+    with pytest.raises(DataError, match=r"got list\. Words are numbered by a Vocabulary"):
+        Alphabet(["a", "cat"])
 
 
 def test_sequences_ask_for_the_next_token():
@@ -371,5 +373,5 @@ def test_sequences_ask_for_the_next_token():
         sequences(np.arange(5), 5)
     with pytest.raises(ValueRangeError, match="length must be"):
         sequences(np.arange(5), 0)
-    with pytest.raises(DtypeError, match="Vocabulary"):
+    with pytest.raises(DtypeError, match="Alphabet"):
         sequences("text", 2)

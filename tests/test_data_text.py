@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cnnlib import data
-from cnnlib.data import Streams, Vocabulary, numbered, read_text, texts
+from cnnlib.data import Alphabet, Streams, numbered, read_text, texts
 from cnnlib.errors import DataError, DtypeError, UnknownNameError, ValueRangeError
 
 # ---- numbers
@@ -19,9 +19,9 @@ from cnnlib.errors import DataError, DtypeError, UnknownNameError, ValueRangeErr
 def test_pieces_give_the_numbers_of_the_whole(size):
     whole = "das Öl, die Ähre: 水\U0001f642.\n" * 5
     text = numbered([whole[k : k + size] for k in range(0, len(whole), size)])
-    assert text.vocabulary.characters == Vocabulary(whole).characters
-    assert text.numbers.tolist() == Vocabulary(whole).encode(whole).tolist()
-    assert text.vocabulary.decode(text.numbers) == whole and len(text) == len(whole)
+    assert text.alphabet.characters == Alphabet(whole).characters
+    assert text.numbers.tolist() == Alphabet(whole).encode(whole).tolist()
+    assert text.alphabet.decode(text.numbers) == whole and len(text) == len(whole)
 
 
 @pytest.mark.parametrize("different, width", [(1, 1), (256, 1), (257, 2)])
@@ -73,7 +73,7 @@ def test_files_plain_and_zipped_with_any_line_ends(tmp_path):
     (tmp_path / "zipped.txt.gz").write_bytes(gzip.compress(whole.encode()))
     for name in ("plain.txt", "zipped.txt.gz"):
         text = read_text(tmp_path / name)
-        assert text.vocabulary.decode(text.numbers) == whole and text.name == name
+        assert text.alphabet.decode(text.numbers) == whole and text.name == name
 
 
 @pytest.mark.parametrize("before", [0, 5, 15, 16, 17, 40])
@@ -104,7 +104,7 @@ def test_a_character_on_the_border_of_two_pieces_is_one(tmp_path, monkeypatch):
     monkeypatch.setattr(texts, "PIECE", 4)
     (tmp_path / "border.txt").write_bytes("abc水d\r\nf".encode())
     text = read_text(tmp_path / "border.txt")
-    assert text.vocabulary.decode(text.numbers) == "abc水d\nf"
+    assert text.alphabet.decode(text.numbers) == "abc水d\nf"
 
 
 def test_damaged_and_missing_files(tmp_path):
@@ -125,7 +125,7 @@ def test_damaged_and_missing_files(tmp_path):
 
 def test_the_bundled_sonnets():
     text = read_text("sonnets")
-    assert text.vocabulary.decode(text.numbers) == data.sonnets()
+    assert text.alphabet.decode(text.numbers) == data.sonnets()
     assert repr(text) == "Text('sonnets', 95,650 characters, 62 different ones)"
 
 
@@ -144,10 +144,10 @@ def test_named_texts_are_found_below_cnnlib_data(tmp_path, monkeypatch):
     (folder / "c.tex").write_bytes(b"\xfc is latin1")
     (folder / "README").write_text("no")
     text = read_text("latex")
-    assert sorted(text.vocabulary.decode(text.numbers).split("\\")) == ["", "one ", "two"]
+    assert sorted(text.alphabet.decode(text.numbers).split("\\")) == ["", "one ", "two"]
     (folder / "latex.txt").write_text("my own")
     text = read_text("latex")
-    assert text.vocabulary.decode(text.numbers) == "my own"
+    assert text.alphabet.decode(text.numbers) == "my own"
 
 
 def r_object(raw):
@@ -173,7 +173,7 @@ def test_novels_as_an_r_package_keeps_them(tmp_path, monkeypatch):
     (folder / "Rdata.rdb").write_bytes(b"".join(map(r_object, objects)))
     monkeypatch.setenv("CNNLIB_DATA", str(tmp_path))
     text = read_text("austen")
-    assert text.vocabulary.decode(text.numbers) == "EMMA\n\nMiß\nPersuasion\n\nSir\n"
+    assert text.alphabet.decode(text.numbers) == "EMMA\n\nMiß\nPersuasion\n\nSir\n"
 
 
 @pytest.mark.parametrize(

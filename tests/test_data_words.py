@@ -58,7 +58,7 @@ def test_padding_goes_to_the_end_and_comes_off_again(rows, more):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: Vocabulary("ab"), DataError, "expected a list of words, got one text"),
+        (lambda: Vocabulary("ab"), DataError, "got one text; .*Alphabet.text. numbers its characters"),
         (lambda: Vocabulary(["a", "a"]), DataError, "'a' comes twice"),
         (lambda: Vocabulary(["<s>"]), DataError, "'<s>' comes twice"),
         (lambda: Vocabulary.build(["a b"]), DataError, "build: expected a list of words, got the text 'a b'"),

@@ -141,7 +141,7 @@ def test_xray_looks_into_a_model_of_your_own_that_reads_your_own_text(tmp_path, 
     call(*own, "--text", "own.txt")
     made = len(list(Path("xray").glob("*.png")))
     assert f"xray: {made} pictures" in capsys.readouterr().out
-    assert all(f"\"{letter}\"" in Path("xray/xray.html").read_text("utf-8") for letter in letters)
+    assert all(f'"{letter}"' in Path("xray/xray.html").read_text("utf-8") for letter in letters)
     for args, message in (
         (own, "'S'"),
         ((*own, "--text", "short.txt"), "short.txt: the pictures show 113 characters, the text has 4."),

@@ -61,7 +61,7 @@ def test_one_hot_vectors_pick_columns_and_are_not_learnt():
 
 def test_parameters_are_those_of_the_table():
     net = CharRNN()
-    V = len(net.vocabulary)
+    V = len(net.alphabet)
     sizes = {name: sum(p.size for p in part.parameters()) for name, part in net._modules.items()}
     assert sizes == {"embedding": V * 64, "rnn": 99_328, "linear": V * 129}
 
@@ -176,11 +176,11 @@ def test_the_seed_decides_what_is_drawn_and_nothing_else():
 
 def test_near_temperature_0_the_likeliest_is_taken():
     net = net_of("abcdef")
-    text, state, x = "", None, net.vocabulary.encode("ab")
+    text, state, x = "", None, net.alphabet.encode("ab")
     for _ in range(30):
         scores, state = net(Tensor(x[:, None]), state)
         x = scores.numpy()[-1, 0].argmax(keepdims=True)
-        text += net.vocabulary.decode(x)
+        text += net.alphabet.decode(x)
     assert sample(net, "ab", 30, temperature=1e-9) == text
 
 
@@ -332,7 +332,7 @@ def test_the_sonnets_are_learnt_better_than_by_counting_characters():
     counts = np.bincount(held_out)
     p = counts[counts > 0] / counts.sum()
     entropy = -(p * np.log2(p)).sum()  # of a model that knows how often each character is
-    net = models.create("char_rnn", characters=text.vocabulary.characters, cell="gru", hidden=32)
+    net = models.create("char_rnn", characters=text.alphabet.characters, cell="gru", hidden=32)
     history = trainer_of(net, lr=0.01).fit(Streams(train, 32, 32), Streams.fitting(held_out), iterations=60)
     assert history[-1]["validation_bits"] < entropy - 0.8
 

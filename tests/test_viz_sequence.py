@@ -54,13 +54,13 @@ def tagger(kind="lstm", **settings):
 
 
 class Reader(nn.Module):
-    """A character model: reads texts by its vocabulary."""
+    """A character model: reads texts by its alphabet."""
 
     def __init__(self):
         super().__init__()
-        self.vocabulary = data.text.Vocabulary("".join(TEXT))
-        self.embedding, self.rnn = nn.Embedding(len(self.vocabulary), D), nn.LSTM(D, H)
-        self.head = nn.Linear(H, len(self.vocabulary))
+        self.alphabet = data.text.Alphabet("".join(TEXT))
+        self.embedding, self.rnn = nn.Embedding(len(self.alphabet), D), nn.LSTM(D, H)
+        self.head = nn.Linear(H, len(self.alphabet))
 
     def forward(self, x):
         y, state = self.rnn(self.embedding(x))
@@ -317,7 +317,7 @@ def test_influence_draws_the_row_of_the_prediction_and_names_the_class():
         np.testing.assert_allclose(ax.collections[0].get_array(), I[r] / I[r].max())
         k = scores[r].argmax()
         p = np.exp(scores[r, k]) / np.exp(scores[r]).sum()
-        character = {" ": "␣", "\n": "↵"}.get(model.vocabulary.characters[k], model.vocabulary.characters[k])
+        character = {" ": "␣", "\n": "↵"}.get(model.alphabet.characters[k], model.alphabet.characters[k])
         assert ax.get_title(loc="left") == f"after step {r}: '{character}', p = {p:.2f}"
     draw(figure)
     assert viz.influence_map(model, text, at=[3])[0].any(axis=1).tolist() == [False] * 3 + [True] + [False] * 3
@@ -357,7 +357,7 @@ def test_inputs_that_are_no_sequence_to_read_are_refused_in_a_sentence(look):
         look(tagger(), x)
     with pytest.raises(ShapeError, match=rf"{name}: no RNN, LSTM or GRU ran in this model"):
         look(nn.Linear(3, 3), np.zeros((7, 3), np.float32))
-    with pytest.raises(DtypeError, match=rf"{name}: Tagger has no vocabulary to read a text with.*text=list"):
+    with pytest.raises(DtypeError, match=rf"{name}: Tagger has no alphabet to read a text with.*text=list"):
         look(tagger(), "some text")
     with pytest.raises(ValueRangeError, match=rf"{name}: the text is empty"):
         look(Reader(), "")

@@ -19,7 +19,7 @@ T = len(TEXT)
 
 def model(cell="lstm", layers=2, seed=0):
     cl.manual_seed(seed)
-    return models.CharRNN(data.text.Vocabulary(TEXT).characters, cell=cell, hidden=6, layers=layers, embedding=4)
+    return models.CharRNN(data.text.Alphabet(TEXT).characters, cell=cell, hidden=6, layers=layers, embedding=4)
 
 
 def numbers(page):
@@ -61,7 +61,7 @@ def test_influences_sensitivities_and_guesses_are_those_of_the_figures():
     for row, guesses in zip(scores, shown["guesses"], strict=True):
         order = np.argsort(-row, kind="stable")[:3]
         p = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
-        names = [{" ": "␣", "\n": "↵"}.get(c, c) for c in (net.vocabulary.characters[k] for k in order)]
+        names = [{" ": "␣", "\n": "↵"}.get(c, c) for c in (net.alphabet.characters[k] for k in order)]
         assert [name for name, _ in guesses] == names
         np.testing.assert_allclose([share for _, share in guesses], p[order], atol=6e-4)
 
@@ -173,7 +173,7 @@ def test_pointing_at_a_character_shows_its_influences_values_and_guesses(opened)
         layer = read("", net, TEXT)[0]
         exact = [np.tanh(v[t, 0]) if name == "c" else v[t, 0] for name, v in layer.values.items()]
         np.testing.assert_allclose(values, exact, atol=1e-2)
-        best = net.vocabulary.characters[scores[t].argmax()]
+        best = net.alphabet.characters[scores[t].argmax()]
         assert page.locator("#guesses b >> nth=0").inner_text() == {" ": "␣", "\n": "↵"}.get(best, best)
     page.select_option("#map", "product")
     product, _ = viz.influence_map(net, TEXT, how="gradient x input")

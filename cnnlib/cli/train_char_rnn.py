@@ -85,7 +85,7 @@ def command(
         )
     out = folder_of(out, resume, "char-rnn", spec)
     text = cl.data.read_text(spec)
-    text.vocabulary.encode(prime)  # now, rather than fail at the first sample
+    text.alphabet.encode(prime)  # now, rather than fail at the first sample
     usual = _settings_of(out, text) if resume else NEW
     given = {"cell": cell, "layers": layers, "hidden": hidden, "embedding": embedding, "length": length,
              "batch_size": batch_size, "optimizer": optimizer}  # fmt: skip
@@ -95,7 +95,7 @@ def command(
     train, held_out = text.split()
     streams = Streams(train, chosen["batch_size"], chosen["length"], f"{text.name}, without what is held out")
     cl.manual_seed(seed)
-    options = {"characters": text.vocabulary.characters} | {n: chosen[n] for n in ("cell", "layers", "hidden", "embedding")}
+    options = {"characters": text.alphabet.characters} | {n: chosen[n] for n in ("cell", "layers", "hidden", "embedding")}
     net = cl.models.create("char_rnn", **options)
     usual_lr = LEARNING_RATE if chosen["optimizer"] == "adam" else None
     trainer = SequenceTrainer(
@@ -106,7 +106,7 @@ def command(
     )  # fmt: skip
     click.echo(f"{chosen['cell']}, {sum(p.size for p in net.parameters() if p.requires_grad):,} parameters, on {text.name}: "
                f"{len(train):,} characters to learn from in {len(streams):,} batches, {len(held_out):,} held out, "
-               f"{len(text.vocabulary)} different ones")  # fmt: skip
+               f"{len(text.alphabet)} different ones")  # fmt: skip
     measured = Streams.fitting(held_out, chosen["batch_size"], chosen["length"], text.name)
     try:
         history = trainer.fit(streams, measured, iterations, every, resume=out if resume else None)
@@ -125,9 +125,9 @@ def _settings_of(out: Path, text: Any) -> dict[str, Any]:
     saved, optimizer = resumable(out)
     if saved.name != "char_rnn":
         raise CheckpointError(f"{saved.path}: holds {saved.name or 'a model without a name'}, not a char_rnn.")
-    if saved.options["characters"] != text.vocabulary.characters:
+    if saved.options["characters"] != text.alphabet.characters:
         raise CheckpointError(
             f"{saved.path}: was trained on a text of {len(saved.options['characters'])} different characters; those of "
-            f"{text.name}, {len(text.vocabulary)}, are not the same: resume with the same text."
+            f"{text.name}, {len(text.alphabet)}, are not the same: resume with the same text."
         )
     return NEW | saved.options | saved.training["data"] | {"optimizer": optimizer}

@@ -17,7 +17,7 @@ from cnnlib.data.loader import DataLoader
 from cnnlib.data.pairs import Pairs
 from cnnlib.data.pictures import image
 from cnnlib.data.resize import Resize
-from cnnlib.data.text import Streams, Text, Vocabulary, numbered, sequences, sonnets
+from cnnlib.data.text import Alphabet, Streams, Text, numbered, sequences, sonnets
 from cnnlib.data.texts import read_text, text_names
 from cnnlib.data.transforms import (
     CentreCrop,
@@ -30,8 +30,10 @@ from cnnlib.data.transforms import (
     RandomFlip,
     ten_crops,
 )
+from cnnlib.data.words import Vocabulary
 
 __all__ = [
+    "Alphabet",
     "CentreCrop",
     "Compose",
     "DataLoader",

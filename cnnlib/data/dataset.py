@@ -182,7 +182,7 @@ def _samples(x: np.ndarray, dtype, name: str) -> np.ndarray:
     if x.dtype.kind != "f":
         raise DtypeError(
             f"{name}: x must hold floats (or integer tokens), got {x.dtype}; x.astype(np.float32) converts "
-            f"numbers, and text must be encoded first (cnnlib.data.Vocabulary)."
+            f"numbers, and text must be encoded first (cnnlib.data.Alphabet for characters, Vocabulary for words)."
         )
     return _finite(x, dtype, f"{name}: x")
 

@@ -1,8 +1,8 @@
 """Text as data: characters as numbers, streams of batches for recurrent networks, windows for all others, the sonnets.
 
 >>> train, test = sonnets_sets(length=64)
->>> vocabulary = Vocabulary(sonnets())
->>> vocabulary.decode(vocabulary.encode("Shall I compare thee"))
+>>> alphabet = Alphabet(sonnets())
+>>> alphabet.decode(alphabet.encode("Shall I compare thee"))
 'Shall I compare thee'
 
 Texts of any size, by name or path: cnnlib/data/texts.py.
@@ -26,14 +26,20 @@ def sonnets() -> str:
     return sonnets_text()
 
 
-class Vocabulary:
-    """The distinct characters of a text, in code-point order, and their numbers 0 ... len − 1."""
+class Alphabet:
+    """The distinct characters of a text, in code-point order, and their numbers 0 ... len − 1.
+
+    Words, with symbols for padding, start and end: `cnnlib.data.Vocabulary`.
+
+    >>> Alphabet("a cat")
+    Alphabet(' act')
+    """
 
     def __init__(self, text: str):
         if not isinstance(text, str) or not text:
             raise DataError(
-                f"Vocabulary: expected a text with at least one character, got "
-                f"{'an empty text' if text == '' else type(text).__name__}."
+                f"Alphabet: expected a text with at least one character, got "
+                f"{'an empty text' if text == '' else type(text).__name__}. Words are numbered by a Vocabulary."
             )
         self.characters = "".join(sorted(set(text)))
         self._numbers = {c: i for i, c in enumerate(self.characters)}
@@ -42,19 +48,19 @@ class Vocabulary:
         return len(self.characters)
 
     def __repr__(self) -> str:
-        return f"Vocabulary({self.characters!r})"
+        return f"Alphabet({self.characters!r})"
 
     def encode(self, text: str) -> np.ndarray:
-        """The numbers of the characters, (T,) int64. Characters that are not in the vocabulary are an error."""
+        """The numbers of the characters, (T,) int64. Characters that are not in the alphabet are an error."""
         try:
             return np.fromiter((self._numbers[c] for c in text), np.int64, len(text))
         except KeyError:
             unknown = sorted(set(text) - set(self.characters))
             first = min(text.index(c) for c in unknown)
             raise DataError(
-                f"Vocabulary.encode: {', '.join(map(repr, unknown))} "
+                f"Alphabet.encode: {', '.join(map(repr, unknown))} "
                 f"{'is' if len(unknown) == 1 else 'are'} not among the {len(self)} characters of the "
-                f"vocabulary; the first is at position {first} of the text. Leave out what it does not have; it has "
+                f"alphabet; the first is at position {first} of the text. Leave out what it does not have; it has "
                 f"{_shortened(self.characters)!r}."
             ) from None
 
@@ -62,29 +68,28 @@ class Vocabulary:
         """The text of a row of numbers, for instance the ones that a network has drawn."""
         numbers = np.asarray(numbers)
         if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
-            raise DtypeError(f"Vocabulary.decode: expected one row of integers, got shape {numbers.shape} of {numbers.dtype}.")
+            raise DtypeError(f"Alphabet.decode: expected one row of integers, got shape {numbers.shape} of {numbers.dtype}.")
         if numbers.size and not (0 <= numbers.min() and numbers.max() < len(self)):
             raise ValueRangeError(
-                f"Vocabulary.decode: numbers from {numbers.min()} to {numbers.max()}, but the "
-                f"vocabulary has 0 to {len(self) - 1}."
+                f"Alphabet.decode: numbers from {numbers.min()} to {numbers.max()}, but the alphabet has 0 to {len(self) - 1}."
             )
         return "".join(self.characters[i] for i in numbers.tolist())
 
 
 class Text:
-    """A text as numbers: ``vocabulary``, ``numbers`` (T,), ``name``. Made by `numbered`, or by `cnnlib.data.read_text`.
+    """A text as numbers: ``alphabet``, ``numbers`` (T,), ``name``. Made by `numbered`, or by `cnnlib.data.read_text`.
 
     Each character takes one byte; two bytes if there are more than 256 different ones.
     """
 
-    def __init__(self, vocabulary: Vocabulary, numbers: np.ndarray, name: str):
-        self.vocabulary, self.numbers, self.name = vocabulary, numbers, name
+    def __init__(self, alphabet: Alphabet, numbers: np.ndarray, name: str):
+        self.alphabet, self.numbers, self.name = alphabet, numbers, name
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def __repr__(self) -> str:
-        return f"Text({self.name!r}, {len(self):,} characters, {len(self.vocabulary)} different ones)"
+        return f"Text({self.name!r}, {len(self):,} characters, {len(self.alphabet)} different ones)"
 
     def split(self) -> tuple[np.ndarray, np.ndarray]:
         """(train, held out): views of the numbers. Held out are the last tenth, at most 100,000 characters."""
@@ -116,14 +121,14 @@ def numbered(pieces: Iterable[str], name: str = "text") -> Text:
         parts.append((numbers_of[codes] - 1).astype(np.min_scalar_type(max(len(met) - 1, 0))))
     if not met:
         raise DataError(f"{name}: the text is empty: there is nothing to learn from.")
-    vocabulary = Vocabulary(met)
-    order = vocabulary.encode(met).astype(np.min_scalar_type(len(met) - 1))  # by appearance -> by code point
+    alphabet = Alphabet(met)
+    order = alphabet.encode(met).astype(np.min_scalar_type(len(met) - 1))  # by appearance -> by code point
     numbers = np.empty(sum(map(len, parts)), order.dtype)
     done = 0
     for part in parts:
         numbers[done : done + len(part)] = order[part]
         done += len(part)
-    return Text(vocabulary, numbers, name)
+    return Text(alphabet, numbers, name)
 
 
 class Streams:
@@ -191,18 +196,18 @@ def sonnets_sets(length: int = 64, step: int | None = None) -> tuple[Dataset, Da
     x and y are (N, length) int64, y one character ahead of x; ``classes`` are the characters.
     """
     text = sonnets()
-    vocabulary = Vocabulary(text)
-    numbers = vocabulary.encode(text)
+    alphabet = Alphabet(text)
+    numbers = alphabet.encode(text)
     cut = len(numbers) * 9 // 10
-    train = sequences(numbers[:cut], length, step, vocabulary.characters, "sonnets train")
-    return train, sequences(numbers[cut:], length, step, vocabulary.characters, "sonnets test")
+    train = sequences(numbers[:cut], length, step, alphabet.characters, "sonnets train")
+    return train, sequences(numbers[cut:], length, step, alphabet.characters, "sonnets test")
 
 
 def check_tokens(numbers: np.ndarray, name: str) -> None:
     if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
         raise DtypeError(
             f"{name}: expected one row of integers, got shape {numbers.shape} of {numbers.dtype}; "
-            f"text is encoded with Vocabulary(text).encode(text)."
+            f"text is encoded with Alphabet(text).encode(text)."
         )
 
 

@@ -40,6 +40,8 @@ def words(text: str) -> list[str]:
 class Vocabulary:
     """Words and their numbers. 0 ``<pad>``, 1 ``<unk>`` (any unknown word), 2 ``<s>`` and 3 ``</s>`` (start, end) come first.
 
+    For the characters of one long text: `cnnlib.data.Alphabet`, which has no special symbols.
+
     >>> v = Vocabulary(["cat", "dog"])
     >>> len(v), v["dog"], v["fish"], v.words[:4]
     (6, 5, 1, ('<pad>', '<unk>', '<s>', '</s>'))
@@ -50,7 +52,8 @@ class Vocabulary:
     def __init__(self, words: Sequence[str]):
         if isinstance(words, str):
             raise DataError(
-                "Vocabulary: expected a list of words, got one text; Vocabulary.build(texts) counts those of texts."
+                "Vocabulary: expected a list of words, got one text; Vocabulary.build(texts) counts those of texts, "
+                "Alphabet(text) numbers its characters."
             )
         self.words = (*SPECIAL, *words)
         self._numbers = {word: i for i, word in enumerate(self.words)}

@@ -27,7 +27,7 @@ import numpy as np
 
 from cnnlib import nn, random
 from cnnlib.data.streams import check_seed
-from cnnlib.data.text import Vocabulary
+from cnnlib.data.text import Alphabet
 from cnnlib.errors import NonFiniteError, ValueRangeError, unknown_name
 from cnnlib.op import no_grad
 from cnnlib.ops.arguments import check_whole
@@ -40,12 +40,12 @@ PRINTABLE = "\n" + "".join(map(chr, range(32, 127)))
 class CharRNN(nn.Module):
     """x (T, B) int64 -> scores (T, B, V), state; given ``state``, it reads on from there. Initial values as in PyTorch.
 
-    ``characters``: those that it knows, in code-point order whatever the order given; ``vocabulary`` turns text into x.
+    ``characters``: those that it knows, in code-point order whatever the order given; ``alphabet`` turns text into x.
     ``embedding``: the width D of the characters' vectors; 0 for one-hot vectors, which are not learnt.
 
     >>> import cnnlib as cl, numpy as np
     >>> net = cl.models.CharRNN("abc", cell="gru", hidden=8, layers=2)
-    >>> scores, state = net(cl.Tensor(net.vocabulary.encode("abcab")[:, None]))
+    >>> scores, state = net(cl.Tensor(net.alphabet.encode("abcab")[:, None]))
     >>> scores.shape, state.shape
     ((5, 1, 3), (2, 1, 8))
 
@@ -62,8 +62,8 @@ class CharRNN(nn.Module):
         if cell not in CELLS:
             raise unknown_name("cell", cell, CELLS)
         check_whole("CharRNN", "embedding", embedding, smallest=0)
-        self.vocabulary = Vocabulary(characters)
-        V = len(self.vocabulary)
+        self.alphabet = Alphabet(characters)
+        V = len(self.alphabet)
         self.embedding = nn.Embedding(V, embedding) if embedding else _one_hot(V)
         self.rnn = CELLS[cell](embedding or V, hidden, layers)
         self.linear = nn.Linear(hidden, V)
@@ -85,17 +85,17 @@ def sample(model: CharRNN, prime: str = "", length: int = 200, temperature: floa
         raise ValueRangeError(f"sample: temperature must be a finite number above 0, got {temperature!r}; near 0 the likeliest "
                               "character is always taken, 1 draws as the network has learnt.")  # fmt: skip
     check_whole("sample", "length", length)
-    vocabulary = model.vocabulary
-    prime = prime or ("\n" if "\n" in vocabulary.characters else vocabulary.characters[0])
+    alphabet = model.alphabet
+    prime = prime or ("\n" if "\n" in alphabet.characters else alphabet.characters[0])
     chance = random.uniform(random.Key(check_seed(seed, "sample"), random.STREAMS.index("sampling"), 0), (length,))
     drawn: list[int] = []
-    read, state = vocabulary.encode(prime), None
+    read, state = alphabet.encode(prime), None
     with no_grad():
         for u in chance:
             scores, state = model(Tensor(read[:, None]).to(model.linear.weight.device), state)
             drawn.append(_draw(scores.numpy()[-1, 0], temperature, u))
             read = np.array(drawn[-1:])
-    return vocabulary.decode(drawn)
+    return alphabet.decode(drawn)
 
 
 def _draw(scores: np.ndarray, temperature: float, u: float) -> int:

@@ -46,7 +46,7 @@ CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 class Seq2Seq(nn.Module):
     """(B, S + T) int64, source and writer's input -> logits (B, T, target_words), as defined at the top of this file.
 
-    source_words, target_words    sizes of the vocabularies (`cnnlib.data.words.Vocabulary`).
+    source_words, target_words    sizes of the vocabularies (`cnnlib.data.Vocabulary`).
     source_length, target_length  S and T: how many tokens a sentence may have, ``</s>`` included in T.
     cell, layers                  "lstm", "gru" or "rnn", and how many on top of each other, on each side.
     embedding, hidden             sizes of the word vectors and of the states.

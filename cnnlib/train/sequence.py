@@ -9,7 +9,7 @@ So what the network remembers reaches as far back as it likes, what it learns fr
 
 >>> text = cl.data.read_text("sonnets")
 >>> train, held_out = text.split()
->>> net = cl.models.CharRNN(text.vocabulary.characters, hidden=16)
+>>> net = cl.models.CharRNN(text.alphabet.characters, hidden=16)
 >>> trainer = SequenceTrainer(net, optim.Adam(net.parameters(), lr=2e-3), callbacks=[NaNStop(), Checkpoint("runs/sonnets")])
 >>> history = trainer.fit(Streams(train), Streams.fitting(held_out), iterations=2)
 iteration 2/2  bits ...  validation_bits ...  ... s
@@ -92,7 +92,7 @@ class SequenceTrainer(Trainer):
         anew.
         """
         check_positive("fit", iterations=iterations, every=every)
-        self.loader, self.classes = train, tuple(getattr(getattr(self.model, "vocabulary", None), "characters", ()))
+        self.loader, self.classes = train, tuple(getattr(getattr(self.model, "alphabet", None), "characters", ()))
         self.columns = ("loss", "bits", *(("validation_loss", "validation_bits") if validation is not None else ()), "lr")
         optim.check_parameters(self.model, self.optimizer)
         self.stopped = None

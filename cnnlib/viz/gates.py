@@ -20,7 +20,7 @@ def gates(model: Module, x: Any, text: Sequence[str] | None = None, layer: str |
           which: Sequence[str] | None = None, units: Any = None, figure: Any = None) -> Any:  # fmt: skip
     """A heat map per gate and state of one recurrent layer: a row per unit, a column per step.
 
-    ``x``: one sequence as the model takes it (a tuple for several arguments), or a text for a model with a ``vocabulary``;
+    ``x``: one sequence as the model takes it (a tuple for several arguments), or a text for a model with an ``alphabet``;
     ``text``: the T labels below, by default the characters of x. ``layer``: as in the error message that lists them, by default
     the first; ``which``: of i, f, g, o, c, h (LSTM), r, z, n, h (GRU), h (RNN), by default all; ``units``: their numbers.
 
@@ -34,7 +34,7 @@ def gates(model: Module, x: Any, text: Sequence[str] | None = None, layer: str |
     >>> figure = gates(nn.LSTM(3, 8), np.ones((5, 1, 3), np.float32), text=list("hello"), which=["f", "c"])
 
     Raises ShapeError (several sequences, no recurrent layer, too many steps, labels that do not fit), DtypeError (a text for a
-    model without vocabulary), ValueRangeError (a unit that does not exist, an empty text), UnknownNameError (layer, which).
+    model without alphabet), ValueRangeError (a unit that does not exist, an empty text), UnknownNameError (layer, which).
     """
     found = chosen(read("gates", model, x), layer)
     labels = labels_of("gates", x, text, found.steps, MOST_STEPS)

@@ -76,7 +76,7 @@ def influence(model: Module, x: Any, at: Any = -1, text: Sequence[str] | None = 
     ``at``: one prediction or several, by default the last; each text is scaled to its own largest value. Where the model
     predicts at each step, the step is framed.
     ``how="gradient x input"``: red spoke for the class, blue against it. ``classes``: the names of the classes, by default
-    the characters of the model's ``vocabulary``. ``text``: as in :func:`cnnlib.viz.gates`.
+    the characters of the model's ``alphabet``. ``text``: as in :func:`cnnlib.viz.gates`.
 
     >>> from cnnlib import nn
     >>> figure = influence(nn.LSTM(3, 4), np.ones((6, 1, 3), np.float32), at=[2, 5], text=list("abcdef"), classes="wxyz")
@@ -86,7 +86,7 @@ def influence(model: Module, x: Any, at: Any = -1, text: Sequence[str] | None = 
     steps = [int(step) for step in np.atleast_1d(at)]
     I, scores = influence_map(model, x, targets, how, steps)
     labels = labels_of("influence", x, text, I.shape[1])
-    names = classes if classes is not None else getattr(getattr(model, "vocabulary", None), "characters", None)
+    names = classes if classes is not None else getattr(getattr(model, "alphabet", None), "characters", None)
     chance, numbers = softmax(scores), _targets(targets, scores)
     blocks = []
     for r in (step % len(scores) for step in steps):

@@ -58,7 +58,7 @@ class Layer:
 def read(name: str, model: Module, x: Any) -> list[Layer]:
     """The recurrent layers while the model, as in evaluation, reads x, in the order in which they began.
 
-    x: one sequence as the model takes it, a tuple for several arguments, or a text for a model with a ``vocabulary``.
+    x: one sequence as the model takes it, a tuple for several arguments, or a text for a model with an ``alphabet``.
     Raises ShapeError for more than one sequence or a model without recurrent layers, DtypeError for a text it cannot read.
     """
     with looked_at(model), no_grad(), trace() as t:
@@ -68,14 +68,14 @@ def read(name: str, model: Module, x: Any) -> list[Layer]:
 
 def arguments_of(name: str, model: Module, x: Any) -> list[Any]:
     if isinstance(x, str):
-        if not hasattr(model, "vocabulary"):
+        if not hasattr(model, "alphabet"):
             raise DtypeError(
-                f"{name}: {type(model).__name__} has no vocabulary to read a text with. Give it x as it takes it, and the "
+                f"{name}: {type(model).__name__} has no alphabet to read a text with. Give it x as it takes it, and the "
                 "labels of the steps as text=list(...)."
             )
         if not x:
             raise ValueRangeError(f"{name}: the text is empty: there is no step to look at.")
-        x = model.vocabulary.encode(x)[:, None]  # (T, 1)
+        x = model.alphabet.encode(x)[:, None]  # (T, 1)
     return [on_device_of(model, to_array(a)) for a in (x if isinstance(x, tuple) else (x,))]
 
 

@@ -91,7 +91,7 @@ def _influences(model: Module, x: Any, classes: Sequence[str] | None) -> dict[st
     if len(gradient) not in (1, gradient.shape[1]):
         return none
     product, _ = influence_map(model, x, how="gradient x input")
-    names = classes if classes is not None else getattr(getattr(model, "vocabulary", None), "characters", None)
+    names = classes if classes is not None else getattr(getattr(model, "alphabet", None), "characters", None)
     chance = softmax(scores)
     best = np.argsort(-chance, axis=1, kind="stable")[:, :3]
     named = lambda k: f"class {k}" if names is None else visible(str(names[k]))  # noqa: E731

@@ -45,14 +45,14 @@ def measure(text, cell, layers, hidden, embedding, iterations):
     read = read_text(text)
     train, held_out = read.split()
     cl.manual_seed(0)
-    net = models.CharRNN(read.vocabulary.characters, cell, hidden, layers, embedding)
+    net = models.CharRNN(read.alphabet.characters, cell, hidden, layers, embedding)
     samples = {}
     callbacks = [NaNStop(), Samples(SHOWN, length=300, show=lambda iteration, text: samples.update({str(iteration): text}))]
     trainer = SequenceTrainer(net, optim.Adam(net.parameters(), lr=2e-3), callbacks, progress=False)
     history = trainer.fit(Streams(train), Streams.fitting(held_out), iterations, every=max(iterations // 20, 1))
     return {
         "characters": len(read),
-        "different": len(read.vocabulary),
+        "different": len(read.alphabet),
         "iteration": history["iteration"],
         "train": history["bits"],
         "held_out": history["validation_bits"],
