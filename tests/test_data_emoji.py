@@ -29,8 +29,8 @@ def vendor(folder, name, has_other=True):
     flags = {"has_img_google": True, "has_img_twitter": True}
     variations = {tone: {"image": f"{tone}.png", **flags} for tone in ("1F3FB", "1F3FF", "1F3FB-1F3FF")}
     listed = [
-        {"name": "HOT DOG", "image": "dog.png", **flags},
-        {"name": "WAVING HAND SIGN", "image": "hand.png", **flags, "skin_variations": variations},
+        {"name": "HOT DOG", "image": "dog.png", "category": "Food", **flags},
+        {"name": "WAVING HAND SIGN", "image": "hand.png", "category": "People", **flags, "skin_variations": variations},
         {"name": "ONLY HERE", "image": "missing.png", **flags, "has_img_twitter": False},
     ]
     for k, file in enumerate(["dog.png", "hand.png", "1F3FB.png", "1F3FF.png"]):

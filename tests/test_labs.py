@@ -267,7 +267,9 @@ def test_every_lab_runs_from_its_plan_to_its_picture(name, tmp_path, monkeypatch
 
 def test_emoji_hold_out_both_drawings_or_none(tmp_path, monkeypatch):
     image = pytest.importorskip("PIL.Image")
-    listed = [{"category": "ab"[i % 2], "image": f"{i}.png"} for i in range(20)]
+    flags = {"has_img_google": True, "has_img_twitter": True}
+    listed = [{"category": "ab"[i % 2], "image": f"{i}.png", "name": f"NUMBER {i}", **flags} for i in range(20)]
+    listed[3]["skin_variations"] = {"1F3FB": {"image": "light.png", **flags}}  # left out
     for vendor, shade in (("google", 0), ("twitter", 100)):
         folder = tmp_path / "emoji" / vendor / "img" / vendor / "64"
         folder.mkdir(parents=True)

@@ -16,6 +16,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,28 +42,55 @@ def emoji_people() -> Named:
     return np.ascontiguousarray(tiles.reshape(-1, 3, SIDE, SIDE)[: len(names)]), names
 
 
+class Emoji(NamedTuple):
+    """One that both vendors have drawn: its file, the words of its name, its category and, unless yellow, the tone of its skin."""
+
+    file: str
+    name: list[str]
+    category: str
+    tone: str | None
+
+
 def emoji(vendor: str = "google") -> Named:
     """(pictures (N, 3, 32, 32) float32 in [0, 1], names) of all emoji of a vendor, in the same order for both.
 
     Looked for in ``CNNLIB_DATA/emoji``: the npm packages emoji-datasource-google and emoji-datasource-twitter (16.0.0),
     unpacked as ``google`` and ``twitter``. Pairs in two tones of skin are left out. Raises UnknownNameError, DataError.
     """
+    some = listed(vendor)
+    return drawn(vendor, some), [e.name if e.tone is None else [*e.name, e.tone] for e in some]
+
+
+def listed(vendor: str) -> list[Emoji]:
+    """The emoji in a vendor's list, those in a tone of skin last. Raises as `emoji`."""
+    folder = _folder(vendor)
+    if not (folder / "emoji.json").is_file():
+        raise DataError(f"emoji: {folder} has no pictures: unpack the npm package emoji-datasource-{vendor}, version "
+                        f"16.0.0, there (CNNLIB_DATA names the folder above emoji).")  # fmt: skip
+    entries = json.loads((folder / "emoji.json").read_text("utf-8"))
+    both = [entry for entry in entries if _in_both(entry)]
+    return [Emoji(entry["image"], words(entry["name"]), entry["category"], None) for entry in both] + [
+        Emoji(variation["image"], words(entry["name"]), entry["category"], TONES[tone])
+        for entry in entries
+        for tone, variation in entry.get("skin_variations", {}).items()
+        if tone in TONES and _in_both(variation)
+    ]
+
+
+def drawn(vendor: str, some: Sequence[Emoji]) -> np.ndarray:
+    """(N, 3, 32, 32) float32 in [0, 1]: how a vendor drew them."""
+    folder = _folder(vendor) / "img" / vendor / "64"
+    return np.concatenate([image(folder / e.file, SIDE) for e in some])
+
+
+def _folder(vendor: str) -> Path:
     if vendor not in VENDORS:
         raise unknown_name("vendor of emoji", vendor, VENDORS)
-    folder = Path(os.environ.get("CNNLIB_DATA", "data")).expanduser() / "emoji"
-    if not (folder / vendor / "emoji.json").is_file():
-        raise DataError(f"emoji: {folder / vendor} has no pictures: unpack the npm package emoji-datasource-{vendor}, version "
-                        f"16.0.0, there (CNNLIB_DATA names the folder above emoji).")  # fmt: skip
-    listed = json.loads((folder / vendor / "emoji.json").read_text("utf-8"))
-    files = [(entry["image"], words(entry["name"])) for entry in listed if all(entry[f"has_img_{v}"] for v in VENDORS)]
-    files += [
-        (variation["image"], [*words(entry["name"]), TONES[tone]])
-        for entry in listed
-        for tone, variation in entry.get("skin_variations", {}).items()
-        if tone in TONES and all(variation[f"has_img_{v}"] for v in VENDORS)
-    ]
-    drawn = folder / vendor / "img" / vendor / "64"
-    return np.concatenate([image(drawn / file, SIDE) for file, _ in files]), [name for _, name in files]
+    return Path(os.environ.get("CNNLIB_DATA", "data")).expanduser() / "emoji" / vendor
+
+
+def _in_both(entry: dict[str, Any]) -> bool:
+    return all(entry[f"has_img_{vendor}"] for vendor in VENDORS)
 
 
 def captions(pictures: np.ndarray, names: Sequence[Sequence[str]], vocabulary: Vocabulary, name: str = "captions") -> Dataset:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import functools
-import json
-import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +11,7 @@ import numpy as np
 import cnnlib as cl
 from cnnlib import nn, optim
 from cnnlib.data import Dataset
-from cnnlib.errors import DataError
+from cnnlib.data.emoji import VENDORS, drawn, listed
 from cnnlib.train import History, LRSchedule
 
 TEST = 0.2  # share of the emoji that are held out
@@ -44,39 +41,23 @@ def colour() -> str:
     return "emoji" if found.startswith(("would download", "unusable")) else "cifar10"
 
 
-def _emoji_folder() -> Path:
-    return Path(os.environ.get("CNNLIB_DATA", "data")) / "emoji"
-
-
 def emoji() -> tuple[Dataset, Dataset]:
     """(train, test): 1,911 emoji as two designers drew them, 32×32 in colour, in 10 categories from Activities to Travel.
 
-    An emoji is held out in both drawings or in none; skin tones, nearly copies of each other, are left out. The pictures are
-    looked for in CNNLIB_DATA/emoji: the npm packages emoji-datasource-google and emoji-datasource-twitter (16.0.0),
-    unpacked as ``google`` and ``twitter``.
+    An emoji is held out in both drawings or in none; skin tones, nearly copies of each other, are left out. Where the pictures
+    come from: `cnnlib.data.emoji`.
     """
-    folder = _emoji_folder()
-    if not (folder / "google" / "emoji.json").is_file():
-        raise DataError(f"emoji: {folder} has no pictures. Unpack the npm packages emoji-datasource-google and "
-                        "emoji-datasource-twitter, version 16.0.0, into its folders google and twitter; or fetch CIFAR-10 "
-                        "(cnnlib.data.prefetch), which is preferred to them.")  # fmt: skip
-    listed = json.loads((folder / "google" / "emoji.json").read_text("utf-8"))
-    classes = sorted({entry["category"] for entry in listed})
-    labels = np.array([classes.index(entry["category"]) for entry in listed])
-    drawn = [_drawings(folder, vendor, listed) for vendor in ("google", "twitter")]
-    keep, held_out = Dataset(np.arange(len(listed)), labels, classes, "emoji").split(TEST)
+    yellow = [e for e in listed("google") if e.tone is None]
+    classes = sorted({e.category for e in yellow})
+    labels = np.array([classes.index(e.category) for e in yellow])
+    pictures = [drawn(vendor, yellow) for vendor in VENDORS]
+    keep, held_out = Dataset(np.arange(len(yellow)), labels, classes, "emoji").split(TEST)
     train, test = (
-        Dataset(np.concatenate([x[part.x] for x in drawn]), np.concatenate([part.y] * 2), classes, f"emoji {what}")
+        Dataset(np.concatenate([x[part.x] for x in pictures]), np.concatenate([part.y] * 2), classes, f"emoji {what}")
         for part, what in ((keep, "train"), (held_out, "test"))
     )
     order = np.random.default_rng(0).permutation(len(train))  # the file lists them by category
     return train.subset(order), test
-
-
-def _drawings(folder: Path, vendor: str, listed: list[dict[str, Any]]) -> np.ndarray:
-    """(N, 3, 32, 32) of one designer."""
-    pictures = folder / vendor / "img" / vendor / "64"
-    return np.concatenate([cl.data.image(pictures / entry["image"], 32) for entry in listed])
 
 
 def fit(net: nn.Module, train: Dataset, test: Dataset | None, seed: int, epochs: int, optimizer: Any = None,
