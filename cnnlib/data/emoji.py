@@ -43,7 +43,7 @@ def emoji_people() -> Named:
 
 
 class Emoji(NamedTuple):
-    """One that both vendors have drawn: its file, the words of its name, its category and, unless yellow, the tone of its skin."""
+    """One that both vendors have drawn. ``name``: its words; ``tone``: of its skin, None for the yellow one."""
 
     file: str
     name: list[str]
