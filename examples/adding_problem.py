@@ -18,6 +18,7 @@ import numpy as np
 
 import cnnlib as cl
 from cnnlib import nn, optim
+from cnnlib.errors import CnnlibError, ValueRangeError
 
 CELLS = ("RNN", "LSTM", "GRU")
 
@@ -46,6 +47,8 @@ class Adder(nn.Module):
 
 def train(cell, T=50, hidden=64, batch=50, lr=5e-3, iterations=2500, seed=0, every=500):
     """Yields (iteration, mean squared error on the test sequences) after every ``every`` iterations."""
+    if T < 2:
+        raise ValueRangeError(f"adding problem: each half of a sequence has a mark, so T must be at least 2, got {T}.")
     cl.manual_seed(seed)
     rng = np.random.default_rng(seed)
     x_test, y_test = sequences(np.random.default_rng(1_000_000), 1000, T)
@@ -79,8 +82,11 @@ def main() -> None:
         print(f"{cell:5} ", end="", flush=True)
         started = time.perf_counter()
         settings = {"hidden": args.hidden, "lr": args.lr, "iterations": args.iterations, "seed": args.seed, "every": every}
-        for _, error in train(cell, args.length, **settings):
-            print(f"{error:9.4f}", end="", flush=True)
+        try:
+            for _, error in train(cell, args.length, **settings):
+                print(f"{error:9.4f}", end="", flush=True)
+        except CnnlibError as reason:
+            parser.exit(1, f"\n{reason}\n")
         print(f"   {time.perf_counter() - started:.0f} s")
 
 

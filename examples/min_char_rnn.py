@@ -18,6 +18,7 @@ import math
 import numpy as np
 
 import cnnlib as cl
+from cnnlib.errors import DataError
 
 
 # 1. The network: V characters, H hidden units. Row c of Wx is what character c adds to the hidden units.
@@ -88,6 +89,8 @@ def train(text, hidden=100, steps=25, iterations=20_000, lr=0.1, seed=0, show_ev
     """Prints bits per character, a running average, and samples. Returns the network and the last average."""
     rng = np.random.default_rng(seed)
     numbers, V = text.numbers.astype(int), len(text.alphabet)
+    if len(numbers) < steps + 1:
+        raise DataError(f"{text.name}: {len(numbers)} characters are too few for {steps} steps and the character after them.")
     net = new_network(V, hidden, rng)
     squares = {name: np.zeros_like(w) for name, w in net.items()}
     bits, at, h = math.log2(V), 0, np.zeros(hidden)
@@ -111,9 +114,12 @@ def main():
     parser.add_argument("--iterations", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    text = cl.data.read_text(args.text)
-    print(f"{text}: a model that knows nothing needs {math.log2(len(text.alphabet)):.3f} bits per character")
-    train(text, iterations=args.iterations, seed=args.seed)
+    try:
+        text = cl.data.read_text(args.text)
+        print(f"{text}: a model that knows nothing needs {math.log2(len(text.alphabet)):.3f} bits per character")
+        train(text, iterations=args.iterations, seed=args.seed)
+    except DataError as reason:
+        parser.exit(1, f"{reason}\n")
 
 
 if __name__ == "__main__":

@@ -114,6 +114,24 @@ def test_min_char_rnn_learns_and_writes(capsys):
     assert bits < 0.5 and "to be, or not" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("name", "args", "message"),
+    [
+        ("min_char_rnn", ["--text", "none.txt"], "none.txt: there is no such file of text"),
+        ("min_char_rnn", ["--text", "short.txt"], "short.txt: 5 characters are too few for 25 steps and the character after"),
+        ("adding_problem", ["--length", "1"], "each half of a sequence has a mark, so T must be at least 2, got 1"),
+        ("adding_problem", ["--hidden", "0"], "hidden_size must be a whole number >= 1, got 0"),
+    ],
+)
+def test_mistakes_with_recurrent_examples_are_a_sentence(tmp_path, monkeypatch, capsys, name, args, message):
+    monkeypatch.chdir(tmp_path)
+    Path("short.txt").write_text("to be")
+    monkeypatch.setattr(sys, "argv", [name, *args])
+    with pytest.raises(SystemExit) as stopped:
+        module(name).main()
+    assert stopped.value.code == 1 and message in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_xray_writes_its_pictures_and_its_page_in_a_moment(tmp_path):
     pytest.importorskip("matplotlib")
