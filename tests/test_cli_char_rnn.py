@@ -142,6 +142,27 @@ def test_a_killed_run_goes_on(tmp_path, rhyme):
     assert [row["iteration"] for row in killed.training["history"]] == [6, 12]
 
 
+def test_a_terminal_that_cannot_show_a_character_does_not_end_the_training(tmp_path):
+    (tmp_path / "text.txt").write_text("αβγ水 " * 100, "utf-8")
+    command = [
+        "train",
+        "char-rnn",
+        "--text",
+        "text.txt",
+        "--iterations",
+        "2",
+        *map(str, SMALL),
+        "--prime",
+        "水",
+        "--out",
+        "run",
+    ]
+    env, seen = SEEN | {"PYTHONIOENCODING": "latin1"}, {"capture_output": True, "encoding": "latin1"}
+    for args, begins in ((command, "lstm, "), (["sample", "run", "--prime", "αβ"], "??"), (["summary", "char_rnn"], "")):
+        done = subprocess.run([sys.executable, "-m", "cnnlib", *args], cwd=tmp_path, env=env, **seen)
+        assert done.returncode == 0 and done.stdout.startswith(begins), done.stderr
+
+
 @pytest.mark.parametrize("lr", [[], ["--lr", "0.01"]])
 def test_ctrl_c_says_which_command_goes_on(run, rhyme, monkeypatch, lr):
     command = ("train", "char-rnn", "--text", rhyme, *SMALL, "--iterations", 6, "--save-every", 2, "--out", "run")

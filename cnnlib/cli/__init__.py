@@ -73,6 +73,9 @@ def main(args: Sequence[str] | None = None) -> None:
     arguments = [a for a in arguments if a != "--debug"]  # it may stand anywhere
     if not debug:
         warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's on overflow: NaNStop says where it began, and why
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # what the terminal cannot show is a "?", not the end of a training
+            stream.reconfigure(errors="replace")
     warnings.showwarning = lambda message, *_, **__: click.echo(f"cnnlib: warning: {_one_line(message)}", err=True)
     try:
         code = cnnlib.main(arguments, prog_name="cnnlib", standalone_mode=False) or 0
