@@ -58,6 +58,23 @@ def test_missing_emoji_and_vendors(tmp_path, monkeypatch):
         emoji("goggle")
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is not the package's list"),
+        ('{"a": 1}', "is not the package's list"),
+        ('[{"name": "HOT DOG"}]', r"is not the package's list \(KeyError\('has_img_google'\)\): unpack it again"),
+        ("[]", "lists no emoji that both google and twitter have drawn"),
+    ],
+)
+def test_a_damaged_list_of_emoji_is_named(tmp_path, monkeypatch, content, message):
+    monkeypatch.setenv("CNNLIB_DATA", str(tmp_path))
+    (tmp_path / "emoji" / "google").mkdir(parents=True)
+    (tmp_path / "emoji" / "google" / "emoji.json").write_text(content)
+    with pytest.raises(DataError, match=f"emoji.json {message}"):
+        emoji()
+
+
 def test_captions_end_and_are_padded():
     names = [["hot", "dog"], ["hand"]]
     vocabulary = Vocabulary.build(names)

@@ -67,9 +67,18 @@ def listed(vendor: str) -> list[Emoji]:
     if not (folder / "emoji.json").is_file():
         raise DataError(f"emoji: {folder} has no pictures: unpack the npm package emoji-datasource-{vendor}, version "
                         f"16.0.0, there (CNNLIB_DATA names the folder above emoji).")  # fmt: skip
-    entries = json.loads((folder / "emoji.json").read_text("utf-8"))
-    both = [entry for entry in entries if _in_both(entry)]
-    return [Emoji(entry["image"], words(entry["name"]), entry["category"], None) for entry in both] + [
+    try:
+        found = _entries(json.loads((folder / "emoji.json").read_text("utf-8")))
+    except (ValueError, KeyError, TypeError, AttributeError) as reason:
+        raise DataError(f"emoji: {folder / 'emoji.json'} is not the package's list ({reason!r}): unpack it again.") from None
+    if not found:
+        raise DataError(f"emoji: {folder / 'emoji.json'} lists no emoji that both {' and '.join(VENDORS)} have drawn.")
+    return found
+
+
+def _entries(entries: list[dict[str, Any]]) -> list[Emoji]:
+    yellow = [Emoji(entry["image"], words(entry["name"]), entry["category"], None) for entry in entries if _in_both(entry)]
+    return yellow + [
         Emoji(variation["image"], words(entry["name"]), entry["category"], TONES[tone])
         for entry in entries
         for tone, variation in entry.get("skin_variations", {}).items()
