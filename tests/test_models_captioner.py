@@ -57,6 +57,17 @@ def test_describe_goes_on_from_its_own_likeliest_words():
         assert written[i].tolist() == words + [0] * (6 - len(words))
 
 
+def test_describe_is_as_in_evaluation_and_leaves_the_mode_and_the_statistics_alone():
+    net, x = small(), pictures(4, seed=3)
+    written = net.describe(x, length=6)
+    net.train()
+    net.encoder[1].eval()  # one layer that is frozen stays so
+    before = {name: array.copy() for name, array in net.state_dict().items()}
+    assert (net.describe(x, length=6) == written).all()
+    assert net.training and not net.encoder[1].training and net.encoder[5].training
+    assert all(np.array_equal(before[name], array) for name, array in net.state_dict().items())
+
+
 def test_it_learns_to_describe_pictures():
     """A bright left half is 4, a bright right half 5, both 4 5, none 6; then the end."""
     rng = np.random.default_rng(0)

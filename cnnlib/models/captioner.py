@@ -25,6 +25,7 @@ from cnnlib import nn, ops
 from cnnlib.backends import xp_of
 from cnnlib.data.words import END, PAD, START
 from cnnlib.errors import ShapeError, ValueRangeError
+from cnnlib.nn.module import in_mode
 from cnnlib.op import no_grad
 from cnnlib.tensor import Tensor
 
@@ -92,9 +93,9 @@ class Captioner(nn.Module):
         return ops.cross_entropy(ops.transpose(scores, (1, 2, 0)), captions, ignore_index=PAD)  # (N, V, T), (N, T)
 
     def describe(self, pictures, length: int = 12) -> np.ndarray:
-        """The likeliest word after each other, (N, length) int64: words, ``</s>``, padding. Call it in evaluation mode."""
+        """The likeliest word after each other, (N, length) int64: words, ``</s>``, padding. As in evaluation."""
         x = pictures if isinstance(pictures, Tensor) else Tensor(pictures)
-        with no_grad():
+        with in_mode(self, training=False), no_grad():
             code = self(x)
             xp, state = xp_of(code.data), self._first(code)
             word = xp.full((len(x), 1), START)

@@ -26,7 +26,6 @@ attention-based neural machine translation", 2015.
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import numpy as np
@@ -36,6 +35,7 @@ from cnnlib.backends import xp_of
 from cnnlib.data.words import PAD, lengths
 from cnnlib.errors import DataError, ShapeError, unknown_name
 from cnnlib.models.beam_search import beam_search
+from cnnlib.nn.module import in_mode
 from cnnlib.op import no_grad
 from cnnlib.ops.arguments import check_whole
 from cnnlib.tensor import Tensor, to_device
@@ -114,7 +114,7 @@ class Seq2Seq(nn.Module):
 
         D = layers · hidden, twice that for an LSTM (h of all layers, then c of all layers). Without dropout.
         """
-        with self._without_dropout():
+        with in_mode(self, training=False):
             _, states, _ = self._read(_array(tokens))
         return ops.concat([ops.reshape(part, part.shape[1:]) for s in states for part in ops.split(s, 1)], axis=1)
 
@@ -128,19 +128,10 @@ class Seq2Seq(nn.Module):
     def search(self, tokens, beam: int) -> tuple[np.ndarray, np.ndarray]:
         """The ``beam`` best translations of each sentence and their scores (cnnlib/models/beam_search.py)."""
         check_whole("Seq2Seq", "beam", beam)
-        with self._without_dropout(), no_grad():
+        with in_mode(self, training=False), no_grad():
             memory, states, real = self._read(_array(tokens))
             first = tuple(np.moveaxis(to_device(s.data, "cpu"), 1, 0) for s in states)
             return beam_search(self._steps(memory, real, beam), first, len(real), beam, self.target_length)
-
-    @contextlib.contextmanager
-    def _without_dropout(self):
-        training = self.training
-        self.eval()
-        try:
-            yield
-        finally:
-            self.train(training)
 
     def _steps(self, memory, real, beam):
         """The writer one step at a time, for `beam_search`: its states as arrays (R, layers, hidden)."""

@@ -30,12 +30,13 @@ from typing import Any
 from cnnlib import nn, ops, optim
 from cnnlib.data.text import Streams, check_positive
 from cnnlib.models.char_rnn import sample
+from cnnlib.nn.module import in_mode
 from cnnlib.op import no_grad
 from cnnlib.tensor import Tensor, to_device
 from cnnlib.train import progress
 from cnnlib.train.callbacks import Callback
 from cnnlib.train.history import History
-from cnnlib.train.trainer import Mean, Trainer, _mode
+from cnnlib.train.trainer import Mean, Trainer
 
 
 class Carried(Callback):
@@ -149,7 +150,7 @@ class SequenceTrainer(Trainer):
         mean, carried = Mean(), self.carried
         self.carried = Carried()
         try:
-            with _mode(self.model, False), no_grad():
+            with in_mode(self.model, False), no_grad():
                 for batch in streams.iterate(0):
                     x, y = self._on_device(*batch)
                     mean.add(self._forward(x, y)[1], y.size)

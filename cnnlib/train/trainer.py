@@ -9,13 +9,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from cnnlib import optim, random
 from cnnlib.backends import xp_of
 from cnnlib.data import DataLoader, Dataset
 from cnnlib.errors import DataError, DtypeError, ShapeError, ValueRangeError
-from cnnlib.nn.module import Module
+from cnnlib.nn.module import Module, in_mode
 from cnnlib.op import no_grad
 from cnnlib.tensor import Tensor, to_device
 from cnnlib.train import checkpoint, metrics, preprocessing, progress, resume
@@ -149,7 +148,7 @@ class Trainer:
             if resumed:
                 shown.say(f"resumed from {resumed}: {self.epoch} epochs and {self.batch} batches done")
             self._call("on_fit_start")
-            with _mode(self.model, True):
+            with in_mode(self.model, True):
                 work(shown)
             self._call("on_fit_end")
             if self.stopped:
@@ -239,7 +238,7 @@ class Trainer:
             came = getattr(x, "shape", type(x).__name__)
             raise DataError(f"predict: x must be an array of at least one sample, (N, ...), got {came}.")
         parts = []
-        with _mode(self.model, False), no_grad():
+        with in_mode(self.model, False), no_grad():
             for start in range(0, len(x), self.batch_size):
                 batch = x[start : start + self.batch_size]
                 if self.eval_transform is not None:
@@ -249,7 +248,7 @@ class Trainer:
 
     def _measure(self, loader: Any) -> dict[str, float]:
         means = {name: Mean() for name in ("loss", *(self.metrics or ()))}
-        with _mode(self.model, False), no_grad():
+        with in_mode(self.model, False), no_grad():
             for batch in loader.iterate(0):
                 x, y = self._on_device(*batch)
                 outputs, loss = self._forward(x, y)
@@ -348,18 +347,6 @@ class Trainer:
 
 
 _resolve = metrics.resolve  # under this name because Trainer.__init__ has an argument called metrics
-
-
-@contextlib.contextmanager
-def _mode(model: Module, training: bool) -> Iterator[None]:
-    """Training or evaluation mode; afterwards each module has its own back."""
-    before = [(module, module.training) for module in model.modules()]
-    model.train(training)
-    try:
-        yield
-    finally:
-        for module, mode in before:
-            object.__setattr__(module, "training", mode)
 
 
 def _joined(parts: list) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 
 from cnnlib.data import Dataset
 from cnnlib.errors import ShapeError, ValueRangeError, unknown_name
-from cnnlib.nn.module import Module
+from cnnlib.nn.module import Module, in_mode
 from cnnlib.tensor import Tensor, to_device
 from cnnlib.viz.figure import to_array
 
@@ -21,16 +21,13 @@ def looked_at(model: Module) -> Iterator[None]:
 
     So a gradient with respect to the picture costs no gradients of weights, and leaves every ``.grad`` alone.
     """
-    modes = [(module, module.training) for module in model.modules()]
     learning = [(p, p.requires_grad) for p in model.parameters()]
     try:
-        model.eval()
         for p, _ in learning:
             p.requires_grad = False
-        yield
+        with in_mode(model, training=False):
+            yield
     finally:
-        for module, mode in modes:
-            object.__setattr__(module, "training", mode)
         for p, learns in learning:
             p.requires_grad = learns
 

@@ -90,7 +90,6 @@ def measure(data, seed, epochs, width, batch_size):
     net = models.Captioner(len(vocabulary), width=width)
     trainer = app.fit(f"captions-{data}-{epochs}-{width}-{seed}", net, train, test, epochs, lr=2e-3, batch_size=batch_size,
             loss=net.loss, seed=seed, metrics=())  # fmt: skip
-    net.eval()
     written = np.concatenate([net.describe(unseen[i : i + 64]) for i in range(0, len(unseen), 64)])
     answers = {
         "most frequent": most_frequent(names, len(true)),
