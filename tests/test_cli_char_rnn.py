@@ -201,6 +201,14 @@ def test_training_mistakes(run, rhyme, tmp_path, monkeypatch, args, code, messag
     assert done[0] == code and message in done[2] and one_line(done[2])
 
 
+def test_options_of_character_models_before_or_without_their_name(run):
+    for args in (["--text", "rhyme.txt", "char-rnn"], ["charrnn", "--text", "rhyme.txt"]):
+        code, _, err = run("train", *args)
+        assert code == 2 and one_line(err)
+        assert "--text is an option of char-rnn, which must come first: cnnlib train char-rnn --text …" in err
+    assert "No such option '--txt'" in run("train", "lenet5", "--txt", "rhyme.txt")[2]
+
+
 def test_sampling_mistakes(run, rhyme):
     trained(run, rhyme, "--out", "run")
     for args, code, message in (

@@ -40,9 +40,18 @@ class OfModel(click.Command):
     def make_context(self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any):
         name = args[0].replace("_", "-") if args else ""
         if name in self.own:
-            command = importlib.import_module(self.own[name]).command
-            return command.make_context(f"{info_name} {name}", args[1:], parent, **extra)
-        return super().make_context(info_name, args, parent, **extra)
+            return self._command(name).make_context(f"{info_name} {name}", args[1:], parent, **extra)
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except click.NoSuchOption as error:
+            having = [name for name in self.own if any(error.option_name in p.opts for p in self._command(name).params)]
+            if having:
+                raise click.UsageError(f"{error.option_name} is an option of {having[0]}, which must come first: "
+                                       f"cnnlib train {having[0]} {error.option_name} …", error.ctx) from None  # fmt: skip
+            raise
+
+    def _command(self, name: str) -> click.Command:
+        return importlib.import_module(self.own[name]).command
 
 
 @click.command(
