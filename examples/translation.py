@@ -189,6 +189,8 @@ def run(args: argparse.Namespace) -> None:
         result = measured(task, net, beam)
         score = "" if result["BLEU"] is None else f", BLEU {result['BLEU']:.1f}"
         print(f"beam {beam}: {result['exact match']:.2%} of {len(task.test):,} test sentences are right as a whole{score}")
+    if result["BLEU"] is None and task.target.cut is not CHARACTERS:
+        print('BLEU needs sacrebleu: pip install "cnnlib[translation]"')
     for (source, _), reference, said in list(zip(task.texts["test"], references_of(task), result["said"], strict=True))[:12]:
         print(f"  {source}\n    said  {said}\n    right {reference}")
     try:

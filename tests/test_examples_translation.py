@@ -15,6 +15,7 @@ import pytest
 
 import cnnlib as cl
 from cnnlib.data.generated import dates, number_words
+from cnnlib.data.pairs import WORDS, Pairs
 from examples import translation
 
 ROOTS = [Path(cl.__file__).parent.parent, Path(__file__).parent.parent]  # of the package and of the examples
@@ -109,6 +110,16 @@ def test_mistakes_are_a_sentence_before_any_training(output, args, message, caps
     with pytest.raises(SystemExit) as stopped:
         output(*args)
     assert stopped.value.code != 0 and message in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_what_bleu_needs_is_said_where_targets_are_words_and_it_is_not_installed(output, monkeypatch):
+    needs = 'BLEU needs sacrebleu: pip install "cnnlib[translation]"'
+    monkeypatch.setitem(sys.modules, "sacrebleu", None)
+    assert needs not in output("--epochs", "1", "--beam", "1")  # dates are spelt by character
+    texts = {part: [(f"say {word}", f"{word} said") for word in words.split()]
+             for part, words in (("train", "a b c d e f"), ("validation", "g h"), ("test", "i j"))}  # fmt: skip
+    monkeypatch.setattr(translation, "TASKS", {"dates": lambda: Pairs("sentences", texts, WORDS, WORDS)})
+    assert needs in output("--epochs", "1", "--beam", "1", "--out", "words")
 
 
 def test_another_network_has_another_folder():
