@@ -78,5 +78,5 @@ def figure(runs):
         lab.tidy(curve, "epoch", "validation sentences right", task, as_percent=True)
         first = runs.where(task=task, attention=False)[0]["measured"]
         translation.draw(plane, first["points"], first["groups"])
-        lab.tidy(plane, title="encode() of test sentences, embedding only: two principal components")
+        lab.tidy(plane, title=f"embeddings of {task}: two main directions")
     return sheet
