@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import cnnlib as cl
-from benchmarks.nets import NETS, classes_of, translate
+from benchmarks.nets import NETS, batch_of, translate
 from cnnlib import nn, optim
 
 torch = pytest.importorskip("torch", reason="compares with PyTorch, which is not installed")
@@ -12,13 +12,13 @@ torch = pytest.importorskip("torch", reason="compares with PyTorch, which is not
 
 @pytest.mark.parametrize("name", NETS)
 def test_loss_and_every_gradient_of_a_step_are_pytorchs(name):
-    rng = np.random.default_rng(0)
     net, shape = NETS[name]()
     twin = translate(net, torch).double()
     net.to("float64")
     if any(isinstance(module, nn.Dropout) for module in net.modules()):
         net.eval(), twin.eval()
-    x, labels = rng.standard_normal((2, *shape[1:])), rng.integers(0, classes_of(net), 2)
+    x, labels = batch_of(net, (3, *shape[1:]))  # three pictures, or three steps
+    x = x.astype(np.float64) if x.dtype.kind == "f" else x
 
     loss = nn.CrossEntropyLoss()(net(cl.Tensor(x)), labels)
     loss.backward()
