@@ -467,18 +467,21 @@ static int linear_backward_weight(idx R, idx I, idx O, const void *dy, const voi
                                      .c = dw, .crs = I, .ccs = 1});
 }
 
-/* db[o] = sum over rows of dy: each column is one output, so threads split columns. */
+/* db[o] = sum over rows of dy: each column is one output, so threads split columns. Memory likes rows, some at a time. */
 struct column_sum { idx R, O; const REAL *dy; REAL *db; };
+enum { ROWS_AT_ONCE = 8 };
 
 static void column_sum(void *arg, idx begin, idx end, int worker) {
     (void)worker;
     const struct column_sum *p = arg;
-    for (idx o = begin * VL; o < MIN(p->O, end * VL); o += VL) {
-        idx n = MIN(VL, p->O - o);
-        vr sum = {0};
-        for (idx r = 0; r < p->R; r++) sum += n == VL ? load(p->dy + r * p->O + o) : load_n(p->dy + r * p->O + o, n);
-        store_n(p->db + o, sum, n);
-    }
+    const idx first = begin * VL, last = MIN(p->O, end * VL);
+    memset(p->db + first, 0, sizeof(REAL) * (size_t)(last - first));
+    for (idx r = 0; r < p->R; r += ROWS_AT_ONCE)
+        for (idx o = first; o < last; o += VL) {
+            vr sum = load_part(p->db + o, last - o);
+            for (idx row = r; row < MIN(p->R, r + ROWS_AT_ONCE); row++) sum += load_part(p->dy + row * p->O + o, last - o);
+            store_part(p->db + o, sum, last - o);
+        }
 }
 
 static int linear_backward_bias(idx R, idx O, const void *dy, void *db) {
