@@ -221,6 +221,7 @@ static void lstm_cells_backward(void *arg, idx begin, idx end, int worker) {
         const struct patch at = patch_of(p, number);
         ask_for(p, l->gates + gates, 4, 4 * H, at);
         ask_for(p, l->da + gates, 4, 4 * H, at);
+        ask_for(p, l->dh + offset_of(p, p->i, H), 1, H, at);
         lstm_adjoints(l, at, sums);
         lstm_gates_backward(l, at, sums, NULL);
     }
