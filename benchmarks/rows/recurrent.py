@@ -17,7 +17,7 @@ def rows(batch: int | None = None) -> list[Row]:
     for T, B, D, H, targets in SIZES:
         for cell, target in zip(("LSTM", "GRU", "RNN"), targets):
             table += layer(cell, T, min(B, batch or B), D, H, target)
-    return table
+    return table + [row.in_float64(row.target) for row in table[: 2 * len(GATES)]]
 
 
 def layer(cell: str, T: int, B: int, D: int, H: int, target: float) -> list[Row]:
@@ -77,7 +77,7 @@ def ours(kernels, cell, arrays, backward):
 
 def theirs(torch, cell, tensors, backward):
     x, *weights, dy = tensors
-    layer = getattr(torch.nn, cell)(x.shape[2], weights[1].shape[1])
+    layer = getattr(torch.nn, cell)(x.shape[2], weights[1].shape[1], dtype=x.dtype)
     with torch.no_grad():
         for p, w in zip(layer.parameters(), weights):
             p.copy_(w)
