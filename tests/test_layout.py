@@ -23,7 +23,7 @@ LAYERS = (
     ("tensor", "op", "tape", "random"),
     ("ops",),
     ("trace", "gradcheck"),
-    ("nn", "optim"),
+    ("nn", "optim", "distributions"),
     ("models", "train", "data", "compare", "doctor"),
     ("learn", "viz"),
     ("cli", "__main__"),
