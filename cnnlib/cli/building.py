@@ -17,6 +17,8 @@ HELD_OUT = 0.2  # of a folder or table that does not say which part is for testi
 def trainable(name: str) -> type[Any]:
     """The class of a model that learns by gradient descent, or an error that says which do."""
     model = models.get(name)
+    if hasattr(model, "objective"):
+        raise ValueRangeError(f"{name} does not learn to tell classes apart: `cnnlib train {name}` trains it.")
     if hasattr(model, "train_command"):
         raise ValueRangeError(f"{name} does not learn to tell classes apart: `{model.train_command}` trains it.")
     if not hasattr(model, "options_for"):

@@ -18,7 +18,7 @@ def command() -> None:
     for name in models.list():
         model = models.get(name)
         what = (sys.modules[model.__module__].__doc__ or "").splitlines()[0]
-        mark = "*" if hasattr(model, "options_for") or hasattr(model, "train_command") else " "
+        mark = "*" if any(hasattr(model, known) for known in ("options_for", "objective", "train_command")) else " "
         families.setdefault(f"{mark} {what}", []).append(name)
     formatter = click.HelpFormatter()
     formatter.write_dl([(f"{what[:2]}{', '.join(names)}", what[2:]) for what, names in families.items()], col_max=20)

@@ -25,9 +25,11 @@ class Trained:
                 f"{saved.path}: does not say which model it is of: give the Trainer model_name and model_options, "
                 "or load it in Python with cnnlib.train.checkpoint.load."
             )
-        if hasattr(models.get(saved.name), "train_command"):
-            raise CheckpointError(f"{saved.path}: holds {saved.name}, which does not name classes: `cnnlib sample` writes "
-                                  "with it.")  # fmt: skip
+        kind = models.get(saved.name)
+        if hasattr(kind, "train_command") or hasattr(kind, "objective"):
+            use = ": `cnnlib sample` draws from it" if hasattr(kind, "sample") else ""
+            use = ": `cnnlib sample` writes with it" if hasattr(kind, "train_command") else use
+            raise CheckpointError(f"{saved.path}: holds {saved.name}, which does not name classes{use}.")
         self.name, self.classes, self.path = saved.name, saved.classes, saved.path
         self.model: Any = models.create(saved.name, **saved.options)
         saved.load_into(self.model)

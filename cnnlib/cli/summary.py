@@ -36,6 +36,11 @@ def command(model: str, shape: str | None, classes: int | None, width: float | N
             )
         net = cl.models.create(model)
         sample = net.token_shape
+    elif hasattr(cl.models.get(model), "objective"):
+        if classes or width:
+            raise click.UsageError(f"{model} has no --classes and no --width.", click.get_current_context())
+        net = cl.models.create(model, **({"input_shape": _parse(shape)} if shape else {}))
+        sample = net.input_shape
     else:  # neurons that learn by rules of their own
         given = {"in_features": shape and math.prod(_parse(shape)), "num_classes": classes, "width": width}
         net = cl.models.create(model, **{name: value for name, value in given.items() if value})

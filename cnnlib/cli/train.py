@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,11 @@ class OfModel(click.Command):
         name = args[0].replace("_", "-") if args else ""
         if name in self.own:
             return self._command(name).make_context(f"{info_name} {name}", args[1:], parent, **extra)
+        if name and not name.startswith("-"):
+            from cnnlib.cli.train_objective import command_of
+
+            if command := command_of(name.replace("-", "_")):
+                return command.make_context(f"{info_name} {name}", args[1:], parent, **extra)
         try:
             return super().make_context(info_name, args, parent, **extra)
         except click.NoSuchOption as error:
@@ -65,6 +71,7 @@ class OfModel(click.Command):
         "cnnlib train lenet5 --data mnist --out runs/mnist --save-every 200",
         "cnnlib train lenet5 --data mnist --out runs/mnist --epochs 10 --resume",
         "cnnlib train char-rnn --text sonnets            (has options of its own: cnnlib train char-rnn --help)",
+        "cnnlib train vae --data fashion                 (so has this: cnnlib train vae --help)",
     ),
 )
 @click.argument("model")
@@ -118,7 +125,7 @@ def command(
     batch_size = usual["batch_size"] if batch_size is None else batch_size
     optimizer, schedule = optimizer or usual["optimizer"], schedule or usual["schedule"]
     if resume:
-        refuse_changes(usual, {"optimizer": optimizer}, {})
+        refuse_changes(usual, {"optimizer": optimizer})
     seed = usual["seed"] if seed is None else seed
     size, width = size or usual["size"], width or usual["width"]
     train, test = load_split(spec, size or kind.picture_size, label=label, channels=channels, skip_unreadable=skip_unreadable)
@@ -212,13 +219,13 @@ def _optimizer_in(saved: Any) -> str:
     return found[-1]
 
 
-def refuse_changes(was: dict[str, Any], now: dict[str, Any], options: dict[str, str]) -> None:
-    """What a resumed run cannot change. ``options``: those that are not called as what they set."""
-    for name, value in now.items():
-        if value != was[name]:
-            option = options.get(name, f"--{name}")
+def refuse_changes(usual: Mapping[str, Any], chosen: Mapping[str, Any], spelt: Mapping[str, str] | None = None) -> None:
+    """A resumed run keeps its settings. ``spelt``: options that are not called as what they set."""
+    for name, value in chosen.items():
+        if value != usual[name]:
+            option = (spelt or {}).get(name, f"--{name.replace('_', '-')}")
             raise click.UsageError(
-                f"--resume goes on with the run's own {option} {was[name]}, not {value}: leave {option} away, or start a new "
+                f"--resume goes on with the run's own {option} {usual[name]}, not {value}: leave {option} away, or start a new "
                 "run in another --out.", click.get_current_context(),
             )  # fmt: skip
 

@@ -32,13 +32,14 @@ from cnnlib.models.resnet import ResNet18, ResNet20, ResNet34, ResNet50, ResNet1
 from cnnlib.models.sentiment import SentimentLSTM, TextCNN
 from cnnlib.models.seq2seq import Seq2Seq
 from cnnlib.models.torchvision import load_torchvision
+from cnnlib.models.vae import VAE, ConvVAE
 from cnnlib.models.vgg import VGG11, VGG11BN, VGG13, VGG13BN, VGG16, VGG16BN, VGG19, VGG19BN, VGGSmall
 from cnnlib.models.zfnet import ZFNet
 from cnnlib.nn.module import Module
 
 __all__ = [
-    "MLP", "VGG11", "VGG11BN", "VGG13", "VGG13BN", "VGG16", "VGG16BN", "VGG19", "VGG19BN", "Adaline", "AlexNet",
-    "AlexNetSingle", "Captioner", "CharRNN", "Forecaster", "FrameLabeller", "GoogLeNet", "GoogLeNetBN", "LeNet5",
+    "MLP", "VAE", "VGG11", "VGG11BN", "VGG13", "VGG13BN", "VGG16", "VGG16BN", "VGG19", "VGG19BN", "Adaline", "AlexNet",
+    "AlexNetSingle", "Captioner", "CharRNN", "ConvVAE", "Forecaster", "FrameLabeller", "GoogLeNet", "GoogLeNetBN", "LeNet5",
     "LeNet5Original", "LinearSVM", "McCullochPitts", "OverFeat", "Perceptron", "ResNet18", "ResNet20", "ResNet34",
     "ResNet50", "ResNet101", "ResNet152", "SentimentLSTM", "Seq2Seq", "TextCNN", "VGGSmall", "ZFNet",
     "create", "get", "list", "load_torchvision", "parameter_table",
@@ -74,6 +75,8 @@ _MODELS: dict[str, type[Module]] = {
     "resnet152": ResNet152,
     "resnet20": ResNet20,
     "char_rnn": CharRNN,
+    "vae": VAE,
+    "conv_vae": ConvVAE,
 }
 
 

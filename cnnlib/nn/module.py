@@ -66,6 +66,21 @@ class Module:
             _running.reset(running)
         return y
 
+    @contextlib.contextmanager
+    def inside(self) -> Iterator[None]:
+        """What runs in here counts as part of this module's forward: paths in traces and messages start at it.
+
+        For another method than ``forward`` that runs parts of the module.
+        """
+        if not self._named:
+            self._name_parameters()
+        running, path = _running.set(self), scope.set("")
+        try:
+            yield
+        finally:
+            scope.reset(path)
+            _running.reset(running)
+
     def _name_parameters(self) -> None:
         """Tell every parameter its path, for messages: when the model is called for the first time, and after a change."""
         list(self.named_parameters())

@@ -9,10 +9,12 @@ from cnnlib.train.callbacks import Callback, Checkpoint, EarlyStopping, LRSchedu
 from cnnlib.train.checkpoint import Saved, load, save
 from cnnlib.train.crops import TenCrops
 from cnnlib.train.history import History
+from cnnlib.train.objective import AdversarialTrainer, ObjectiveTrainer
 from cnnlib.train.sequence import Samples, SequenceTrainer
 from cnnlib.train.trainer import Step, Trainer
 
 __all__ = [
-    "Callback", "Checkpoint", "EarlyStopping", "History", "LRSchedule", "NaNStop", "Samples", "Saved",
-    "SequenceTrainer", "Step", "TenCrops", "Trainer", "checkpoint", "load", "metrics", "save",
+    "AdversarialTrainer", "Callback", "Checkpoint", "EarlyStopping", "History", "LRSchedule", "NaNStop",
+    "ObjectiveTrainer", "Samples", "Saved", "SequenceTrainer", "Step", "TenCrops", "Trainer", "checkpoint", "load",
+    "metrics", "save",
 ]  # fmt: skip

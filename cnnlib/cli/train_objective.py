@@ -1,0 +1,141 @@
+"""cnnlib train NAME, of systems with an objective of their own: the options are those of the model's constructor."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cnnlib.cli.options import COUNT, SEED, PositiveNumber, data_options, examples, hardware_options
+from cnnlib.cli.train import OPTIMIZERS, folder_of, optimizer_of, refuse_changes, resumable, stopped
+
+
+class Sizes(click.ParamType):
+    """Whole numbers above 0, such as ``400,200``."""
+
+    name = "N,N,…"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        parts = str(value).split(",")
+        if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+            self.fail(f"{value!r} is not a list of sizes such as 400,200.", param, ctx)
+        return [int(part) for part in parts]
+
+
+def command_of(name: str) -> click.Command | None:
+    """The command that trains the model of this name; None where it is no model with an objective of its own."""
+    from cnnlib import models
+    from cnnlib.models.objective import ObjectiveModel
+
+    if name not in models.list() or not issubclass(kind := models.get(name), ObjectiveModel):
+        return None
+    usual = kind.recipe
+
+    @click.option("--data", "spec", required=True, metavar="NAME|FOLDER|FILE.csv", help="`cnnlib data list` shows the names.")
+    @_settings_of(kind)
+    @data_options
+    @click.option("--epochs", type=COUNT, metavar="N", default=usual["epochs"], show_default=True,
+                  help="In all, those before a --resume included.")  # fmt: skip
+    @click.option("--batch-size", type=COUNT, metavar="N", help=_default(usual["batch_size"]))
+    @click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), help=_default(usual["optimizer"]))
+    @click.option("--lr", type=PositiveNumber(), help=f"Learning rate.  [default: {usual['lr']} for {usual['optimizer']}]")
+    @click.option("--seed", type=SEED, metavar="N", help="The same seed, the same run.  " + _default(0))
+    @click.option("--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+                  help="Where checkpoints go.  [default: runs/MODEL-DATA]")  # fmt: skip
+    @click.option("--save-every", type=COUNT, metavar="N", help="Save after every N steps, too; always after each epoch.")
+    @click.option("--resume", is_flag=True, help="Go on from the checkpoint in --out.")
+    @hardware_options
+    def run(**given: Any) -> None:
+        _train(name, kind, given)
+
+    what = (inspect.getmodule(kind).__doc__ or "").splitlines()[0]  # type: ignore[union-attr]
+    written = name.replace("_", "-")
+    return click.command(help=what, epilog=examples(
+        f"cnnlib train {written} --data fashion", f"cnnlib train {written} --data mnist --out runs/first --epochs 20",
+        f"cnnlib train {written} --data mnist --out runs/first --epochs 40 --resume",
+    ))(run)  # fmt: skip
+
+
+def _default(value: Any) -> str:
+    shown = ",".join(map(str, value)) if isinstance(value, (tuple, list)) else value
+    return f"[default: {shown}, or the resumed run's]"
+
+
+def _settings_of(kind: Any) -> Any:
+    """Options for the settings of a model's constructor; None where one is not given."""
+    known = inspect.signature(kind).parameters
+    options = []
+    for name, text in kind.settings.items():
+        default, spelt = known[name].default, name.replace("_", "-")
+        if isinstance(default, bool):
+            options.append(click.option(f"--{spelt}/--no-{spelt}", name, default=None, help=text))
+        else:
+            kinds = {int: click.INT, float: click.FLOAT, str: click.STRING, tuple: Sizes()}
+            options.append(click.option(f"--{spelt}", name, type=kinds[type(default)], help=f"{text}  {_default(default)}"))
+
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def _train(name: str, kind: Any, given: dict[str, Any]) -> None:
+    import cnnlib as cl
+    from cnnlib.cli.building import load_split
+    from cnnlib.cli.hardware import choose_hardware
+    from cnnlib.train import AdversarialTrainer, Checkpoint, NaNStop, ObjectiveTrainer
+
+    choose_hardware(given["backend"], given["device"], given["threads"])
+    resume, spec = given["resume"], given["spec"]
+    if resume and given["lr"] is not None:
+        raise click.UsageError(
+            "--resume goes on with the run's own learning rate: leave --lr away.", click.get_current_context()
+        )
+    out = folder_of(given["out"], resume, name.replace("_", "-"), spec)
+    read = {option: given[option] for option in ("label", "channels", "skip_unreadable")}
+    train, test = load_split(spec, kind.picture_size, **read)
+    asked = {
+        option: given[option] for option in (*kind.settings, "batch_size", "optimizer", "seed") if given[option] is not None
+    }
+    usual = _settings_in(out, name) if resume else {**_defaults(kind), **kind.recipe, "seed": 0}
+    if resume:
+        refuse_changes(usual, asked)
+    chosen = usual | asked
+    cl.manual_seed(chosen["seed"])
+    options = {option: chosen[option] for option in kind.settings} | kind.options_from(train)
+    net = cl.models.create(name, **options)
+    lr = given["lr"] or (kind.recipe["lr"] if chosen["optimizer"] == kind.recipe["optimizer"] else None)
+    loop = AdversarialTrainer if hasattr(kind, "turns") else ObjectiveTrainer
+    trainer = loop(
+        net, optimizer_of(chosen["optimizer"], net, lr), [Checkpoint(out, save_every=given["save_every"]), NaNStop()],
+        chosen["batch_size"], seed=chosen["seed"], device=given["device"], model_name=name, model_options=options,
+    )  # fmt: skip
+    click.echo(f"{name}, {sum(p.size for p in net.parameters()):,} parameters, on {spec}: {len(train):,} samples to learn "
+               f"from, {len(test):,} held out")  # fmt: skip
+    try:
+        history = trainer.fit(train, test, epochs=given["epochs"], resume=out if resume else None)
+    except KeyboardInterrupt:
+        raise stopped(trainer, out, given["lr"]) from None
+    history.to_csv(out / "history.csv")
+    measured = ", ".join(f"{m} {history[-1][f'validation_{m}']:.4g}" for m in ("loss", *net.measures))
+    click.echo(f"held-out {measured} after epoch {len(history)}; saved in {out}")
+
+
+def _defaults(kind: Any) -> dict[str, Any]:
+    """The settings of the constructor, as JSON keeps them."""
+    defaults = {name: inspect.signature(kind).parameters[name].default for name in kind.settings}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()}
+
+
+def _settings_in(out: Path, name: str) -> dict[str, Any]:
+    """What the run in ``out`` was started with."""
+    from cnnlib.errors import CheckpointError
+
+    saved, optimizer = resumable(out)
+    if saved.name != name:
+        raise CheckpointError(f"{saved.path}: holds {saved.name or 'a model without a name'}, not {name}.")
+    return saved.options | saved.training["data"] | {"optimizer": optimizer}
