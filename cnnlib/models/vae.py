@@ -139,7 +139,7 @@ class VAE(ObjectiveModel):
         """(−ln p(x | z) with one draw z, KL(q ‖ N(0, I))), each (N,): −ELBO is their sum."""
         self._check_pixels(x.data)
         q = self.encode(x, y)
-        return -_sum(self.decode(q.rsample(), y).log_prob(x)), _sum(kl(q, Normal(0.0, std=1.0)))
+        return -_sum(self.decode(q.rsample(), y).log_prob(x)), _sum(kl(q, _standard_normal(q.mean)))
 
     def concern(self, row):
         if row["kl"] < COLLAPSED:
@@ -154,7 +154,8 @@ class VAE(ObjectiveModel):
         self._check_pixels(x.data)
         weights = []
         with no_grad():
-            q, prior = self.encode(x, y), Normal(Tensor.wrap(xp_of(x.data).zeros((len(x), self.latents), x.dtype)), std=1.0)
+            q = self.encode(x, y)
+            prior = _standard_normal(q.mean)
             for _ in range(samples):
                 z = q.sample()
                 weights.append(_sum(self.decode(z, y).log_prob(x)) + _sum(prior.log_prob(z)) - _sum(q.log_prob(z)))
@@ -253,6 +254,10 @@ class Unflatten(nn.Module):
 
     def extra_repr(self) -> str:
         return str(self.shape)
+
+
+def _standard_normal(like: Tensor) -> Normal:
+    return Normal(Tensor.wrap(xp_of(like.data).zeros_like(like.data)), std=1.0)
 
 
 def _layers(sizes: Sequence[int]) -> list[nn.Module]:
