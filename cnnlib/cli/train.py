@@ -242,8 +242,8 @@ def _transform(normalize: Any, resize: Any) -> Any:
     return normalize if resize is None else Compose([resize, normalize])
 
 
-def optimizer_of(name: str, net: Any, lr: float | None) -> Any:
+def optimizer_of(name: str, net: Any, lr: float | None, **more: Any) -> Any:
     from cnnlib import optim
 
     kind, settings, usual = OPTIMIZERS[name]
-    return getattr(optim, kind)(net.parameters(), lr=lr or usual, **settings)
+    return getattr(optim, kind)(net.parameters(), lr=lr or usual, **settings, **more)

@@ -108,10 +108,12 @@ def _train(name: str, kind: Any, given: dict[str, Any]) -> None:
     cl.manual_seed(chosen["seed"])
     options = {option: chosen[option] for option in kind.settings} | kind.options_from(train)
     net = cl.models.create(name, **options)
-    lr = given["lr"] or (kind.recipe["lr"] if chosen["optimizer"] == kind.recipe["optimizer"] else None)
+    optimizer = optimizer_of(chosen["optimizer"], net, given["lr"])
+    if chosen["optimizer"] == kind.recipe["optimizer"]:  # its settings are no use to another one
+        optimizer = optimizer_of(chosen["optimizer"], net, given["lr"] or kind.recipe["lr"], **kind.recipe.get("settings", {}))
     loop = AdversarialTrainer if hasattr(kind, "turns") else ObjectiveTrainer
     trainer = loop(
-        net, optimizer_of(chosen["optimizer"], net, lr), [Checkpoint(out, save_every=given["save_every"]), NaNStop()],
+        net, optimizer, [Checkpoint(out, save_every=given["save_every"]), NaNStop()],
         chosen["batch_size"], seed=chosen["seed"], device=given["device"], model_name=name, model_options=options,
     )  # fmt: skip
     click.echo(f"{name}, {sum(p.size for p in net.parameters()):,} parameters, on {spec}: {len(train):,} samples to learn "

@@ -17,6 +17,7 @@ from cnnlib.data.loader import DataLoader
 from cnnlib.data.pairs import Pairs
 from cnnlib.data.pictures import image
 from cnnlib.data.resize import Resize
+from cnnlib.data.ring import Coverage, coverage, ring
 from cnnlib.data.text import Alphabet, Streams, Text, numbered, sequences, sonnets
 from cnnlib.data.texts import read_text, text_names
 from cnnlib.data.transforms import (
@@ -36,6 +37,7 @@ __all__ = [
     "Alphabet",
     "CentreCrop",
     "Compose",
+    "Coverage",
     "DataLoader",
     "Dataset",
     "GaussianNoise",
@@ -54,6 +56,7 @@ __all__ = [
     "arrays",
     "cache_dir",
     "cifar10",
+    "coverage",
     "csv",
     "dates",
     "digits",
@@ -72,6 +75,7 @@ __all__ = [
     "read_idx",
     "read_text",
     "reviews",
+    "ring",
     "sequences",
     "sonnets",
     "ten_crops",

@@ -20,6 +20,7 @@ from cnnlib.models.char_rnn import CharRNN
 from cnnlib.models.counting import parameter_table
 from cnnlib.models.forecaster import Forecaster
 from cnnlib.models.frame_labeller import FrameLabeller
+from cnnlib.models.gan import DCGAN, GAN
 from cnnlib.models.googlenet import GoogLeNet, GoogLeNetBN
 from cnnlib.models.lenet import LeNet5
 from cnnlib.models.lenet_original import LeNet5Original
@@ -38,11 +39,11 @@ from cnnlib.models.zfnet import ZFNet
 from cnnlib.nn.module import Module
 
 __all__ = [
-    "MLP", "VAE", "VGG11", "VGG11BN", "VGG13", "VGG13BN", "VGG16", "VGG16BN", "VGG19", "VGG19BN", "Adaline", "AlexNet",
-    "AlexNetSingle", "Captioner", "CharRNN", "ConvVAE", "Forecaster", "FrameLabeller", "GoogLeNet", "GoogLeNetBN", "LeNet5",
-    "LeNet5Original", "LinearSVM", "McCullochPitts", "OverFeat", "Perceptron", "ResNet18", "ResNet20", "ResNet34",
-    "ResNet50", "ResNet101", "ResNet152", "SentimentLSTM", "Seq2Seq", "TextCNN", "VGGSmall", "ZFNet",
-    "create", "get", "list", "load_torchvision", "parameter_table",
+    "DCGAN", "GAN", "MLP", "VAE", "VGG11", "VGG11BN", "VGG13", "VGG13BN", "VGG16", "VGG16BN", "VGG19", "VGG19BN",
+    "Adaline", "AlexNet", "AlexNetSingle", "Captioner", "CharRNN", "ConvVAE", "Forecaster", "FrameLabeller",
+    "GoogLeNet", "GoogLeNetBN", "LeNet5", "LeNet5Original", "LinearSVM", "McCullochPitts", "OverFeat", "Perceptron",
+    "ResNet18", "ResNet20", "ResNet34", "ResNet50", "ResNet101", "ResNet152", "SentimentLSTM", "Seq2Seq", "TextCNN",
+    "VGGSmall", "ZFNet", "create", "get", "list", "load_torchvision", "parameter_table",
 ]  # fmt: skip
 
 _MODELS: dict[str, type[Module]] = {
@@ -77,6 +78,8 @@ _MODELS: dict[str, type[Module]] = {
     "char_rnn": CharRNN,
     "vae": VAE,
     "conv_vae": ConvVAE,
+    "gan": GAN,
+    "dcgan": DCGAN,
 }
 
 

@@ -17,7 +17,8 @@ class ObjectiveModel(nn.Module):
     measures    names of what `objective` reports beside the loss.
     settings    options of the constructor that the command line offers, with a line of help each. Types and defaults are
                 those of the signature: numbers, texts, flags, and tuples of whole numbers.
-    recipe      epochs, batch_size, optimizer and lr that ``cnnlib train NAME`` takes unless told otherwise.
+    recipe      epochs, batch_size, optimizer, lr, and other ``settings`` of the optimizer, that ``cnnlib train NAME`` takes
+                unless told otherwise.
 
     One created without options takes samples of ``input_shape``.
 

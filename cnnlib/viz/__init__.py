@@ -23,6 +23,7 @@ from cnnlib.viz.maps import feature_maps
 from cnnlib.viz.occlusion import occlusion, occlusion_map
 from cnnlib.viz.percentiles import percentiles
 from cnnlib.viz.saliency import saliency, saliency_map
+from cnnlib.viz.samples import interpolation, latent_grid, mosaic, sample_grid
 from cnnlib.viz.sensitivity import hand_gated, sensitivity, sensitivity_map, unrolled
 from cnnlib.viz.sequence_xray import sequence_xray
 from cnnlib.viz.thinned import kept_units, thinned_network
@@ -42,14 +43,18 @@ __all__ = [
     "hand_gated",
     "influence",
     "influence_map",
+    "interpolation",
     "kept_units",
+    "latent_grid",
     "learning_curve",
+    "mosaic",
     "occlusion",
     "occlusion_map",
     "percentiles",
     "projection",
     "saliency",
     "saliency_map",
+    "sample_grid",
     "saturation",
     "saturation_shares",
     "sensitivity",
