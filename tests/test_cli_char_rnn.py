@@ -225,7 +225,10 @@ def test_checkpoints_and_commands_of_other_kinds(run, rhyme, tmp_path):
     trained(run, rhyme, "--out", "run")
     cl.train.save(tmp_path / "mlp.safetensors", cl.models.MLP(4, (3,), 2), name="mlp", options={"in_features": 4})
     for args, message in (
-        (("sample", "mlp.safetensors"), "mlp.safetensors: holds mlp, not a character model: `cnnlib train char-rnn` makes one"),
+        (
+            ("sample", "mlp.safetensors"),
+            "mlp.safetensors: holds mlp, which neither writes nor draws: `cnnlib train char-rnn` makes",
+        ),
         (
             ("evaluate", "run", "--data", "digits"),
             "holds char_rnn, which does not name classes: `cnnlib sample` writes with it",

@@ -72,3 +72,26 @@ def test_what_names_no_classes_is_refused_where_classes_are_needed(run):
     assert code == 1 and "holds vae, which does not name classes: `cnnlib sample` draws from it" in err
     code, _, err = run("compare", "vae")
     assert code == 1 and "vae does not learn to tell classes apart: `cnnlib train vae` trains it." in err
+
+
+@pytest.mark.filterwarnings("ignore:after epoch")
+def test_sample_draws_a_picture(run):
+    pytest.importorskip("matplotlib")
+    assert run("train", "vae", *SMALL, "--epochs", 1, "--out", "run")[0] == 0
+    code, out, err = run("sample", "run", "--count", 9, "--picture", "nine.png")
+    assert code == 0 and out == "picture: nine.png\n" and open("nine.png", "rb").read(4) == b"\x89PNG", err
+    code, _, err = run("sample", "run", "--picture", "nine.txt")
+    assert code == 2 and "'nine.txt' should end in .png, .pdf or .svg." in err and one_line(err)
+
+
+def test_what_cannot_be_drawn(run):
+    rows = "\n".join(f"{i / 40},{i % 7 / 7},{'ab'[i % 2]}" for i in range(40))
+    with open("table.csv", "w") as file:
+        file.write(f"u,v,class\n{rows}\n")
+    code, _, err = run("train", "gan", "--data", "table.csv", "--epochs", 1, "--out", "plane")
+    assert code == 0, err
+    code, _, err = run("sample", "plane")
+    assert code == 1 and "its samples have the shape (2,): only pictures (C, H, W) can be shown." in err
+    assert run("train", "mlp", "--data", "digits", "--epochs", 1, "--out", "mlp")[0] == 0
+    code, _, err = run("sample", "mlp")
+    assert code == 1 and "holds mlp, which neither writes nor draws" in err and one_line(err)

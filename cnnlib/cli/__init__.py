@@ -23,7 +23,7 @@ COMMANDS = {
     "evaluate": "Measure a checkpoint on a data set.",
     "models": "List the models.",
     "predict": "Name the class of pictures.",
-    "sample": "Write with a character model.",
+    "sample": "Write with a character model, or draw with a generative one.",
     "summary": "Show a model layer by layer: shapes, parameters, multiply-adds.",
     "train": "Train a model on a data set, a folder of pictures, a CSV file or a text.",
 }

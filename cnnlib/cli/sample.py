@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from cnnlib.cli.options import COUNT, SEED, PositiveNumber, examples, hardware_options
@@ -11,22 +13,25 @@ from cnnlib.cli.options import COUNT, SEED, PositiveNumber, examples, hardware_o
     epilog=examples(
         "cnnlib sample runs/char-rnn-sonnets",
         'cnnlib sample runs/char-rnn-sonnets --prime "Let me not to the marriage of true minds" --temperature 0.8 --length 600',
+        "cnnlib sample runs/vae-fashion --count 100 --picture samples.png",
     )
 )
 @click.argument("checkpoint")
-@click.option("--prime", default="", help="What the network reads first.  [default: a line break]")
+@click.option("--prime", default="", help="Of texts: what the network reads first.  [default: a line break]")
 @click.option(
     "--temperature",
     type=PositiveNumber(),
     default=1.0,
     show_default=True,
-    help="Below 1 the likely becomes likelier, down to always the likeliest near 0; above 1 it is nearer to chance.",
+    help="Of texts: below 1 the likely becomes likelier, down to always the likeliest near 0; above 1 it is nearer to chance.",
 )
-@click.option("--length", type=COUNT, metavar="N", default=600, show_default=True, help="Characters to draw.")
-@click.option("--seed", type=SEED, metavar="N", default=0, show_default=True, help="The same seed, the same text.")
+@click.option("--length", type=COUNT, metavar="N", default=600, show_default=True, help="Of texts: characters to draw.")
+@click.option("--count", type=COUNT, metavar="N", default=100, show_default=True, help="Of pictures: how many.")
+@click.option("--picture", type=click.Path(dir_okay=False), help="Of pictures: the file.  [default: samples.png]")
+@click.option("--seed", type=SEED, metavar="N", default=0, show_default=True, help="The same seed, the same samples.")
 @hardware_options
-def command(checkpoint, prime, temperature, length, seed, backend, device, threads) -> None:
-    """Write with the character model in CHECKPOINT (a file, or the folder of a run of `cnnlib train char-rnn`)."""
+def command(checkpoint, prime, temperature, length, count, picture, seed, backend, device, threads) -> None:
+    """Let the model in CHECKPOINT (a file, or the folder of a run) write or draw: a character model, or a generative one."""
     from cnnlib import models
     from cnnlib.cli.hardware import choose_hardware
     from cnnlib.errors import CheckpointError
@@ -35,9 +40,26 @@ def command(checkpoint, prime, temperature, length, seed, backend, device, threa
 
     choose_hardware(backend, device, threads)
     saved = load(checkpoint)
-    if saved.name != "char_rnn":
-        raise CheckpointError(f"{saved.path}: holds {saved.name or 'a model without a name'}, not a character model: "
-                              "`cnnlib train char-rnn` makes one.")  # fmt: skip
-    net = models.CharRNN(**saved.options)
+    draws = saved.name in models.list() and hasattr(models.get(saved.name), "sample")
+    if saved.name != "char_rnn" and not draws:
+        raise CheckpointError(f"{saved.path}: holds {saved.name or 'a model without a name'}, which neither writes nor draws: "
+                              "`cnnlib train char-rnn` makes one that writes, `cnnlib train vae` one that draws.")  # fmt: skip
+    net: Any = models.create(saved.name, **saved.options)
     saved.load_into(net)
-    click.echo(prime + sample(net.to(device), prime, length, temperature, seed))
+    net.to(device).eval()
+    if draws:
+        _draw(net, saved.path, count, seed, picture or "samples.png")
+    else:
+        click.echo(prime + sample(net, prime, length, temperature, seed))
+
+
+def _draw(net: Any, path: Any, count: int, seed: int, picture: str) -> None:
+    from cnnlib import viz
+    from cnnlib.errors import CheckpointError
+
+    if len(net.input_shape) != 3:
+        raise CheckpointError(f"{path}: its samples have the shape {net.input_shape}: only pictures (C, H, W) can be shown.")
+    if not picture.lower().endswith((".png", ".pdf", ".svg")):
+        raise click.BadParameter(f"{picture!r} should end in .png, .pdf or .svg.", param_hint="--picture")
+    viz.sample_grid(net.sample(count, seed)).savefig(picture)
+    click.echo(f"picture: {picture}")
