@@ -170,3 +170,28 @@ def test_xray_looks_into_a_model_of_your_own_that_reads_your_own_text(tmp_path, 
         with pytest.raises(SystemExit) as stopped:
             call(*args)
         assert stopped.value.code == 1 and message in capsys.readouterr().err
+
+
+def test_vae_example_trains_three_models_draws_four_pictures_and_does_not_repeat_itself(tmp_path):
+    pytest.importorskip("matplotlib")
+    text = run("vae.py", "--data", "digits", "--epochs", "2", "--out", "vae", cwd=tmp_path)
+    bounds = [float(b) for b in re.findall(r"-ELBO ([\d.]+) =", text)]
+    tighter = float(re.search(r"-ln p\(x\) about ([\d.]+) with 100 draws", text)[1])
+    assert len(bounds) == 3 and max(bounds) < 44.4  # 64 ln 2: what one has that always says one half
+    assert tighter < bounds[0] + 0.5
+    names = {"vae-samples.png", "vae-plane.png", "vae-interpolation.png", "vae-conditional.png"}
+    assert names == {p.name for p in (tmp_path / "vae").iterdir() if p.is_file()}
+    again = run("vae.py", "--data", "digits", "--epochs", "2", "--out", "vae", cwd=tmp_path)
+    assert "epoch 1/2" not in again and again.count("resumed from") == 3
+
+
+def test_dcgan_example_keeps_what_it_drew_when_it_goes_on(tmp_path):
+    pytest.importorskip("matplotlib")
+    image = pytest.importorskip("PIL.Image")
+    small = ("dcgan.py", "--data", "digits", "--maps", "4", "--out", "gan")
+    run(*small, "--epochs", "2", cwd=tmp_path)
+    text = run(*small, "--epochs", "3", cwd=tmp_path)
+    assert "resumed from" in text and "after epoch 3" in text
+    with image.open(tmp_path / "gan" / "dcgan.gif") as film:
+        assert film.n_frames == 3
+    assert {"dcgan-epochs.png", "dcgan-equilibrium.png"} <= {p.name for p in (tmp_path / "gan").iterdir()}

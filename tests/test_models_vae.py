@@ -187,7 +187,7 @@ def test_pixels_outside_0_and_1_are_refused_under_bernoulli(value, came):
 
 def test_a_variance_that_overflows_is_named():
     net = vae()
-    net.posterior.bias.set(np.full(4, 100.0, np.float32))
+    net.posterior._modules["2"].bias.set(np.full(4, 100.0, np.float32))
     with pytest.raises(ValueRangeError, match=r"Normal: ln σ² is .* overflows float32"):
         net.objective(Tensor(pixels()))
 

@@ -125,3 +125,24 @@ def test_models_that_do_not_fit():
         trainer_of(Many(), batch_size=40).fit((X, X), epochs=1)
     with pytest.raises(NotImplementedError, match="ObjectiveModel needs a method objective"):
         ObjectiveModel().objective(None, None)
+
+
+GENERATIVE = {
+    "vae": {"conditional": True},
+    "conv_vae": {"likelihood": "gaussian", "hidden": (4, 8)},
+    "gan": {"noise": 0.1, "pack": 2, "loss": "wasserstein"},
+    "dcgan": {"hidden": (4,), "smoothing": 0.1},
+}
+
+
+@pytest.mark.parametrize("name", GENERATIVE)
+def test_a_training_step_leaves_no_float64_on_the_tape(name):
+    net = cl.models.create(name, input_shape=(1, 8, 8), latents=3, **GENERATIVE[name])
+    x, y = Tensor(np.random.default_rng(0).random((4, 1, 8, 8)).astype(np.float32)), np.array([0, 3, 9, 3])
+    players = [(player,) for player in net.turns(0)] if hasattr(net, "turns") else [()]
+    for player in players:
+        with cl.trace() as t, net.inside():
+            net.objective(x, y, *player)[0].backward()
+        for entry in t:
+            arrays = [*entry.inputs.values(), *entry.outputs, *entry.dys, *entry.grads.values(), *entry.saved.values()]
+            assert not [a for a in arrays if getattr(a, "dtype", None) == np.float64], entry.name

@@ -41,7 +41,7 @@ def command(checkpoint, prime, temperature, length, count, picture, seed, backen
     choose_hardware(backend, device, threads)
     saved = load(checkpoint)
     draws = saved.name in models.list() and hasattr(models.get(saved.name), "sample")
-    if saved.name != "char_rnn" and not draws:
+    if saved.name is None or not (draws or saved.name == "char_rnn"):
         raise CheckpointError(f"{saved.path}: holds {saved.name or 'a model without a name'}, which neither writes nor draws: "
                               "`cnnlib train char-rnn` makes one that writes, `cnnlib train vae` one that draws.")  # fmt: skip
     net: Any = models.create(saved.name, **saved.options)

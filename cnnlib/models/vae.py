@@ -20,7 +20,7 @@ decoder's columns span the plane of the first principal components (a test holds
 **β.** Above 1 the code is pressed towards N(0, I): latents that say little are switched off, the others tend to mean one thing
 each. Below 1 pictures get sharper, and samples worse.
 
-**Conditional.** The label as a one-hot vector stands beside the encoder's features and beside z: the decoder draws what is
+**Conditional.** The label as a one-hot vector stands beside x (or the maps made of it) and beside z: the decoder draws what is
 asked for, and z holds what the label does not say, such as the style.
 
 **ln p(x)** itself: `log_likelihood` averages over S draws, ln 1/S Σ_s p(x | z_s) p(z_s) / q(z_s | x). On average that is at
@@ -93,15 +93,15 @@ class VAE(ObjectiveModel):
         self.input_shape, self.latents, self.likelihood, self.beta = tuple(input_shape), latents, likelihood, float(beta)
         self.classes = classes if conditional else 0
         outputs = 2 if likelihood == "gaussian" else 1  # for each pixel
-        self.encoder, features = self._encoder(hidden)
-        self.posterior = nn.Linear(features + self.classes, 2 * latents)
+        self.encoder, features, hidden_after = self._encoder(hidden)
+        sizes = (features + self.classes, *hidden_after)
+        self.posterior = nn.Sequential(*_layers(sizes), nn.Linear(sizes[-1], 2 * latents))
         self.decoder = self._decoder(hidden, outputs)
         self.log_var = Parameter(np.zeros(1, np.float32)) if likelihood == "isotropic" else None
 
-    def _encoder(self, hidden: Sequence[int]) -> tuple[nn.Module, int]:
-        """x (N, ...) -> features (N, D), and D."""
-        sizes = (math.prod(self.input_shape), *hidden)
-        return nn.Sequential(nn.Flatten(), *_layers(sizes)), sizes[-1]
+    def _encoder(self, hidden: Sequence[int]) -> tuple[nn.Module, int, Sequence[int]]:
+        """x (N, ...) -> features (N, D), beside which the class stands; D; the hidden layers between them and q."""
+        return nn.Flatten(), math.prod(self.input_shape), hidden
 
     def _decoder(self, hidden: Sequence[int], outputs: int) -> nn.Module:
         """z, with the class beside it (N, K) -> (N, outputs · C, H, W), in any shape."""
@@ -174,7 +174,7 @@ class VAE(ObjectiveModel):
         if self.classes and y is None:
             y = np.arange(count) % self.classes
         with no_grad():
-            return self.decode(to_device(z, self.posterior.weight.device), y).mean.numpy()
+            return self.decode(to_device(z, next(self.parameters()).device), y).mean.numpy()
 
     @staticmethod
     def options_from(train):
@@ -230,9 +230,8 @@ class ConvVAE(VAE):
 
     def _encoder(self, hidden):
         F, *rest = hidden
-        sizes = (math.prod(self._maps(F)), *rest)
         maps = (nn.Conv2d(self.input_shape[0], F, 4, 2, 1), nn.ReLU(), nn.Conv2d(F, 2 * F, 4, 2, 1), nn.ReLU())
-        return nn.Sequential(*maps, nn.Flatten(), *_layers(sizes)), sizes[-1]
+        return nn.Sequential(*maps, nn.Flatten()), math.prod(self._maps(F)), rest
 
     def _decoder(self, hidden, outputs):
         F, *rest = hidden

@@ -18,6 +18,7 @@ LABS = (  # from the shortest to the longest
     "bottleneck",
     "initialisation",
     "corruptions",
+    "gan_ring",
     "sparsity",
     "dropout",
     "batch_norm",
