@@ -11,7 +11,7 @@ from cnnlib.data import coverage, ring
 from cnnlib.errors import ShapeError, UnknownNameError, ValueRangeError
 from cnnlib.models.gan import DCGAN, GAN
 from cnnlib.tensor import Tensor
-from cnnlib.train import AdversarialTrainer
+from cnnlib.train import AdversarialTrainer, Callback, Checkpoint
 from tests.nets import check_gradients
 
 
@@ -148,6 +148,27 @@ def test_a_turn_moves_its_player_only_and_wasserstein_cuts_the_discriminator():
     moved = net.state_dict()
     assert all(not np.array_equal(moved[n], after[n]) for n in after if n.startswith("generator"))
     assert max(np.abs(moved[n]).max() for n in after if n.startswith("generator")) > 0.05
+
+
+def test_a_run_that_was_ended_within_an_epoch_goes_on_to_the_same_bits(tmp_path):
+    x = np.random.default_rng(0).random((60, 1, 4, 4)).astype(np.float32)
+
+    def run(*callbacks, **how):
+        net = gan((1, 4, 4), 3, (2,), DCGAN, noise=0.1, discriminator_steps=2)
+        trainer = trainer_of(net, batch_size=10, callbacks=callbacks)
+        trainer.fit((x, x), **how)
+        return net.state_dict(), trainer.history
+
+    class Stop(Callback):
+        def on_step(self, trainer, step):
+            if trainer.step == 9:
+                trainer.stop("enough")
+
+    whole, rows = run(epochs=3)
+    run(Stop(), Checkpoint(tmp_path, save_every=3), epochs=3)
+    parts, again = run(Checkpoint(tmp_path), epochs=3, resume=tmp_path)
+    assert all(np.array_equal(value, parts[name]) for name, value in whole.items())
+    assert [row["d_fake"] for row in rows] == [row["d_fake"] for row in again]
 
 
 def test_a_pack_is_judged_together():

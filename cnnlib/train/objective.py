@@ -51,11 +51,14 @@ class ObjectiveTrainer(Trainer):
 
     def _forward(self, x: Tensor, y: Any) -> tuple[Any, Tensor]:
         with self.model.inside():
-            loss, measured = self.loss(x, y)
+            loss, measured = self._objective(x, y)
         if getattr(loss, "size", None) != 1:
             raise ShapeError(f"{type(self.model).__name__}.objective: the loss must be a Tensor of one number, the mean over "
                              f"the batch, got {getattr(loss, 'shape', loss)}.")  # fmt: skip
         return measured, loss
+
+    def _objective(self, x: Tensor, y: Any) -> tuple[Tensor, Any]:
+        return self.loss(x, y)
 
     def _add(self, means: dict[str, Mean], loss: Tensor, outputs: Any, y: Any) -> None:
         means["loss"].add(loss.data, len(y))
@@ -124,8 +127,6 @@ class AdversarialTrainer(ObjectiveTrainer):
         self.optimizer.step()
         model.after_turn(self.player)
 
-    def _forward(self, x: Tensor, y: Any) -> tuple[Any, Tensor]:
-        player = self.player or next(iter(self.model.turns(0)))
-        with self.model.inside():
-            loss, measured = self.loss(x, y, player)
-        return measured, loss
+    def _objective(self, x: Tensor, y: Any) -> tuple[Tensor, Any]:
+        model: Any = self.model
+        return self.loss(x, y, self.player or model.turns(0)[0])
