@@ -84,6 +84,7 @@ class Normal(Distribution):
     def __init__(self, mean: Any, *, std: Any = None, log_var: Any = None):
         if (std is None) == (log_var is None):
             raise ValueRangeError("Normal: give either std = σ or log_var = ln σ², by name.")
+        self._numbers = None if any(hasattr(v, "dtype") for v in (mean, std, log_var)) else (mean, std, log_var)
         mean, spread = _alike(mean, std if log_var is None else log_var)
         _check_numbers("Normal", "mean", mean)
         _check_numbers("Normal", "std" if log_var is None else "log_var", spread)
@@ -105,10 +106,19 @@ class Normal(Distribution):
     def std(self) -> Tensor:
         return ops.exp(0.5 * self.log_var)
 
+    def beside(self, x: Any) -> Normal:
+        """Itself; made of plain numbers, with the dtype and on the device of x."""
+        if self._numbers is None or getattr(x, "dtype", np.dtype(int)).kind != "f":
+            return self
+        xp = xp_of(x.data if isinstance(x, Tensor) else x)
+        mean, std, log_var = (None if v is None else xp.asarray(v, dtype=x.dtype) for v in self._numbers)
+        return Normal(mean, std=std, log_var=log_var)
+
     def log_prob(self, x: Any) -> Tensor:
         _broadcast("Normal.log_prob", x=_shape_of(x), distribution=self.shape)
-        distance = (x - self.mean) ** 2 * ops.exp(-self.log_var)
-        return -0.5 * (distance + self.log_var + LOG_2PI)
+        own = self.beside(x)
+        distance = (x - own.mean) ** 2 * ops.exp(-own.log_var)
+        return -0.5 * (distance + own.log_var + LOG_2PI)
 
     def rsample(self, n: int | None = None) -> Tensor:
         xp = xp_of(self.mean.data)
@@ -223,6 +233,7 @@ def kl(q: Distribution, p: Distribution) -> Tensor:
 
 
 def _kl_normal(q: Normal, p: Normal) -> Tensor:
+    p, q = p.beside(q.mean), q.beside(p.mean)
     difference = q.log_var - p.log_var
     return 0.5 * (ops.exp(difference) + (q.mean - p.mean) ** 2 * ops.exp(-p.log_var) - 1.0 - difference)
 

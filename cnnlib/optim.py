@@ -9,13 +9,15 @@ Formulas of one step, with learning rate η; weight decay λ adds λ w to g firs
     Adam       m ← β₁ m + (1 − β₁) g;  v ← β₂ v + (1 − β₂) g²;  w ← w − η m̂ / (√v̂ + ε)
                m̂ = m / (1 − β₁ᵗ), v̂ = v / (1 − β₂ᵗ) undo the bias of starting at 0
     AdamW      the same, but with w ← (1 − η λ) w in place of λ w in g
+    SGLD       w ← w − η g + √(2 η / N) ε, ε ~ N(0, 1): draws from exp(−N J(w)) instead of a minimum
 
 ε stands outside the root, as in PyTorch; the lecture's Adagrad has √(G + ε). All updates equal PyTorch's.
 
 Source: lecture: optimisation; Polyak 1964 (momentum); Nesterov 1983 and Sutskever et al. 2013; Duchi, Hazan & Singer,
 "Adaptive subgradient methods", 2011 (Adagrad); Tieleman & Hinton, lecture 6.5, 2012 (RMSprop); Kingma & Ba, "Adam", 2015;
 Loshchilov & Hutter, "Decoupled weight decay regularization", 2019 (AdamW) and "SGDR", 2017 (cosine); Pascanu, Mikolov &
-Bengio, "On the difficulty of training recurrent neural networks", 2013 (clipping).
+Bengio, "On the difficulty of training recurrent neural networks", 2013 (clipping); Welling & Teh, "Bayesian learning via
+stochastic gradient Langevin dynamics", 2011 (SGLD).
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from typing import Any
 from cnnlib.backends import kernel, kernels_for, readable, xp_of
 from cnnlib.backends.state import current
 from cnnlib.errors import CheckpointError, DtypeError, NonFiniteError, ShapeError, ValueRangeError
+from cnnlib.random import next_key, normal
 from cnnlib.tensor import Parameter, Tensor, to_device
 
 # ---- the textbook. These kernels write to w and to their state, in place.
@@ -346,6 +349,25 @@ class AdamW(Adam):
 
     def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2):
         super().__init__(params, lr, betas, eps, weight_decay)
+
+
+class SGLD(Optimizer):
+    """Langevin dynamics: the weights wander, and are at w as often as exp(−N · loss(w)) is large (cnnlib/models/sgld.py).
+
+    ``data_size``: N, the number of samples that the loss is a mean of, and the divisor of the prior in it.
+    """
+
+    settings = ("data_size",)
+
+    def __init__(self, params, lr=1e-4, data_size=1, weight_decay=0.0):
+        super().__init__(params, lr, weight_decay)
+        self.data_size = int(data_size)
+        self._check("data_size", self.data_size >= 1, "be >= 1")
+
+    def update(self, kernels, w, dw, state):
+        kernels.sgd_step(w, dw, None, self.lr, 0.0, 0.0, self.weight_decay, False)
+        noise = normal(next_key("sampling"), w.shape, xp_of(w)).astype(w.dtype)
+        w += math.sqrt(2.0 * self.lr / self.data_size) * noise
 
 
 def check_parameters(model: Any, optimizer: Optimizer) -> list[str]:

@@ -175,6 +175,14 @@ def test_a_prior_of_plain_numbers_broadcasts():
     np.testing.assert_allclose(divergence.numpy(), expected, rtol=1e-5)
 
 
+def test_plain_numbers_take_the_type_of_what_they_meet():
+    standard, wide = Normal(0, std=1), Normal(Tensor(MEAN), log_var=LOG_VAR)
+    for pair in ((wide, standard), (standard, wide)):
+        assert kl(*pair).dtype == np.float64
+    assert standard.log_prob(MEAN).dtype == np.float64
+    np.testing.assert_allclose(Normal(0.0, std=0.3).log_prob(MEAN).numpy(), stats.norm(0, 0.3).logpdf(MEAN), rtol=1e-13)
+
+
 # ---- refusals
 
 F32 = np.ones((2, 3), np.float32)

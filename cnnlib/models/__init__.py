@@ -15,9 +15,11 @@ from typing import Any
 from cnnlib.errors import unknown_name
 from cnnlib.models.adaline import Adaline
 from cnnlib.models.alexnet import AlexNet, AlexNetSingle
+from cnnlib.models.bayes_by_backprop import BayesByBackprop
 from cnnlib.models.captioner import Captioner
 from cnnlib.models.char_rnn import CharRNN
 from cnnlib.models.counting import parameter_table
+from cnnlib.models.deep_probabilistic import BernoulliClassifier, CategoricalClassifier, GaussianRegression
 from cnnlib.models.forecaster import Forecaster
 from cnnlib.models.frame_labeller import FrameLabeller
 from cnnlib.models.gan import DCGAN, GAN
@@ -25,13 +27,16 @@ from cnnlib.models.googlenet import GoogLeNet, GoogLeNetBN
 from cnnlib.models.lenet import LeNet5
 from cnnlib.models.lenet_original import LeNet5Original
 from cnnlib.models.linear_svm import LinearSVM
+from cnnlib.models.mc_dropout import MCDropout
 from cnnlib.models.mcculloch_pitts import McCullochPitts
+from cnnlib.models.mixture_of_experts import MixtureOfExperts
 from cnnlib.models.mlp import MLP
 from cnnlib.models.overfeat import OverFeat
 from cnnlib.models.perceptron import Perceptron
 from cnnlib.models.resnet import ResNet18, ResNet20, ResNet34, ResNet50, ResNet101, ResNet152
 from cnnlib.models.sentiment import SentimentLSTM, TextCNN
 from cnnlib.models.seq2seq import Seq2Seq
+from cnnlib.models.sgld import SGLDNetwork
 from cnnlib.models.torchvision import load_torchvision
 from cnnlib.models.vae import VAE, ConvVAE
 from cnnlib.models.vgg import VGG11, VGG11BN, VGG13, VGG13BN, VGG16, VGG16BN, VGG19, VGG19BN, VGGSmall
@@ -39,11 +44,57 @@ from cnnlib.models.zfnet import ZFNet
 from cnnlib.nn.module import Module
 
 __all__ = [
-    "DCGAN", "GAN", "MLP", "VAE", "VGG11", "VGG11BN", "VGG13", "VGG13BN", "VGG16", "VGG16BN", "VGG19", "VGG19BN",
-    "Adaline", "AlexNet", "AlexNetSingle", "Captioner", "CharRNN", "ConvVAE", "Forecaster", "FrameLabeller",
-    "GoogLeNet", "GoogLeNetBN", "LeNet5", "LeNet5Original", "LinearSVM", "McCullochPitts", "OverFeat", "Perceptron",
-    "ResNet18", "ResNet20", "ResNet34", "ResNet50", "ResNet101", "ResNet152", "SentimentLSTM", "Seq2Seq", "TextCNN",
-    "VGGSmall", "ZFNet", "create", "get", "list", "load_torchvision", "parameter_table",
+    "DCGAN",
+    "GAN",
+    "MLP",
+    "VAE",
+    "VGG11",
+    "VGG11BN",
+    "VGG13",
+    "VGG13BN",
+    "VGG16",
+    "VGG16BN",
+    "VGG19",
+    "VGG19BN",
+    "Adaline",
+    "AlexNet",
+    "AlexNetSingle",
+    "BayesByBackprop",
+    "BernoulliClassifier",
+    "Captioner",
+    "CategoricalClassifier",
+    "CharRNN",
+    "ConvVAE",
+    "Forecaster",
+    "FrameLabeller",
+    "GaussianRegression",
+    "GoogLeNet",
+    "GoogLeNetBN",
+    "LeNet5",
+    "LeNet5Original",
+    "LinearSVM",
+    "MCDropout",
+    "McCullochPitts",
+    "MixtureOfExperts",
+    "OverFeat",
+    "Perceptron",
+    "ResNet18",
+    "ResNet20",
+    "ResNet34",
+    "ResNet50",
+    "ResNet101",
+    "ResNet152",
+    "SGLDNetwork",
+    "SentimentLSTM",
+    "Seq2Seq",
+    "TextCNN",
+    "VGGSmall",
+    "ZFNet",
+    "create",
+    "get",
+    "list",
+    "load_torchvision",
+    "parameter_table",
 ]  # fmt: skip
 
 _MODELS: dict[str, type[Module]] = {
@@ -80,6 +131,13 @@ _MODELS: dict[str, type[Module]] = {
     "conv_vae": ConvVAE,
     "gan": GAN,
     "dcgan": DCGAN,
+    "gaussian_regression": GaussianRegression,
+    "mixture_of_experts": MixtureOfExperts,
+    "bernoulli_classifier": BernoulliClassifier,
+    "categorical_classifier": CategoricalClassifier,
+    "bayes_by_backprop": BayesByBackprop,
+    "mc_dropout": MCDropout,
+    "sgld": SGLDNetwork,
 }
 
 
