@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from cnnlib import data, models
-from cnnlib.data import Dataset, Resize
+from cnnlib.data import Dataset, Resize, series
 from cnnlib.errors import DataError, ValueRangeError, unknown_name
 
+SERIES = {"co2": 24, "sunspots": 22}  # how many values are known when the next is foretold
 HELD_OUT = 0.2  # of a folder or table that does not say which part is for testing
 
 
@@ -100,6 +101,43 @@ def load_split(spec: str, side: int, **options: Any) -> tuple[Dataset, Dataset]:
     if len(train) < 2:
         raise DataError(f"{spec}: one sample is too few to train on one part and test on another.")
     return train.split(max(HELD_OUT, 1 / len(train)))
+
+
+def load_for(kind: type[Any], spec: str, **options: Any) -> tuple[Dataset, Dataset]:
+    """(train, test) with what ``kind``, a model with an objective of its own, has to be told beside the samples."""
+    if kind.targets == "numbers":
+        return load_numbers(spec, options.get("label"))
+    train, test = load_split(spec, kind.picture_size, **options)
+    if kind.targets == "two classes" and len(train.classes) != 2:
+        raise DataError(f"{spec}: has {len(train.classes)} classes; a Bernoulli distribution tells two apart. For more: "
+                        "categorical-classifier.")  # fmt: skip
+    return train, test
+
+
+def load_numbers(spec: str, label: str | None = None) -> tuple[Dataset, Dataset]:
+    """(train, test) of a series, to foretell its next value, or of a CSV file, to foretell the column ``label``.
+
+    Both in units of the training part's deviations about its means. A fifth is for testing: the end of a series, rows of a
+    file drawn once.
+    """
+    if spec in SERIES:
+        values, length = getattr(series, spec)()[1], SERIES[spec]
+        train, test, _ = series.windows(values, length, HELD_OUT, spec)
+        return train, test
+    if not Path(spec).is_file():
+        raise DataError(f"{spec}: expected a CSV file of numbers or a series: {', '.join(SERIES)}.")
+    table = data.csv(spec, _column(label), regression=True)
+    train, test = Dataset(table.x, table.y[:, None], (), table.name).split(HELD_OUT)
+    return standardised(train, train), standardised(test, train)
+
+
+def standardised(part: Dataset, train: Dataset) -> Dataset:
+    """x and y of ``part`` in units of the deviations of ``train`` about its means; what is constant there stays 0."""
+    scaled = []
+    for values, known in ((part.x, train.x), (part.y, train.y)):
+        std = known.std(axis=0, dtype="float64")
+        scaled.append(((values - known.mean(axis=0, dtype="float64")) / (std + (std == 0))).astype("float32"))
+    return Dataset(scaled[0], scaled[1], (), part.name)
 
 
 def _folder(root: Path, classes: Sequence[str] | None, **settings: Any) -> tuple[Dataset, Dataset | None]:

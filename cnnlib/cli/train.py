@@ -205,6 +205,7 @@ def resumable(out: Path) -> tuple[Any, str]:
 
 def _optimizer_in(saved: Any) -> str:
     """The name of the checkpoint's optimiser in the table; of several with its class, the last whose settings it has."""
+    from cnnlib import models
     from cnnlib.errors import CheckpointError
 
     kind, state = saved.training["optimizer"], saved.optimizer
@@ -213,6 +214,8 @@ def _optimizer_in(saved: Any) -> str:
         for name, (its_kind, settings, _) in OPTIMIZERS.items()
         if its_kind == kind and all(state.get(setting) == value for setting, value in settings.items())
     ]
+    if not found and hasattr(models.get(saved.name), "optimizer"):
+        return kind.lower()  # one of the model's own
     if not found:
         raise CheckpointError(f"{saved.path}: was trained with {kind}, which no --optimizer stands for: go on with it in "
                               "Python, with Trainer.fit(resume=...).")  # fmt: skip

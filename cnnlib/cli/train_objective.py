@@ -39,7 +39,11 @@ def command_of(name: str) -> click.Command | None:
     @click.option("--epochs", type=COUNT, metavar="N", default=usual["epochs"], show_default=True,
                   help="In all, those before a --resume included.")  # fmt: skip
     @click.option("--batch-size", type=COUNT, metavar="N", help=_default(usual["batch_size"]))
-    @click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), help=_default(usual["optimizer"]))
+    @click.option(
+        "--optimizer",
+        type=click.Choice(list(OPTIMIZERS) if usual["optimizer"] in OPTIMIZERS else [usual["optimizer"]]),
+        help=_default(usual["optimizer"]),
+    )
     @click.option("--lr", type=PositiveNumber(), help=f"Learning rate.  [default: {usual['lr']} for {usual['optimizer']}]")
     @click.option("--seed", type=SEED, metavar="N", help="The same seed, the same run.  " + _default(0))
     @click.option("--out", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
@@ -51,10 +55,10 @@ def command_of(name: str) -> click.Command | None:
         _train(name, kind, given)
 
     what = (inspect.getmodule(kind).__doc__ or "").splitlines()[0]  # type: ignore[union-attr]
-    written = name.replace("_", "-")
+    written, sets = name.replace("_", "-"), ("co2", "table.csv") if kind.targets else ("fashion", "mnist")
     return click.command(help=what, epilog=examples(
-        f"cnnlib train {written} --data fashion", f"cnnlib train {written} --data mnist --out runs/first --epochs 20",
-        f"cnnlib train {written} --data mnist --out runs/first --epochs 40 --resume",
+        f"cnnlib train {written} --data {sets[0]}", f"cnnlib train {written} --data {sets[1]} --out runs/first --epochs 20",
+        f"cnnlib train {written} --data {sets[1]} --out runs/first --epochs 40 --resume",
     ))(run)  # fmt: skip
 
 
@@ -85,7 +89,7 @@ def _settings_of(kind: Any) -> Any:
 
 def _train(name: str, kind: Any, given: dict[str, Any]) -> None:
     import cnnlib as cl
-    from cnnlib.cli.building import load_split
+    from cnnlib.cli.building import load_for
     from cnnlib.cli.hardware import choose_hardware
     from cnnlib.train import AdversarialTrainer, Checkpoint, NaNStop, ObjectiveTrainer
 
@@ -97,7 +101,7 @@ def _train(name: str, kind: Any, given: dict[str, Any]) -> None:
         )
     out = folder_of(given["out"], resume, name.replace("_", "-"), spec)
     read = {option: given[option] for option in ("label", "channels", "skip_unreadable")}
-    train, test = load_split(spec, kind.picture_size, **read)
+    train, test = load_for(kind, spec, **read)
     asked = {
         option: given[option] for option in (*kind.settings, "batch_size", "optimizer", "seed") if given[option] is not None
     }
@@ -108,9 +112,11 @@ def _train(name: str, kind: Any, given: dict[str, Any]) -> None:
     cl.manual_seed(chosen["seed"])
     options = {option: chosen[option] for option in kind.settings} | kind.options_from(train)
     net = cl.models.create(name, **options)
-    optimizer = optimizer_of(chosen["optimizer"], net, given["lr"])
+    lr, settings = given["lr"], {}
     if chosen["optimizer"] == kind.recipe["optimizer"]:  # its settings are no use to another one
-        optimizer = optimizer_of(chosen["optimizer"], net, given["lr"] or kind.recipe["lr"], **kind.recipe.get("settings", {}))
+        lr, settings = lr or kind.recipe["lr"], kind.recipe.get("settings", {})
+    known = chosen["optimizer"] in OPTIMIZERS
+    optimizer = optimizer_of(chosen["optimizer"], net, lr, **settings) if known else net.optimizer(lr)
     loop = AdversarialTrainer if hasattr(kind, "turns") else ObjectiveTrainer
     trainer = loop(
         net, optimizer, [Checkpoint(out, save_every=given["save_every"]), NaNStop()],
@@ -124,6 +130,8 @@ def _train(name: str, kind: Any, given: dict[str, Any]) -> None:
         raise stopped(trainer, out, given["lr"]) from None
     history.to_csv(out / "history.csv")
     measured = ", ".join(f"{m} {history[-1][f'validation_{m}']:.4g}" for m in ("loss", *net.measures))
+    if kind.targets == "numbers":
+        measured += f", {net.predictive(test.x).coverage(test.y, 0.9):.1%} of them inside their 90 % interval"
     click.echo(f"held-out {measured} after epoch {len(history)}; saved in {out}")
 
 

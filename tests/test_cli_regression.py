@@ -1,0 +1,62 @@
+"""`cnnlib train` of models that foretell numbers, and of the one that tells two classes apart."""
+
+# ruff: noqa: F811  `run` is a fixture of tests/test_cli.py
+
+import numpy as np
+import pytest
+
+import cnnlib as cl
+from cnnlib.train import load
+from tests.test_cli import one_line, run  # noqa: F401
+
+REGRESSIONS = [name for name in cl.models.list() if getattr(cl.models.get(name), "targets", None) == "numbers"]
+
+
+@pytest.fixture
+def table():
+    x = np.random.default_rng(0).standard_normal((200, 2))
+    y = 1000 + 50 * (x @ [1.0, 2.0] + 0.5 * np.random.default_rng(1).standard_normal(200))
+    np.savetxt("table.csv", np.column_stack([x, y]), delimiter=",", header="a,b,price", comments="")
+
+
+@pytest.mark.parametrize("name", REGRESSIONS)
+def test_every_regression_learns_a_table_and_says_how_sure_it_is(run, table, name):
+    more = ("--batch-size", 160, "--every", 2, "--keep", 20, "--lr", 0.05) if name == "sgld" else ()
+    code, out, err = run(
+        "train", name, "--data", "table.csv", "--label", "price", "--epochs", 200 if more else 60, "--out", "run", *more
+    )
+    assert code == 0, err
+    error = float(out.split("held-out")[-1].split("squared_error ")[1].split(",")[0])
+    assert error < 0.5  # of a variance of 1: the noise is 0.05
+    assert "inside their 90 % interval" in out
+
+
+def test_a_series_is_foretold_and_a_resumed_run_goes_on(run):
+    command = ("train", "sgld", "--data", "sunspots", "--hidden", "5", "--keep", 4, "--every", 2, "--out", "run")
+    code, _, err = run(*command, "--epochs", 3)
+    assert code == 0, err
+    code, out, err = run("train", "sgld", "--data", "sunspots", "--out", "run", "--epochs", 5, "--resume")
+    assert code == 0 and "resumed from run" in out, err
+    assert load("run").options["data_size"] == 225
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("mc-dropout", "digits", "digits: expected a CSV file of numbers or a series: co2, sunspots."),
+        ("bernoulli-classifier", "digits", "digits: has 10 classes; a Bernoulli distribution tells two apart"),
+    ],
+)
+def test_data_of_the_wrong_kind_are_refused(run, name, data, message):
+    code, _, err = run("train", name, "--data", data, "--out", "run")
+    assert code == 1 and message in err and one_line(err)
+
+
+def test_two_classes_are_told_apart(run):
+    x = np.random.default_rng(0).standard_normal((200, 2))
+    rows = [f"{a},{b},{'yes' if a + b > 0 else 'no'}" for a, b in x]
+    with open("classes.csv", "w") as file:
+        file.write("\n".join(["a,b,is", *rows]))
+    code, out, err = run("train", "bernoulli-classifier", "--data", "classes.csv", "--epochs", 40, "--lr", 0.02, "--out", "run")
+    assert code == 0, err
+    assert float(out.split("accuracy ")[-1].split()[0]) > 0.9
