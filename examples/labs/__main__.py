@@ -14,6 +14,8 @@ from examples.labs import lab, table
 
 LABS = (  # from the shortest to the longest
     "optimiser_paths",
+    "linear_posterior",
+    "noise",
     "classical",
     "bottleneck",
     "initialisation",
@@ -21,6 +23,7 @@ LABS = (  # from the shortest to the longest
     "sparsity",
     "dropout",
     "batch_norm",
+    "posterior",
     "learning_rate",
     "response_norm",
     "overlapping_pooling",
