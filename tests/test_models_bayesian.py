@@ -59,7 +59,7 @@ def test_bayes_by_backprop_finds_the_mean_and_the_mean_field_variances():
     """The Gaussian without correlations that is nearest in KL(q ‖ p) has variances 1 / (Σ⁻¹)_ii, not Σ_ii."""
     x, y = data()
     net = linear(models.BayesByBackprop, len(x))
-    steps(net, x, y, optim.Adam(net.parameters(), lr=0.05), 1500, lr=5e-4)
+    steps(net, x, y, optim.Adam(net.parameters(), lr=0.05), 1000, lr=5e-4)
     mean, covariance = linear_posterior(x, y, BETA, STD)
     weight, bias = net.network[1].posterior()
     found = np.append(weight.mean.numpy(), bias.mean.numpy()), np.append(weight.variance.numpy(), bias.variance.numpy())
@@ -83,8 +83,8 @@ def test_langevin_dynamics_finds_the_whole_posterior():
     x, y = data()
     mean, covariance = linear_posterior(x, y, BETA, STD)
     stiffest = np.linalg.eigvalsh(np.linalg.inv(covariance)).max() / len(x)
-    net = linear(models.SGLDNetwork, len(x), keep=1500, every=5)
-    steps(net, x, y, net.optimizer(lr=0.1 / stiffest), 8000)
+    net = linear(models.SGLDNetwork, len(x), keep=750, every=5)
+    steps(net, x, y, net.optimizer(lr=0.2 / stiffest), 4000)
     deviation = np.sqrt(np.diag(covariance))
     np.testing.assert_allclose((net.kept.mean(axis=0) - mean) / deviation, 0.0, atol=0.25)
     found = np.cov(net.kept.T)
@@ -145,7 +145,7 @@ def trained(kind, x, y, count, lr, batch_size=60, **options):
     ("kind", "count", "lr", "options"),
     [
         (models.BayesByBackprop, 400, 0.02, {}),
-        (models.SGLDNetwork, 1200, 0.03, {"keep": 50, "every": 10, "beta": 10.0}),
+        (models.SGLDNetwork, 800, 0.03, {"keep": 50, "every": 10, "beta": 10.0}),
     ],
 )
 def test_it_is_less_sure_where_there_were_no_data(kind, count, lr, options):
@@ -213,6 +213,23 @@ def test_the_noise_of_langevin_dynamics_has_the_right_size():
     opt.step()
     assert w.data.mean() == pytest.approx(-0.02, abs=5e-4)
     assert w.data.std() == pytest.approx(np.sqrt(2 * 0.02 / 100), rel=0.02)
+
+
+ALL_KINDS = (models.GaussianRegression, models.MixtureOfExperts, *ALL)
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS, ids=lambda kind: kind.__name__)
+def test_a_training_step_leaves_no_float64_on_the_tape(kind):
+    cl.manual_seed(0)
+    net, x, y = kind(2), Tensor(np.ones((4, 2), F32)), np.ones((4, 1), F32)
+    with cl.trace() as t:
+        net.objective(x, y)[0].backward()
+    for entry in t:
+        arrays = [*entry.inputs.values(), *entry.outputs, *entry.dys, *entry.grads.values(), *entry.saved.values()]
+        assert not [a for a in arrays if getattr(a, "dtype", None) == np.float64], entry.name
+    assert all(p.grad.dtype == F32 for p in net.parameters())
+    (net.optimizer(1e-3) if kind is models.SGLDNetwork else optim.Adam(net.parameters())).step()
+    assert all(p.dtype == F32 for p in net.parameters())
 
 
 # ---- refusals and warnings

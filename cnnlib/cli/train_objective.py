@@ -11,6 +11,8 @@ import click
 from cnnlib.cli.options import COUNT, SEED, PositiveNumber, data_options, examples, hardware_options
 from cnnlib.cli.train import OPTIMIZERS, folder_of, optimizer_of, refuse_changes, resumable, stopped
 
+NUMBERS = "A series, whose next value is foretold, or a table, of which one column is."
+
 
 class Sizes(click.ParamType):
     """Whole numbers above 0, such as ``400,200``."""
@@ -31,9 +33,10 @@ def command_of(name: str) -> click.Command | None:
 
     if name not in models.list() or not issubclass(kind := models.get(name), ObjectiveModel):
         return None
-    usual = kind.recipe
+    usual, numbers = kind.recipe, kind.targets == "numbers"
 
-    @click.option("--data", "spec", required=True, metavar="NAME|FOLDER|FILE.csv", help="`cnnlib data list` shows the names.")
+    @click.option("--data", "spec", required=True, metavar=("co2|sunspots" if numbers else "NAME|FOLDER") + "|FILE.csv",
+                  help=NUMBERS if numbers else "`cnnlib data list` shows the names.")  # fmt: skip
     @_settings_of(kind)
     @data_options
     @click.option("--epochs", type=COUNT, metavar="N", default=usual["epochs"], show_default=True,
