@@ -5,5 +5,5 @@
     python -m examples.labs --quick         # the same on a few pictures, to see that everything runs
     python -m examples.labs --table         # the findings into docs/labs.md, from the stored figures; runs nothing
 
-Needs matplotlib and, for `classical` and `corruptions`, scikit-learn with its SciPy: pip install "cnnlib[labs]".
+Needs matplotlib and, for `classical`, `corruptions` and `posterior`, scikit-learn with its SciPy: pip install "cnnlib[labs]".
 """

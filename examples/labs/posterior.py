@@ -106,7 +106,7 @@ def with_error(values, show=lambda v: f"{v:.3f}"):
     """Mean ± standard error."""
     values = np.asarray(values)
     error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return f"{show(values.mean())} ± {show(error)}"
+    return f"{show(values.mean())} ± {show(error)}".replace("-", "−")
 
 
 def of(runs, place, what, **settings):
@@ -134,8 +134,8 @@ def finding(runs):
         for place, name in PLACES.items():
             mean = {m: np.mean(coverage(runs, place, data=data, method=m)) for m in METHODS}
             best = min(METHODS, key=lambda m: abs(mean[m] - 0.9))
-            readings.append(f"On {data}, {name}, {best} comes nearest to 90 %, with {percent(mean[best])}; "
-                            f"MAP has {percent(mean['MAP'])}.")  # fmt: skip
+            others = ", ".join(f"{m} {percent(mean[m])}" for m in METHODS if m != best)
+            readings.append(f"On {data}, {name}, {best} comes nearest to 90 %, with {percent(mean[best])} ({others}).")
     return rows, " ".join(readings)
 
 
