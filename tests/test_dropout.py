@@ -1,4 +1,4 @@
-"""Dropout, masking and Gaussian noise: fractions, masks, evaluation, equality of runs and backends."""
+"""Dropout, masking, salt-and-pepper and Gaussian noise: fractions, masks, evaluation, equality of runs and backends."""
 
 import math
 
@@ -107,7 +107,7 @@ def test_dropped_nan_and_infinity_are_zero(backend):
     np.testing.assert_array_equal(y == 0, mask == 0)
 
 
-@pytest.mark.parametrize("operation", [ops.dropout, ops.masking_noise, ops.gaussian_noise])
+@pytest.mark.parametrize("operation", [ops.dropout, ops.masking_noise, ops.salt_and_pepper_noise, ops.gaussian_noise])
 def test_evaluation_passes_x_on_and_draws_nothing(operation):
     x = ones(5)
     before = streams.get_state()
@@ -115,6 +115,18 @@ def test_evaluation_passes_x_on_and_draws_nothing(operation):
     assert operation(x, 0.0) is x
     np.testing.assert_array_equal(operation(np.ones(3), 0.5, training=False).numpy(), np.ones(3))
     assert streams.get_state() == before
+
+
+@each_backend
+def test_salt_and_pepper_are_as_many_and_stop_the_gradient(backend):
+    n, p = 100_000, 0.3
+    x = Tensor(np.full(n, 0.5, np.float32), requires_grad=True)
+    with cl.use(backend):
+        y = ops.salt_and_pepper_noise(x, p)
+        y.backward(np.ones(n, np.float32))
+    shares = [(y.numpy() == value).mean() for value in (0.0, 1.0)]
+    assert all(abs(share - p / 2) < 5 * math.sqrt(p / 2 / n) for share in shares)
+    np.testing.assert_array_equal(x.grad, y.numpy() == 0.5)
 
 
 def test_gaussian_noise_has_its_standard_deviation():
@@ -126,7 +138,9 @@ def test_gaussian_noise_has_its_standard_deviation():
     np.testing.assert_array_equal(x.grad, np.full(n, 2, np.float32))
 
 
-@pytest.mark.parametrize("layer", [nn.Dropout(0.5), nn.MaskingNoise(0.5), nn.GaussianNoise(0.5)], ids=repr)
+@pytest.mark.parametrize(
+    "layer", [nn.Dropout(0.5), nn.MaskingNoise(0.5), nn.SaltAndPepperNoise(0.5), nn.GaussianNoise(0.5)], ids=repr
+)
 def test_layers_follow_the_mode(layer):
     x = ones(100)
     assert not np.array_equal(layer.train()(x).numpy(), x.numpy())

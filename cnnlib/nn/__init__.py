@@ -5,7 +5,7 @@ from cnnlib.nn.activation import ELU, LeakyReLU, LogSoftmax, NoisyReLU, ReLU, Si
 from cnnlib.nn.attention import AdditiveAttention
 from cnnlib.nn.container import Flatten, Identity, ModuleList, Sequential
 from cnnlib.nn.conv import Conv1d, Conv2d, ConvTranspose2d
-from cnnlib.nn.dropout import Dropout, GaussianNoise, MaskingNoise
+from cnnlib.nn.dropout import Dropout, GaussianNoise, MaskingNoise, SaltAndPepperNoise
 from cnnlib.nn.embedding import Embedding
 from cnnlib.nn.linear import DropConnect, Linear, LocallyConnected2d, Maxout
 from cnnlib.nn.loss import BCEWithLogitsLoss, CrossEntropyLoss, HingeLoss, L1Loss, MSELoss, NLLLoss

@@ -34,6 +34,20 @@ class MaskingNoise(Module):
         return f"p={self.p}"
 
 
+class SaltAndPepperNoise(Module):
+    """In training each element is 0 or 1, at the toss of a coin, with probability p, else x: pixels that are black or white."""
+
+    def __init__(self, p: float = 0.5):
+        super().__init__()
+        self.p = p
+
+    def forward(self, x):
+        return ops.salt_and_pepper_noise(x, self.p, self.training)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
 class GaussianNoise(Module):
     """In training x + std · ε, ε ~ N(0, 1)."""
 

@@ -23,7 +23,16 @@ from cnnlib.ops.activation import (
     tanh,
 )
 from cnnlib.ops.conv import Conv2d, ConvTranspose2d, conv1d, conv2d, conv_transpose2d
-from cnnlib.ops.dropout import Dropout, GaussianNoise, MaskingNoise, dropout, gaussian_noise, masking_noise
+from cnnlib.ops.dropout import (
+    Dropout,
+    GaussianNoise,
+    MaskingNoise,
+    SaltAndPepperNoise,
+    dropout,
+    gaussian_noise,
+    masking_noise,
+    salt_and_pepper_noise,
+)
 from cnnlib.ops.elementwise import (
     Absolute,
     Add,

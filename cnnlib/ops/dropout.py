@@ -1,20 +1,21 @@
-"""Noise for training: dropout, masking and Gaussian noise.
+"""Noise for training: dropout, masking, salt-and-pepper and Gaussian noise.
 
 Formulas, with a fresh mask m_i ∈ {0, 1}, P(m_i = 0) = p, for each element and each call::
 
     dropout          y = m ⊙ x / (1 − p)      "inverted": E[y] = x, so that evaluation, y = x, needs no scaling
     masking noise    y = m ⊙ x                the corrupted input of a denoising autoencoder
+    salt and pepper  y = m ⊙ x + (1 − m) ⊙ b  b_i ∈ {0, 1}, P(b_i = 1) = ½
     Gaussian noise   y = x + σ ε              ε ~ N(0, 1)
 
 DropConnect is dropout applied to the weights: ``linear(x, dropout(w, p, training), b)``.
 
 Adjoints: the mask is a constant, so dx = m ⊙ dy / (1 − p), with the mask of the forward pass. Element i is kept when the 32
 random bits of its place in the sequence ``key`` are at least p · 2³². The bits are a function of key and i
-(cnnlib/random.py): dropout saves its mask, a bit per element; masking noise saves the key, and draws the mask again.
+(cnnlib/random.py): dropout saves its mask, a bit per element; the others save the key, and draw the mask again.
 
 Source: lecture: regularisation; Srivastava, Hinton, Krizhevsky, Sutskever & Salakhutdinov, "Dropout", 2014; Wan, Zeiler,
 Zhang, LeCun & Fergus, "Regularization of neural networks using DropConnect", 2013; Vincent et al., "Stacked denoising
-autoencoders", 2010 (masking and Gaussian noise).
+autoencoders", 2010 (the other three).
 """
 
 from __future__ import annotations
@@ -97,6 +98,24 @@ def _masked(ctx, x):
     return ctx.xp.where(bits >= threshold(ctx.p), x, 0.0)
 
 
+class SaltAndPepperNoise(Op):
+    """Element i is 1 (salt) below p/2 · 2³², 0 (pepper) below p · 2³², else x. Saves p and key, which names both."""
+
+    formula = "y = m ⊙ x + (1 − m) ⊙ b"
+
+    @staticmethod
+    def forward(ctx, x, *, p=0.5):
+        check_float("salt_and_pepper_noise", "x", x)
+        ctx.save(p=p, key=next_key("dropout"))
+        bits = ctx.xp.asarray(ctx.kernels.random_bits(ctx.key, x.size)).reshape(x.shape)
+        extreme = (bits < threshold(p / 2)).astype(x.dtype)
+        return ctx.xp.where(bits >= threshold(p), x, extreme)
+
+    @staticmethod
+    def backward(ctx, dy):
+        return _masked(ctx, dy)
+
+
 class GaussianNoise(Op):
     """Adding a constant has the derivative 1. Saves key, which names the noise."""
 
@@ -143,6 +162,21 @@ def masking_noise(x, p=0.5, training=True):
     """
     _check_probability("masking_noise", p)
     return MaskingNoise.apply(x, p=float(p)) if training and p > 0 else _unchanged(x)
+
+
+def salt_and_pepper_noise(x, p=0.5, training=True):
+    """Each element is 1 with probability p/2, 0 with probability p/2, else x; in evaluation x itself. For x in 0 … 1.
+
+    >>> import cnnlib as cl
+    >>> cl.manual_seed(0)
+    >>> sorted(set(cl.ops.salt_and_pepper_noise(cl.Tensor([0.5] * 100), p=0.5).numpy().tolist()))
+    [0.0, 0.5, 1.0]
+
+    Raises ValueRangeError unless 0 <= p < 1.
+    """
+    if not 0 <= p < 1:
+        raise ValueRangeError(f"salt_and_pepper_noise: p is the probability of a 0 or a 1 and must be in 0 <= p < 1, got {p}.")
+    return SaltAndPepperNoise.apply(x, p=float(p)) if training and p > 0 else _unchanged(x)
 
 
 def gaussian_noise(x, std=0.1, training=True):

@@ -17,6 +17,7 @@ CASES = [
     Case("dropout p 0.2", ops.dropout, lambda d: (d.normal(2, 3, 11),), {"p": 0.2}),
     Case("dropout in evaluation", ops.dropout, lambda d: (d.normal(5, 7),), {"training": False}),
     Case("masking_noise", ops.masking_noise, lambda d: (d.normal(4, 9),), {"p": 0.3}),
+    Case("salt_and_pepper_noise", ops.salt_and_pepper_noise, lambda d: (d.normal(4, 9),), {"p": 0.4}),
     Case("drop_connect", drop_connect, lambda d: (d.normal(5, 7), d.normal(4, 7), d.normal(4)), {"p": 0.3}),
     Case("gaussian_noise", ops.gaussian_noise, lambda d: (d.normal(4, 9),), {"std": 0.3}),
 ]
@@ -31,6 +32,12 @@ ERRORS = [
     ErrorCase("p negative", lambda: ops.dropout(np.ones(3), -0.1), ValueRangeError, "must be in 0 <= p < 1, got -0.1"),
     ErrorCase("p NaN", lambda: ops.dropout(np.ones(3), float("nan")), ValueRangeError, "must be in 0 <= p < 1, got nan"),
     ErrorCase("masking p", lambda: ops.masking_noise(np.ones(3), 2.0), ValueRangeError, "masking_noise: p is the probability"),
+    ErrorCase(
+        "salt and pepper p",
+        lambda: ops.salt_and_pepper_noise(np.ones(3), 1.0),
+        ValueRangeError,
+        "salt_and_pepper_noise: p is the probability of a 0 or a 1 and must be in 0 <= p < 1, got 1.0",
+    ),
     ErrorCase(
         "noise std",
         lambda: ops.gaussian_noise(np.ones(3), -1.0),
