@@ -49,6 +49,9 @@ class ObjectiveModel(nn.Module):
         """(loss, measured): the mean over the batch, and a number for each of ``measures``."""
         raise NotImplementedError(f"{type(self).__name__} needs a method objective(self, x, y).")
 
+    def begin_epoch(self, epoch: int) -> None:
+        """Called before an epoch of training, counted from 0: for what is learnt in stages."""
+
     def concern(self, row: dict[str, Any]) -> str | None:
         """What went wrong in the epoch with this row of the history, and what to try; None where all is well."""
         return None

@@ -4,6 +4,7 @@ A classifier gives outputs and the trainer compares them with labels. The system
 
     loss, measured = model.objective(x, y)     a Tensor of one number, the mean over the batch; and {name: number} besides
     model.measures                             those names, which become columns of the history: ("reconstruction", "kl")
+    model.begin_epoch(epoch)                   optional: called before each epoch, for what is learnt in stages
     model.concern(row)                         optional: what is wrong with an epoch that ended in this row, or None
 
 y is what the data set has beside x, and most do without. Players with opposite aims, as in a GAN, take turns; see
@@ -71,6 +72,8 @@ class ObjectiveTrainer(Trainer):
 
     def _run_epoch(self, validation: Any, epochs: int, shown: progress_of.Silent) -> None:
         rows = len(self.history)
+        if self.batch == 0:
+            getattr(self.model, "begin_epoch", lambda epoch: None)(self.epoch)
         super()._run_epoch(validation, epochs, shown)
         if len(self.history) == rows:  # stopped midway
             return
