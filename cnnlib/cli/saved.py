@@ -26,7 +26,7 @@ class Trained:
                 "or load it in Python with cnnlib.train.checkpoint.load."
             )
         kind = models.get(saved.name)
-        if hasattr(kind, "train_command") or hasattr(kind, "objective"):
+        if hasattr(kind, "train_command") or (hasattr(kind, "objective") and not hasattr(kind, "criterion")):
             use = ": `cnnlib sample` draws from it" if hasattr(kind, "sample") else ""
             use = ": `cnnlib sample` writes with it" if hasattr(kind, "train_command") else use
             raise CheckpointError(f"{saved.path}: holds {saved.name}, which does not name classes{use}.")

@@ -15,11 +15,15 @@ from typing import Any
 from cnnlib.errors import unknown_name
 from cnnlib.models.adaline import Adaline
 from cnnlib.models.alexnet import AlexNet, AlexNetSingle
+from cnnlib.models.autoencoder import Autoencoder, ConvAutoencoder
 from cnnlib.models.bayes_by_backprop import BayesByBackprop
 from cnnlib.models.captioner import Captioner
 from cnnlib.models.char_rnn import CharRNN
 from cnnlib.models.counting import parameter_table
+from cnnlib.models.deep_autoencoder import DeepAutoencoder
+from cnnlib.models.deep_belief_net import DeepBeliefNet
 from cnnlib.models.deep_probabilistic import BernoulliClassifier, CategoricalClassifier, GaussianRegression
+from cnnlib.models.denoising_autoencoder import DenoisingAutoencoder
 from cnnlib.models.forecaster import Forecaster
 from cnnlib.models.frame_labeller import FrameLabeller
 from cnnlib.models.gan import DCGAN, GAN
@@ -33,10 +37,12 @@ from cnnlib.models.mixture_of_experts import MixtureOfExperts
 from cnnlib.models.mlp import MLP
 from cnnlib.models.overfeat import OverFeat
 from cnnlib.models.perceptron import Perceptron
+from cnnlib.models.rbm import RBM
 from cnnlib.models.resnet import ResNet18, ResNet20, ResNet34, ResNet50, ResNet101, ResNet152
 from cnnlib.models.sentiment import SentimentLSTM, TextCNN
 from cnnlib.models.seq2seq import Seq2Seq
 from cnnlib.models.sgld import SGLDNetwork
+from cnnlib.models.stacked_autoencoder import StackedAutoencoder
 from cnnlib.models.torchvision import load_torchvision
 from cnnlib.models.vae import VAE, ConvVAE
 from cnnlib.models.vgg import VGG11, VGG11BN, VGG13, VGG13BN, VGG16, VGG16BN, VGG19, VGG19BN, VGGSmall
@@ -47,6 +53,7 @@ __all__ = [
     "DCGAN",
     "GAN",
     "MLP",
+    "RBM",
     "VAE",
     "VGG11",
     "VGG11BN",
@@ -59,12 +66,17 @@ __all__ = [
     "Adaline",
     "AlexNet",
     "AlexNetSingle",
+    "Autoencoder",
     "BayesByBackprop",
     "BernoulliClassifier",
     "Captioner",
     "CategoricalClassifier",
     "CharRNN",
+    "ConvAutoencoder",
     "ConvVAE",
+    "DeepAutoencoder",
+    "DeepBeliefNet",
+    "DenoisingAutoencoder",
     "Forecaster",
     "FrameLabeller",
     "GaussianRegression",
@@ -87,6 +99,7 @@ __all__ = [
     "SGLDNetwork",
     "SentimentLSTM",
     "Seq2Seq",
+    "StackedAutoencoder",
     "TextCNN",
     "VGGSmall",
     "ZFNet",
@@ -127,6 +140,13 @@ _MODELS: dict[str, type[Module]] = {
     "resnet152": ResNet152,
     "resnet20": ResNet20,
     "char_rnn": CharRNN,
+    "autoencoder": Autoencoder,
+    "conv_autoencoder": ConvAutoencoder,
+    "denoising_autoencoder": DenoisingAutoencoder,
+    "stacked_autoencoder": StackedAutoencoder,
+    "rbm": RBM,
+    "deep_belief_net": DeepBeliefNet,
+    "deep_autoencoder": DeepAutoencoder,
     "vae": VAE,
     "conv_vae": ConvVAE,
     "gan": GAN,
