@@ -161,7 +161,7 @@ class RBM(ObjectiveModel):
         return v
 
     def sample(self, count: int = 1, seed: int = 0, steps: int = 1000) -> np.ndarray:
-        """What the machine believes in: means of p(v | h) at the end of chains of so many steps, begun at random: (count, D).
+        """What the machine believes in: means of p(v | h) at the end of chains of so many steps, begun at random: (count, \\*input_shape).
 
         The same seed, the same samples; other random numbers are not touched.
         """
@@ -173,7 +173,8 @@ class RBM(ObjectiveModel):
             half = xp_of(self.weight.data).full((count, len(self.visible_bias)), 0.5, dtype=self.weight.dtype)
             v = self.gibbs(_draw(half, "binary"), steps - 1)
             with no_grad():
-                return self.decode(_draw(self.encode(v).data, self.units)).numpy()
+                v = self.decode(_draw(self.encode(v).data, self.units)).numpy()
+                return v.reshape(count, *self.input_shape)
         finally:
             random.set_state(state)
 
