@@ -98,6 +98,11 @@ def test_a_tied_weight_gets_the_sum_of_both_gradients():
     assert parameter_count(tied) == parameter_count(free) - 12 * 7 - 7 * 3
 
 
+def test_a_tied_decoder_multiplies_as_much_and_has_no_weights_of_its_own():
+    tied, free = (cl.summary(models.Autoencoder(12, (7, 3), tied=tied), (12,)) for tied in (True, False))
+    assert tied.multiply_adds == free.multiply_adds == 2 * (12 * 7 + 7 * 3) and 2 * tied.weights == free.weights
+
+
 def test_a_tied_weight_stays_one_through_training_and_checkpoints(tmp_path):
     options = {"input_shape": 12, "sizes": [5], "tied": True}
     net = models.create("autoencoder", **options)

@@ -129,6 +129,9 @@ class Transposed(nn.Module):
     def forward(self, x):
         return ops.linear(x, ops.transpose(self.weight), self.bias)
 
+    def multiply_adds(self, x_shape: tuple[int, ...], y_shape: tuple[int, ...]) -> int:
+        return math.prod(x_shape[1:]) * y_shape[-1]
+
 
 class Autoencoder(Reconstruction):
     """Fully connected: ``input_shape`` -> ``sizes``, the last of them the code, and back through the same sizes.

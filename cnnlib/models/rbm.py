@@ -161,9 +161,9 @@ class RBM(ObjectiveModel):
         return v
 
     def sample(self, count: int = 1, seed: int = 0, steps: int = 1000) -> np.ndarray:
-        """What the machine believes in: means of p(v | h) at the end of chains of so many steps, begun at random: (count, \\*input_shape).
+        """What the machine believes in, (count, *input_shape): means of p(v | h) at the end of chains of so many steps.
 
-        The same seed, the same samples; other random numbers are not touched.
+        They begin at random. The same seed, the same samples; other random numbers are not touched.
         """
         for name, value in (("count", count), ("steps", steps)):
             check_whole("RBM.sample", name, value)
