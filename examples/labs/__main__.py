@@ -23,6 +23,7 @@ LABS = (  # from the shortest to the longest
     "sparsity",
     "dropout",
     "overcomplete",
+    "deep_autoencoder",
     "batch_norm",
     "pretraining",
     "learning_rate",

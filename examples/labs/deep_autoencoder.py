@@ -18,7 +18,7 @@ from examples.labs import lab, setting
 from examples.labs.bottleneck import nearest, principal_components
 
 CLAIM = "A deep autoencoder's two numbers tell more of a digit than two principal components (lecture: deep autoencoder)."
-MINUTES = 6
+MINUTES = 3
 METHODS = {"PCA": "PCA", "random": "autoencoder, random start", "pre-trained": "autoencoder, RBMs first"}
 
 
