@@ -23,7 +23,6 @@ LABS = (  # from the shortest to the longest
     "sparsity",
     "dropout",
     "overcomplete",
-    "deep_autoencoder",
     "batch_norm",
     "pretraining",
     "learning_rate",
