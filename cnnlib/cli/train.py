@@ -214,7 +214,7 @@ def _optimizer_in(saved: Any) -> str:
         for name, (its_kind, settings, _) in OPTIMIZERS.items()
         if its_kind == kind and all(state.get(setting) == value for setting, value in settings.items())
     ]
-    if not found and hasattr(models.get(saved.name), "optimizer"):
+    if not found and saved.name in models.list() and hasattr(models.get(saved.name), "optimizer"):
         return kind.lower()  # one of the model's own
     if not found:
         raise CheckpointError(f"{saved.path}: was trained with {kind}, which no --optimizer stands for: go on with it in "
