@@ -7,10 +7,10 @@ counts as found when it has at least 1 % of 2,500 samples. Both numbers are thos
 
 - minimax: the generator makes ln(1 − D(G(z))) small, as the game says; non-saturating: −ln D(G(z)). One step each in turn.
 - minimax, D ahead: the same with three steps of the discriminator for one of the generator.
-- smoothing: non-saturating, the discriminator's target for what is real is 0.9.
 - Wasserstein: five steps of the discriminator for one, its weights cut to ±0.1, RMSprop with learning rate 0.0005.
 - faded noise: non-saturating; noise of deviation 1 on all that the discriminator sees, which falls to 0 over the first 70 % of
   the steps, while the learning rate falls from 0.003 to 0 along half a cosine. These values were chosen on seeds 0 and 1.
+- D ahead, faded noise: the same noise and learning rate with the second way, minimax with three steps for one.
 """
 
 import numpy as np
@@ -23,16 +23,16 @@ from examples.labs import lab
 CLAIM = "A generator may leave out parts of the data, and fool the discriminator with what is left (lecture: GANs)."
 MINUTES = 8
 STEPS, QUICK_STEPS, BATCH = 6000, 200, 256
-SAMPLES, KEPT = 2500, 500
+SAMPLES, KEPT = 2500, 400  # kept for the figure, of seed 0
 WAYS = {
     "minimax": {"loss": "minimax"},
     "minimax, D ahead": {"loss": "minimax", "discriminator_steps": 3},
     "non-saturating": {},
-    "smoothing": {"smoothing": 0.1},
     "Wasserstein": {"loss": "wasserstein", "discriminator_steps": 5, "clip": 0.1},
     "faded noise": {},
+    "D ahead, faded noise": {"loss": "minimax", "discriminator_steps": 3},
 }
-COLLAPSES, STABLE = "minimax, D ahead", "faded noise"
+COLLAPSES, STABLE, RESCUED = "minimax, D ahead", "faded noise", "D ahead, faded noise"
 
 
 class FadeNoise(Callback):
@@ -57,7 +57,7 @@ def measure(seed, way, steps):
     optimizer, callbacks = optim.Adam(net.parameters(), lr=1e-3, betas=(0.5, 0.999)), []
     if way == "Wasserstein":
         optimizer = optim.RMSprop(net.parameters(), lr=5e-4)
-    if way == STABLE:
+    if way in (STABLE, RESCUED):
         optimizer.lr, net.noise = 3e-3, 1.0
         callbacks = [LRSchedule(optim.CosineAnnealingLR(optimizer, steps), per="step"), FadeNoise(1.0, 0.7 * steps)]
     epochs = max(1, round(steps * BATCH / len(data)))
@@ -65,7 +65,8 @@ def measure(seed, way, steps):
     history = trainer.fit(data, epochs=epochs)
     drawn = net.sample(SAMPLES, seed=seed)
     found = cl.data.coverage(drawn)
-    return {"modes": found.modes, "quality": found.quality, "shares": found.shares, "points": drawn[:KEPT].round(3),
+    points = drawn[:KEPT].round(3) if seed == 0 else []
+    return {"modes": found.modes, "quality": found.quality, "shares": found.shares, "points": points,
             "d_real": history["d_real"], "d_fake": history["d_fake"]}  # fmt: skip
 
 
@@ -78,11 +79,11 @@ def finding(runs):
         )
     modes, quality = runs.get("modes", way=STABLE), runs.get("quality", way=STABLE)
     reached = sum(m == 8 and q > 0.8 for m, q in zip(modes, quality, strict=True))
-    plain, ahead = runs.get("modes", way="minimax"), runs.get("modes", way=COLLAPSES)
+    plain, ahead, rescued = (lab.spread(runs.get("modes", way=way), lab.number) for way in ("minimax", COLLAPSES, RESCUED))
     return rows, (
-        f"The game as it is written finds {lab.spread(plain, lab.number)} of the 8 modes, with a discriminator that is ahead "
-        f"{lab.spread(ahead, lab.number)}. With {STABLE}, {reached} of {len(modes)} seeds have all 8 and more than 80 % good "
-        "samples."
+        f"The game as it is written finds {plain} of the 8 modes; with a discriminator that is ahead {ahead}, and with noise "
+        f"that fades {rescued} again. With {STABLE} and even turns {reached} of {len(modes)} seeds have all 8 modes and more "
+        "than 80 % good samples."
     )
 
 
