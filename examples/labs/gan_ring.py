@@ -98,10 +98,10 @@ def figure(runs):
     above, below = sheet.subfigures(2, 1, height_ratios=(1.1, 1.0))
     for ax, way in zip(above.subplots(1, len(WAYS)), WAYS, strict=True):
         x, y = np.array(runs.get("points", way=way)[0]).T
-        ax.scatter(*cl.data.ring(400).x.T, s=14, color="0.85")
-        ax.scatter(x, y, s=2, color=CLASSES[0])
+        ax.scatter(*cl.data.ring(400).x.T, s=14, color="0.85", rasterized=True)
+        ax.scatter(x, y, s=2, color=CLASSES[0], rasterized=True)
         ax.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal", xticks=[], yticks=[])
-        ax.set_title(f"{way}\n{runs.get('modes', way=way)[0]} modes", fontsize=9)
+        ax.set_title(f"{way}\nmodes found: {runs.get('modes', way=way)[0]}", fontsize=9)
     shown = [way for way in WAYS if way != "Wasserstein"]  # whose scores are no probabilities
     for i, (ax, way) in enumerate(zip(below.subplots(1, len(shown), sharey=True), shown, strict=True)):
         for name, colour, label in (("d_real", CLASSES[0], "D(x)"), ("d_fake", CLASSES[1], "D(G(z))")):
