@@ -17,6 +17,7 @@ LABS = (  # from the shortest to the longest
     "linear_posterior",
     "noise",
     "classical",
+    "intervals",
     "bottleneck",
     "initialisation",
     "corruptions",
