@@ -9,7 +9,7 @@ import cnnlib as cl
 from cnnlib import Tensor, models, optim
 from cnnlib.data import Dataset
 from cnnlib.distributions import Normal, kl
-from cnnlib.errors import ValueRangeError
+from cnnlib.errors import UnknownNameError, ValueRangeError
 from cnnlib.models.bayesian import linear_posterior
 from cnnlib.train import Checkpoint, ObjectiveTrainer
 
@@ -232,6 +232,28 @@ def test_a_training_step_leaves_no_float64_on_the_tape(kind):
     assert all(p.dtype == F32 for p in net.parameters())
 
 
+@pytest.mark.parametrize("noise", ["learnt", "input"])
+@pytest.mark.parametrize("kind", (models.GaussianRegression, *ALL), ids=lambda kind: kind.__name__)
+def test_the_gradient_of_the_objective_along_a_direction(kind, noise):
+    """With the same draw each time: the seed decides it."""
+    chance = np.random.default_rng(0)
+    cl.manual_seed(5)
+    net = kind(2, (4,), noise=noise).to("float64")
+    x, y = chance.standard_normal((6, 2)), chance.standard_normal((6, 1))
+    learnt = [p for p in net.parameters() if p.requires_grad]
+    start, way = [p.numpy().copy() for p in learnt], [chance.standard_normal(p.shape) for p in learnt]
+
+    def objective(distance):
+        for p, s, w in zip(learnt, start, way, strict=True):
+            p.set(s + distance * w)
+        cl.manual_seed(1)
+        return net.objective(Tensor(x), Tensor(y))[0]
+
+    expected = (objective(1e-5).item() - objective(-1e-5).item()) / 2e-5
+    objective(0.0).backward()
+    assert sum((p.grad * w).sum() for p, w in zip(learnt, way, strict=True)) == pytest.approx(expected, rel=1e-6)
+
+
 # ---- refusals and warnings
 
 
@@ -248,6 +270,7 @@ def test_a_collapsed_posterior_is_named():
 
 
 REFUSED = {
+    "units": (lambda: models.BayesByBackprop(hidden=(0,)), "BayesLinear: out_features must be a whole number >= 1"),
     "prior": (lambda: models.BayesByBackprop(prior_std=0.0), "BayesByBackprop: prior_std must be a finite number above 0"),
     "size": (lambda: models.MCDropout(data_size=0), "MCDropout: data_size must be a whole number >= 1"),
     "p": (lambda: models.MCDropout(1, p=1.0).predictive(np.ones((1, 1), F32)), "must be in 0 <= p < 1"),
@@ -262,6 +285,12 @@ def test_what_cannot_be_is_refused(case):
     call, message = REFUSED[case]
     with pytest.raises(ValueRangeError, match=message):
         call()
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_an_unknown_activation_names_the_nearest(kind):
+    with pytest.raises(UnknownNameError, match="unknown activation 'tanhh': did you mean 'tanh'"):
+        kind(activation="tanhh")
 
 
 def test_the_size_of_the_data_is_taken_from_them():

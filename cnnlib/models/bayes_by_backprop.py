@@ -27,8 +27,9 @@ from typing import Any
 from cnnlib import nn, ops
 from cnnlib.distributions import Normal, kl
 from cnnlib.models.bayesian import BayesianRegression
-from cnnlib.models.mlp import ACTIVATIONS
+from cnnlib.models.mlp import activation_of
 from cnnlib.nn import init
+from cnnlib.ops.arguments import check_whole
 from cnnlib.tensor import Parameter, Tensor
 
 START_LOG_VAR = -8.0  # s = 0.02
@@ -40,6 +41,8 @@ class BayesLinear(nn.Module):
 
     def __init__(self, in_features: int, out_features: int):
         super().__init__()
+        check_whole("BayesLinear", "in_features", in_features)
+        check_whole("BayesLinear", "out_features", out_features)
         shape = out_features, in_features
         self.weight_mean = Parameter(init.default_weight(shape))
         self.bias_mean = Parameter(init.default_bias(shape, out_features))
@@ -75,12 +78,13 @@ class BayesByBackprop(BayesianRegression):
     def build_network(self, sizes: Sequence[int], activation: str) -> nn.Module:
         layers: list[nn.Module] = [nn.Flatten()]
         for before, after in itertools.pairwise(sizes):
-            layers += [BayesLinear(before, after), ACTIVATIONS[activation]()]
+            layers += [BayesLinear(before, after), activation_of(activation)()]
         return nn.Sequential(*layers[:-1])
 
     def complexity(self) -> Tensor:
         """KL(q ‖ prior), the sum over all weights, in nats."""
-        prior, total = Normal(0.0, std=self.prior_std), Tensor(0.0)
+        prior = Normal(0.0, std=self.prior_std)
+        total: Any = 0.0
         for layer in self.network.modules():
             if isinstance(layer, BayesLinear):
                 for q in layer.posterior():

@@ -22,7 +22,7 @@ from typing import ClassVar
 from cnnlib import nn
 from cnnlib.models.bayes_by_backprop import training_draws
 from cnnlib.models.bayesian import BayesianRegression
-from cnnlib.models.mlp import ACTIVATIONS
+from cnnlib.models.mlp import activation_of
 from cnnlib.tensor import Tensor
 
 
@@ -62,7 +62,7 @@ class MCDropout(BayesianRegression):
         layers: list[nn.Module] = [nn.Flatten()]
         for i, (before, after) in enumerate(itertools.pairwise(sizes)):
             layers += [nn.Dropout()] if i > 0 or len(sizes) == 2 else []
-            layers += [nn.Linear(before, after), ACTIVATIONS[activation]()]
+            layers += [nn.Linear(before, after), activation_of(activation)()]
         return nn.Sequential(*layers[:-1])
 
     def draws(self, x: Tensor, samples: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -26,7 +26,14 @@ from typing import Any
 from cnnlib import nn
 from cnnlib.errors import unknown_name
 
-ACTIVATIONS = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
+
+
+def activation_of(name: str) -> type[nn.Module]:
+    """The layer behind a name. Raises UnknownNameError that names the nearest match."""
+    if name not in ACTIVATIONS:
+        raise unknown_name("activation", name, ACTIVATIONS)
+    return ACTIVATIONS[name]
 
 
 class MLP(nn.Sequential):
@@ -48,13 +55,12 @@ class MLP(nn.Sequential):
         activation: str = "relu",
         bias: bool = True,
     ):
-        if activation not in ACTIVATIONS:
-            raise unknown_name("activation", activation, ACTIVATIONS)
+        kind = activation_of(activation)
         input_shape = (in_features,) if isinstance(in_features, int) else tuple(in_features)
         sizes = (math.prod(input_shape), *hidden)
         layers: list[nn.Module] = [nn.Flatten()]
         for before, after in itertools.pairwise(sizes):
-            layers += [nn.Linear(before, after, bias), ACTIVATIONS[activation]()]
+            layers += [nn.Linear(before, after, bias), kind()]
         super().__init__(*layers, nn.Linear(sizes[-1], num_classes, bias))
         self.input_shape = input_shape
 
