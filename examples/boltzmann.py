@@ -1,12 +1,13 @@
 """What Boltzmann machines dream of: features and samples of an RBM and of a deep belief net.
 
-    python examples/boltzmann.py --out docs/autoencoders         # MNIST, 3 minutes on one core
+    python examples/boltzmann.py --out docs/autoencoders         # MNIST, 2 minutes on one core
     python examples/boltzmann.py --data digits --epochs 30       # the bundled 8×8 digits: a few seconds
 
 Prints free energy and reconstruction error on training and held-out pictures, and draws (needs matplotlib)
 
-    rbm.png        weights of hidden units, and samples of the RBM at the end of chains of 1,000 steps
-    dreams.png     samples of the deep belief net: Gibbs sampling in the top RBM, carried down
+    rbm.png        weights of hidden units; samples after chains of 1,000 steps: CD-1 from held-out pictures, persistent CD
+                   from its particles
+    dreams.png     samples of the deep belief net: Gibbs sampling in the top RBM, from its particles, carried down
 
 The free energies of training and held-out pictures stay together as long as the machine does not learn single pictures by
 heart. Checkpoints are kept in runs/boltzmann: ended at any moment, the same command goes on.
@@ -22,9 +23,9 @@ import numpy as np
 
 import cnnlib as cl
 from cnnlib import models, optim
-from cnnlib.train import Checkpoint, ObjectiveTrainer
+from cnnlib.train import Checkpoint, LRSchedule, ObjectiveTrainer
 
-SAMPLES = 64
+SAMPLES, BATCH = 64, 64
 
 
 def binary(data):
@@ -34,7 +35,10 @@ def binary(data):
 
 def train_or_load(name, net, train, test, epochs):
     folder = Path("runs/boltzmann") / f"{train.name}-{name}-{epochs}"
-    trainer = ObjectiveTrainer(net, optim.Adam(net.parameters(), lr=1e-3), [Checkpoint(folder, best=None)], progress=False)
+    optimizer = optim.Adam(net.parameters(), lr=1e-3)
+    steps = epochs * -(-len(train) // BATCH)  # the rate falls to 0, so that the particles can follow the machine
+    callbacks = [LRSchedule(optim.CosineAnnealingLR(optimizer, steps), per="step"), Checkpoint(folder, best=None)]
+    trainer = ObjectiveTrainer(net, optimizer, callbacks, BATCH, progress=False)
     return trainer.fit(train, test, epochs=epochs, resume=True)
 
 
@@ -54,7 +58,7 @@ def draw(parts, path):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="mnist", help="mnist, fashion or digits")
-    parser.add_argument("--epochs", type=int, default=10, help="of the RBM, and of each layer of the deep belief net")
+    parser.add_argument("--epochs", type=int, default=5, help="of the RBM, and of each layer of the deep belief net")
     parser.add_argument("--steps", type=int, default=1000, help="of Gibbs sampling")
     parser.add_argument("--out", default=None, metavar="DIR", help="draw the pictures into this folder")
     args = parser.parse_args()
@@ -64,7 +68,7 @@ def main() -> None:
     machines = {
         "CD-1": lambda: models.RBM(shape, 500, "binary"),
         "persistent CD-1": lambda: models.RBM(shape, 500, "binary", chains=64),
-        "deep belief net": lambda: models.DeepBeliefNet(shape, (500, 250), "binary", epochs_per_layer=args.epochs),
+        "deep belief net": lambda: models.DeepBeliefNet(shape, (500, 250), "binary", chains=64, epochs_per_layer=args.epochs),
     }
     print("                     free energy          squared error\n                   training  held out   training  held out")
     nets = {}
@@ -80,7 +84,8 @@ def main() -> None:
         out = Path(args.out)
         out.mkdir(parents=True, exist_ok=True)
         side = shape[1:]
-        samples = {name: net.sample(SAMPLES, steps=args.steps).reshape(-1, *side) for name, net in nets.items()}
+        start = {"CD-1": test.x[:SAMPLES]}
+        samples = {name: net.sample(SAMPLES, 0, args.steps, start.get(name))[:, 0] for name, net in nets.items()}
         draw({"weights of hidden units": nets["CD-1"].weight.numpy().reshape(-1, *side), "samples, CD-1": samples["CD-1"],
               "samples, persistent CD": samples["persistent CD-1"]}, out / "rbm.png")  # fmt: skip
         draw({"samples of the deep belief net": samples["deep belief net"]}, out / "dreams.png")

@@ -188,6 +188,20 @@ def test_samples_are_of_the_seed_alone():
     assert not np.array_equal(rbm.sample(4, seed=4, steps=5), first)
 
 
+def test_samples_are_of_the_machines_distribution_and_begin_where_they_are_told():
+    rbm = machine(4, 3)
+    p = np.exp(rbm.log_likelihood(states(4)))
+    np.testing.assert_allclose(rbm.sample(20_000, steps=60).mean(axis=0), p @ states(4), atol=0.02)
+    sticky = machine(4, 3)
+    sticky.weight.set(np.zeros((3, 4)))
+    sticky.weight.set(np.concatenate([40 * np.eye(3), np.zeros((3, 1))], axis=1))  # v_j and h_j are the same, and stay
+    sticky.visible_bias.set(np.full(4, -20.0))
+    sticky.hidden_bias.set(np.full(3, -20.0))
+    np.testing.assert_allclose(sticky.sample(4, steps=9, start=states(4)[[2, 4, 14]]), states(4)[[2, 4, 14, 2]], atol=1e-3)
+    sticky.register_buffer("particles", states(4)[[8, 6]])
+    np.testing.assert_allclose(sticky.sample(3, steps=9), states(4)[[8, 6, 8]], atol=1e-3)
+
+
 # ---- bad input
 
 
@@ -257,6 +271,9 @@ def test_samples_go_down_from_the_top_machine():
     net = grown(models.DeepBeliefNet, 6, 4)
     top = net.layers[1].sample(3, seed=2, steps=4)
     np.testing.assert_allclose(net.sample(3, seed=2, steps=4), net.layers[0].decode(top).numpy(), rtol=1e-5)
+    x = np.random.default_rng(0).uniform(size=(3, 9)).astype(np.float32)
+    top = net.layers[1].sample(3, seed=2, steps=4, start=net.layers[0].encode(x).numpy())
+    np.testing.assert_allclose(net.sample(3, seed=2, steps=4, start=x), net.layers[0].decode(top).numpy(), rtol=1e-5)
 
 
 def test_a_deep_autoencoder_begins_its_fine_tuning_where_the_stack_ended():

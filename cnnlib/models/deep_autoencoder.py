@@ -50,9 +50,10 @@ class DeepAutoencoder(DeepBeliefNet):
         sizes: Sequence[int] = (500, 250, 2),
         visible: str = "grey",
         code: str = "gaussian",
+        chains: int = 0,
         epochs_per_layer: int = 5,
     ):
-        super().__init__(input_shape, sizes, visible, code, epochs_per_layer)
+        super().__init__(input_shape, sizes, visible, code, chains, epochs_per_layer)
         self.unrolled = self.unroll()
 
     @property

@@ -33,6 +33,7 @@ class DeepBeliefNet(Layerwise):
 
     visible           of the lowest RBM: "grey", "binary" or "gaussian".
     code              hidden units of the topmost: "binary" or "gaussian".
+    chains            particles of persistent CD in each RBM, from which `sample` then begins; 0: CD-1.
     epochs_per_layer  the topmost goes on after that.
 
     >>> import cnnlib as cl
@@ -49,6 +50,7 @@ class DeepBeliefNet(Layerwise):
         "sizes": "Hidden units of each layer.",
         "visible": RBM.settings["visible"],
         "code": "Units of the topmost layer, binary or gaussian.",
+        "chains": RBM.settings["chains"],
         "epochs_per_layer": "The topmost goes on after that.",
     }
     recipe = {"epochs": 10, "batch_size": 64, "optimizer": "adam", "lr": 1e-3}
@@ -59,6 +61,7 @@ class DeepBeliefNet(Layerwise):
         sizes: Sequence[int] = (500, 250),
         visible: str = "grey",
         code: str = "binary",
+        chains: int = 0,
         epochs_per_layer: int = 5,
     ):
         shape = as_shape(input_shape)
@@ -66,7 +69,7 @@ class DeepBeliefNet(Layerwise):
             raise ValueRangeError("DeepBeliefNet: sizes must name at least one layer of hidden units, got none.")
         kinds = [visible, *["grey"] * (len(sizes) - 1)], [*["binary"] * (len(sizes) - 1), code]
         pairs = itertools.pairwise((math.prod(shape), *sizes))
-        layers = [RBM(D, H, below, above) for (D, H), below, above in zip(pairs, *kinds, strict=True)]
+        layers = [RBM(D, H, below, above, chains=chains) for (D, H), below, above in zip(pairs, *kinds, strict=True)]
         super().__init__(shape, layers, epochs_per_layer)
 
     def decode(self, y: Any) -> Any:
@@ -81,10 +84,15 @@ class DeepBeliefNet(Layerwise):
     def objective(self, x, y=None):
         return self.objective_of_layer(x)
 
-    def sample(self, count: int = 1, seed: int = 0, steps: int = 1000) -> np.ndarray:
-        """(count, *input_shape): so many steps of Gibbs sampling in the top RBM, then down, by means."""
+    def sample(self, count: int = 1, seed: int = 0, steps: int = 1000, start: Any = None) -> np.ndarray:
+        """(count, *input_shape): so many steps of Gibbs sampling in the top RBM, then down, by means.
+
+        The chains begin at the codes of ``start`` (N, …), such as data; else as in `RBM.sample`.
+        """
         layers: list[Any] = list(self.layers)
-        h = Tensor(to_device(layers[-1].sample(count, seed, steps), layers[-1].weight.device))
+        with no_grad():
+            codes = None if start is None else self.encode(start, len(layers) - 1).data
+        h = Tensor(to_device(layers[-1].sample(count, seed, steps, codes), layers[-1].weight.device))
         with no_grad():
             for layer in reversed(layers[:-1]):
                 h = layer.decode(h)

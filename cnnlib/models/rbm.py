@@ -53,8 +53,8 @@ class RBM(ObjectiveModel):
     """x (N, …) of ``input_shape`` -> ``hidden`` units.
 
     input_shape  a number, or the shape of a sample, which is flattened.
-    visible      "binary": 0 and 1. "grey": values in 0 … 1 that stand for the probability of a 1. "gaussian": any, of mean 0
-                 and deviation 1 at best.
+    visible      "binary": 0 and 1. "grey": the same units, but the data are in 0 … 1 and stand for the probability of a 1.
+                 "gaussian": any numbers, of mean 0 and deviation 1 at best.
     units        of the hidden layer, "binary" or "gaussian".
     k            steps of Gibbs sampling.
     chains       0: they begin at the data (CD-k). Above 0: persistent CD with that many particles.
@@ -153,30 +153,40 @@ class RBM(ObjectiveModel):
         return self.particles
 
     def gibbs(self, v: Any, steps: int) -> Any:
-        """v after so many steps v -> h -> v: arrays (N, D). Grey v is the probability rather than drawn from it."""
+        """v after so many steps v -> h -> v: arrays (N, D), drawn: of grey units, too, v is then 0 and 1."""
         with no_grad():
             for _ in range(steps):
                 h = _draw(self.encode(v).data, self.units)
                 v = _draw(self.decode(h).data, self.visible)
         return v
 
-    def sample(self, count: int = 1, seed: int = 0, steps: int = 1000) -> np.ndarray:
+    def sample(self, count: int = 1, seed: int = 0, steps: int = 1000, start: Any = None) -> np.ndarray:
         """What the machine believes in, (count, *input_shape): means of p(v | h) at the end of chains of so many steps.
 
-        They begin at random. The same seed, the same samples; other random numbers are not touched.
+        They begin at ``start`` (N, …), such as data, taken in turn; else at the particles of persistent CD; else at random. The
+        same seed, the same samples; other random numbers are not touched.
         """
         for name, value in (("count", count), ("steps", steps)):
             check_whole("RBM.sample", name, value)
         state = random.get_state()
         random.manual_seed(seed)
         try:
-            half = xp_of(self.weight.data).full((count, len(self.visible_bias)), 0.5, dtype=self.weight.dtype)
-            v = self.gibbs(_draw(half, "binary"), steps - 1)
+            mean = self._beginning(count, start)
             with no_grad():
-                v = self.decode(_draw(self.encode(v).data, self.units)).numpy()
-                return v.reshape(count, *self.input_shape)
+                for _ in range(steps):
+                    v = _draw(mean, self.visible)
+                    mean = self.decode(_draw(self.encode(v).data, self.units)).data
         finally:
             random.set_state(state)
+        return Tensor.wrap(mean).numpy().reshape(count, *self.input_shape)
+
+    def _beginning(self, count: int, start: Any) -> Any:
+        """Means of v from which the chains set out, (count, D)."""
+        xp, D = xp_of(self.weight.data), len(self.visible_bias)
+        if start is None and not len(self.particles):
+            return xp.full((count, D), 0.5, dtype=self.weight.dtype)
+        v = self.particles if start is None else xp.asarray(start, dtype=self.weight.dtype).reshape(-1, D)
+        return v[xp.arange(count) % len(v)]
 
     def log_likelihood(self, x: Any) -> np.ndarray:
         """ln p(v) in nats, exactly: (N, …) -> (N,) float64, by a sum over all 2^H hidden states.
@@ -212,9 +222,7 @@ class RBM(ObjectiveModel):
 
 
 def _draw(mean: Any, units: str) -> Any:
-    """A sample of units with this mean; of grey ones the mean itself."""
-    if units == "grey":
-        return mean
+    """A sample of units with this mean: 0 or 1, or N(mean, 1)."""
     key, xp = random.next_key("sampling"), xp_of(mean)
     if units == "gaussian":
         return mean + random.normal(key, mean.shape, xp).astype(mean.dtype)
