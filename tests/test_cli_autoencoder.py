@@ -3,6 +3,7 @@
 # ruff: noqa: F811  `run` is a fixture of tests/test_cli.py
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,6 +34,16 @@ def test_a_fine_tuned_stack_is_a_classifier(run):
     assert told > 0.7
     code, out, err = run("evaluate", "run", "--data", "digits")
     assert code == 0 and f"{told:.2%}"[:3] in out, out + err
+
+
+@pytest.mark.parametrize(("name", "sizes"), [("rbm", ("--hidden", 20)), ("deep-belief-net", STAGES)])
+def test_machines_draw_what_they_dream_of(run, name, sizes):
+    pytest.importorskip("matplotlib")
+    assert run("train", name, "--data", "digits", *sizes, "--chains", 5, "--epochs", 2, "--out", "run")[0] == 0
+    assert load("run").model["layers.1.particles" if name == "deep-belief-net" else "particles"].shape[0] == 5
+    code, out, err = run("sample", "run", "--count", 4, "--picture", "dreams.png")
+    assert code == 0 and "picture: dreams.png" in out, err
+    assert Path("dreams.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_summary_shows_the_layers(run):
