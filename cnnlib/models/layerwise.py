@@ -27,7 +27,7 @@ class Layerwise(ObjectiveModel):
     """``layers`` have ``objective`` and ``encode``; ``stage`` is the number of the one that learns, a part of checkpoints.
 
     After ``epochs_per_layer`` epochs with each layer the stage is len(layers) where there is something to be tuned after that
-    (``tuned``), else the last layer goes on.
+    (``tuned``), else the last layer goes on. Epochs are the trainer's: a new trainer begins with the first layer again.
     """
 
     tuned = False
