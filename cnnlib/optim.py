@@ -355,6 +355,15 @@ class SGLD(Optimizer):
     """Langevin dynamics: the weights wander, and are at w as often as exp(−N · loss(w)) is large (cnnlib/models/sgld.py).
 
     ``data_size``: N, the number of samples that the loss is a mean of, and the divisor of the prior in it.
+
+    >>> import cnnlib as cl
+    >>> w = cl.Parameter([0.0] * 10_000)
+    >>> sgld = cl.optim.SGLD([w], lr=0.1, data_size=4)
+    >>> for _ in range(100):
+    ...     w.grad = w.data.copy()  # of w²/2: the weights become draws from exp(−4 w²/2), of deviation ½
+    ...     sgld.step()
+    >>> round(float(w.data.std()), 1)
+    0.5
     """
 
     settings = ("data_size",)
