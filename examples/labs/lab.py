@@ -9,6 +9,7 @@ A lab is a module of this package with
     finding(runs)         (rows, reading): a table as dicts, figures with their spread, and what they say; both computed
     figure(runs)          a matplotlib figure
     appendix(runs)        where there is one: what else belongs on the page, as Markdown
+    SPREAD                where it is not "mean, smallest and largest" what the table shows of the seeds
 
 Each finished run is written to ``results/NAME.json`` at once, so that a lab that was ended at any moment goes on with the next
 run. A run is known by its settings: who changes them measures anew, and the old run stays in the file without being used.

@@ -27,6 +27,7 @@ from examples.labs import lab
 
 CLAIM = "A posterior of the weights gives intervals that hold what they promise (lecture: Bayesian deep learning)."
 MINUTES = 10
+SPREAD = "mean and standard error"
 METHODS = ["MAP", "backprop", "dropout", "Langevin"]
 PLACES = {"between": "between the data", "beyond": "beyond them"}
 LEVELS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]

@@ -37,7 +37,8 @@ def section(module: ModuleType, runs: lab.Runs, figures: list[dict[str, str]]) -
     name = lab.name_of(module)
     title, about = inspect.cleandoc(module.__doc__ or "").split("\n\n", 1)
     minutes = sum(run["seconds"] for run in runs) / 60
-    seeds = f", {runs.seeds}: mean, smallest and largest" if "seed" in runs[0]["settings"] else ""
+    spread = getattr(module, "SPREAD", "mean, smallest and largest")
+    seeds = f", {runs.seeds}: {spread}" if "seed" in runs[0]["settings"] else ""
     computed = " and ".join(dict.fromkeys(run["computed"] for run in runs))
     parts = [
         f"### {name}",
