@@ -270,3 +270,12 @@ def test_pictures_outside_0_and_1_are_refused(value):
     x[1, 0, 2, 2] = value
     with pytest.raises(ValueRangeError, match="DCGAN: pictures must be in 0 … 1, where the generator draws, got"):
         gan((1, 4, 4), 2, (2,), DCGAN).objective(Tensor(x))
+
+
+@pytest.mark.slow
+def test_noise_that_fades_finds_the_whole_ring_and_a_discriminator_ahead_loses_most_of_it():
+    """With a seed that neither chose the settings nor is in the lab."""
+    gan_ring = pytest.importorskip("examples.labs.gan_ring")
+    found = gan_ring.measure(5, gan_ring.STABLE, gan_ring.STEPS)
+    assert found["modes"] == 8 and found["quality"] > 0.8
+    assert gan_ring.measure(5, gan_ring.COLLAPSES, gan_ring.STEPS)["modes"] <= 4

@@ -209,3 +209,16 @@ def test_labels_of_a_conditional_one(y, error, message):
 def test_samples_of_another_shape_are_refused():
     with pytest.raises(ShapeError, match=r"VAE: x must have shape \(N, 4\), got \(2, 5\)"):
         vae().encode(np.zeros((2, 5), np.float32))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "bound"), [("mnist", 110.0), ("fashion", 248.5)])
+def test_the_bound_after_five_epochs(name, bound):
+    where = next(row.where for row in cl.data.info() if row.name == name)
+    if where.startswith(("would download", "unusable")):
+        pytest.skip(f"{name} is not on this machine")
+    train, test = cl.data.load(name)
+    cl.manual_seed(7)
+    net = VAE()
+    trainer = ObjectiveTrainer(net, optim.Adam(net.parameters(), lr=1e-3), batch_size=128, seed=7, progress=False)
+    assert trainer.fit(train, test, epochs=5)[-1]["validation_loss"] <= bound
