@@ -115,14 +115,9 @@ def _train(name: str, kind: Any, given: dict[str, Any]) -> None:
     cl.manual_seed(chosen["seed"])
     options = {option: chosen[option] for option in kind.settings} | kind.options_from(train)
     net = cl.models.create(name, **options)
-    lr, settings = given["lr"], {}
-    if chosen["optimizer"] == kind.recipe["optimizer"]:  # its settings are no use to another one
-        lr, settings = lr or kind.recipe["lr"], kind.recipe.get("settings", {})
-    known = chosen["optimizer"] in OPTIMIZERS
-    optimizer = optimizer_of(chosen["optimizer"], net, lr, **settings) if known else net.optimizer(lr)
     loop = AdversarialTrainer if hasattr(kind, "turns") else ObjectiveTrainer
     trainer = loop(
-        net, optimizer, [Checkpoint(out, save_every=given["save_every"]), NaNStop()],
+        net, _optimizer(net, chosen["optimizer"], given["lr"]), [Checkpoint(out, save_every=given["save_every"]), NaNStop()],
         chosen["batch_size"], seed=chosen["seed"], device=given["device"], model_name=name, model_options=options,
     )  # fmt: skip
     click.echo(f"{name}, {sum(p.size for p in net.parameters()):,} parameters, on {spec}: {len(train):,} samples to learn "
@@ -136,6 +131,15 @@ def _train(name: str, kind: Any, given: dict[str, Any]) -> None:
     if kind.targets == "numbers":
         measured += f", {net.predictive(test.x).coverage(test.y, 0.9):.1%} of them inside their 90 % interval"
     click.echo(f"held-out {measured} after epoch {len(history)}; saved in {out}")
+
+
+def _optimizer(net: Any, name: str, lr: float | None) -> Any:
+    """The recipe's settings are no use to another one than its own. One that no other model has, the model makes."""
+    recipe = net.recipe
+    if name != recipe["optimizer"]:
+        return optimizer_of(name, net, lr)
+    lr = lr or recipe["lr"]
+    return optimizer_of(name, net, lr, **recipe.get("settings", {})) if name in OPTIMIZERS else net.optimizer(lr)
 
 
 def _defaults(kind: Any) -> dict[str, Any]:
