@@ -180,13 +180,26 @@ def test_evaluation_draws_nothing_and_training_does(kind):
 
 def test_the_last_draws_are_kept_in_turn():
     x, y = gap()
-    net = trained(models.SGLDNetwork, x, y, 7, 1e-3, batch_size=120, keep=3, every=2)
+    net = trained(models.SGLDNetwork, x, y, 11, 1e-3, batch_size=120, keep=3, every=2)
     assert net.remembered == 3
     passed = [net.kept[i].copy() for i in range(3)]
     opt = net.optimizer(1e-3)
-    steps(net, x, y, opt, 1)  # the eighth call: the fourth draw takes the place of the first
-    assert [np.array_equal(net.kept[i], passed[i]) for i in range(3)] == [False, True, True]
+    steps(net, x, y, opt, 1)  # the twelfth call: the sixth draw takes the place of the third
+    assert [np.array_equal(net.kept[i], passed[i]) for i in range(3)] == [True, True, False]
     np.testing.assert_array_equal(net.predictive(x, 2).mean.shape, (120, 1))
+
+
+@pytest.mark.parametrize(("calls", "counted"), [(1, []), (2, [1]), (6, [2, 3]), (18, [4, 5, 6, 7, 8, 9]), (40, range(11, 21))])
+def test_the_first_third_of_a_run_is_the_way_there(calls, counted):
+    """Draws 1, 2, … are told apart by their mean; at most ten are kept."""
+    net = models.SGLDNetwork(1, (), data_size=3, keep=10, every=2)
+    for call in range(1, calls + 1):
+        net.network[1].bias.set([call / 2])
+        net.objective(Tensor(np.zeros((3, 1), F32)), np.zeros((3, 1), F32))
+    assert net.remembered == len(counted)
+    if counted:
+        means = [outputs[0].numpy().item() for outputs in net.draws(Tensor(np.zeros((1, 1), F32)), 100)]
+        assert means == list(counted)
 
 
 def test_a_resumed_run_goes_on_with_the_same_draws(tmp_path):

@@ -4,7 +4,8 @@
 
 The gradient pulls to the most probable weights, the noise drives away; in the long run the time spent at w is in proportion to
 p(w | data), the better the smaller η. So the weights that it passes are draws, neighbours nearly the same: one is kept every
-``every`` steps, and the last ``keep`` of them make the prediction. All before them, the way there included, are forgotten.
+``every`` steps, and the last ``keep`` of them make the prediction. What came before them is forgotten, and of a run so short
+that it would fill fewer, the first third ("burn-in"): that was the way there.
 
 A direction of curvature λ (of L) is forgotten in about 1/(ηλ) steps, and its variance comes out 1/(1 − ηλ/2) times too large.
 Noise of small batches adds to the variance, too: η has to be small, or the batches large.
@@ -31,7 +32,7 @@ from cnnlib.tensor import Tensor, to_device
 class SGLDNetwork(BayesianRegression):
     """x (N, ...) -> mean (N, K), log_var: as `GaussianRegression`; ``objective`` keeps the weights of every so many calls.
 
-    Train it with ``net.optimizer(lr)``. ``remembered``: how many draws there are.
+    Train it with ``net.optimizer(lr)``. ``remembered``: how many draws make the prediction.
 
     >>> import cnnlib as cl, numpy as np
     >>> net = cl.models.SGLDNetwork(1, hidden=(8,), data_size=50, keep=10, every=2)
@@ -78,7 +79,12 @@ class SGLDNetwork(BayesianRegression):
 
     @property
     def remembered(self) -> int:
-        return min(int(self.calls) // self.every, self.keep)
+        return len(self._places())
+
+    def _places(self) -> np.ndarray:
+        """Where the draws that count stand in ``kept``, the oldest first."""
+        made = int(self.calls) // self.every
+        return np.arange(max(made // 3, made - self.keep), made) % self.keep
 
     def objective(self, x: Tensor, y: Any) -> tuple[Tensor, dict[str, Any]]:
         result = super().objective(x, y)
@@ -91,13 +97,14 @@ class SGLDNetwork(BayesianRegression):
 
     def draws(self, x: Tensor, samples: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Of ``samples`` of the kept draws, evenly chosen, or of all where there are fewer."""
-        if not self.remembered:
+        places = self._places()
+        if not len(places):
             raise ValueRangeError(f"SGLDNetwork.predictive: no draws yet: one is kept every {self.every} steps of training, of "
                                   f"which there were {int(self.calls)}.")  # fmt: skip
         now = self._flat()
         try:
-            for i in np.linspace(0, self.remembered - 1, min(samples, self.remembered)).round().astype(int):
-                self._set(self.kept[i])
+            for i in np.linspace(0, len(places) - 1, min(samples, len(places))).round().astype(int):
+                self._set(self.kept[places[i]])
                 yield self(x)
         finally:
             self._set(now)
