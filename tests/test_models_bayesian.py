@@ -228,13 +228,17 @@ def test_the_noise_of_langevin_dynamics_has_the_right_size():
     assert w.data.std() == pytest.approx(np.sqrt(2 * 0.02 / 100), rel=0.02)
 
 
+def sized(kind, n, **options):
+    return kind(2, **(options | {"data_size": n} if kind in ALL else options))
+
+
 ALL_KINDS = (models.GaussianRegression, models.MixtureOfExperts, *ALL)
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS, ids=lambda kind: kind.__name__)
 def test_a_training_step_leaves_no_float64_on_the_tape(kind):
     cl.manual_seed(0)
-    net, x, y = kind(2), Tensor(np.ones((4, 2), F32)), np.ones((4, 1), F32)
+    net, x, y = sized(kind, 4), Tensor(np.ones((4, 2), F32)), np.ones((4, 1), F32)
     with cl.trace() as t:
         net.objective(x, y)[0].backward()
     for entry in t:
@@ -251,7 +255,7 @@ def test_the_gradient_of_the_objective_along_a_direction(kind, noise):
     """With the same draw each time: the seed decides it."""
     chance = np.random.default_rng(0)
     cl.manual_seed(5)
-    net = kind(2, (4,), noise=noise).to("float64")
+    net = sized(kind, 6, hidden=(4,), noise=noise).to("float64")
     x, y = chance.standard_normal((6, 2)), chance.standard_normal((6, 1))
     learnt = [p for p in net.parameters() if p.requires_grad]
     start, way = [p.numpy().copy() for p in learnt], [chance.standard_normal(p.shape) for p in learnt]
@@ -273,20 +277,29 @@ def test_the_gradient_of_the_objective_along_a_direction(kind, noise):
 def test_a_collapsed_posterior_is_named():
     x = np.random.default_rng(0).standard_normal((64, 1)).astype(F32)
     noise = np.random.default_rng(1).standard_normal((64, 1)).astype(F32)
-    net = models.BayesByBackprop(1, (), data_size=1, noise="fixed")  # not 64: the prior counts for all
+    net = models.BayesByBackprop(1, (), data_size=64, noise="fixed", beta=1e-3)  # y might be anything
     trainer = ObjectiveTrainer(net, optim.Adam(net.parameters(), 0.1), batch_size=64, progress=False)
-    with pytest.warns(UserWarning, match=r"collapsed onto the prior.*Is data_size, 1, the number of training samples"):
+    with pytest.warns(UserWarning, match=r"collapsed onto the prior.*Is data_size, 64, the number of training samples"):
         trainer.fit((x, noise), epochs=200)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         trained(models.BayesByBackprop, *gap(), 5, 0.01)
 
 
+def test_held_out_samples_may_be_more_than_those_of_training():
+    net = models.MCDropout(1, data_size=2).eval()
+    x = np.ones((4, 1), F32)
+    loss, measured = net.objective(Tensor(x), x)
+    assert loss.item() == pytest.approx(measured["nll"].item() + measured["complexity"].item() / 2, rel=1e-6)
+
+
 REFUSED = {
     "units": (lambda: models.BayesByBackprop(hidden=(0,)), "BayesLinear: out_features must be a whole number >= 1"),
     "prior": (lambda: models.BayesByBackprop(prior_std=0.0), "BayesByBackprop: prior_std must be a finite number above 0"),
     "size": (lambda: models.MCDropout(data_size=0), "MCDropout: data_size must be a whole number >= 1"),
-    "p": (lambda: models.MCDropout(1, p=1.0).predictive(np.ones((1, 1), F32)), "must be in 0 <= p < 1"),
+    "p": (lambda: models.MCDropout(1, p=1.0), "MCDropout: p, .* must be in 0 <= p < 1, got 1.0"),
+    "batch": (lambda: models.SGLDNetwork(1).objective(Tensor(np.ones((4, 1), F32)), np.ones((4, 1), F32)),
+              "data_size, the number of training samples, is 1, but a batch has 4: .* Give data_size=len"),
     "keep": (lambda: models.SGLDNetwork(keep=0), "keep must be a whole number >= 1"),
     "draws": (lambda: models.SGLDNetwork(1).predictive(np.ones((1, 1), F32)), "no draws yet: one is kept every 50 steps"),
     "optimiser": (lambda: optim.SGLD([cl.Parameter([0.0])], data_size=0), "data_size must be >= 1"),

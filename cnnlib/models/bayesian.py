@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 class BayesianRegression(GaussianRegression):
     """A `GaussianRegression` whose weights have a prior N(0, ``prior_std``²) and learn from ``data_size`` samples in all.
 
-    Raises ValueRangeError (prior_std, data_size), and as `GaussianRegression`.
+    Raises ValueRangeError (prior_std, data_size; a batch of training that is larger than it), and as `GaussianRegression`.
     """
 
     measures: ClassVar[tuple[str, ...]] = ("nll", "complexity", "squared_error")
@@ -66,9 +66,8 @@ class BayesianRegression(GaussianRegression):
         if not 0.0 < prior_std < math.inf:
             raise ValueRangeError(f"{name}: prior_std must be a finite number above 0, got {prior_std}.")
         check_whole(name, "data_size", data_size)
-        self_prior = prior_std, data_size
         super().__init__(input_shape, hidden, out_features, noise, beta, activation)
-        self.prior_std, self.data_size = self_prior
+        self.prior_std, self.data_size = prior_std, data_size
 
     def complexity(self) -> Tensor:
         """What the weights cost, in nats, for all samples together: −ln p(w)."""
@@ -76,6 +75,9 @@ class BayesianRegression(GaussianRegression):
 
     def objective(self, x: Tensor, y: Any) -> tuple[Tensor, dict[str, Any]]:
         """−1/N of the logarithm of likelihood times prior, or of its bound; and its parts."""
+        if self.training and len(x) > self.data_size:
+            raise ValueRangeError(f"{type(self).__name__}: data_size, the number of training samples, is {self.data_size}, but a "
+                                  f"batch has {len(x)}: the prior would count too much. Give data_size=len(train).")  # fmt: skip
         outputs = self(x)
         nll, complexity = self.loss(outputs, y), self.complexity()
         squared_error = ((self.mean(outputs) - as_array(y)) ** 2).mean()
