@@ -171,25 +171,26 @@ class RBM(ObjectiveModel):
         state = random.get_state()
         random.manual_seed(seed)
         try:
-            mean = self._beginning(count, start)
+            v = self.gibbs(self._beginning(count, start), steps - 1)
             with no_grad():
-                for _ in range(steps):
-                    v = _draw(mean, self.visible)
-                    mean = self.decode(_draw(self.encode(v).data, self.units)).data
+                mean = self.decode(_draw(self.encode(v).data, self.units)).data
         finally:
             random.set_state(state)
         return Tensor.wrap(mean).numpy().reshape(count, *self.input_shape)
 
     def _beginning(self, count: int, start: Any) -> Any:
-        """Means of v from which the chains set out, (count, D)."""
+        """The v from which the chains set out, (count, D)."""
         xp, D = xp_of(self.weight.data), len(self.visible_bias)
         if start is None and not len(self.particles):
-            return xp.full((count, D), 0.5, dtype=self.weight.dtype)
+            return _draw(xp.full((count, D), 0.5, dtype=self.weight.dtype), self.visible)
         v = self.particles if start is None else xp.asarray(start, dtype=self.weight.dtype).reshape(-1, D)
-        return v[xp.arange(count) % len(v)]
+        v = v[xp.arange(count) % len(v)]
+        return v if self.visible == "gaussian" else _draw(v, self.visible)  # values between 0 and 1 are probabilities
 
     def log_likelihood(self, x: Any) -> np.ndarray:
         """ln p(v) in nats, exactly: (N, …) -> (N,) float64, by a sum over all 2^H hidden states.
+
+        Grey v, not 0 or 1, have no probability; what comes for them is −F(v) − ln Z.
 
         Raises ValueRangeError for more than 16 hidden units, or Gaussian ones.
         """
