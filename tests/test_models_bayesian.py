@@ -298,8 +298,10 @@ REFUSED = {
     "prior": (lambda: models.BayesByBackprop(prior_std=0.0), "BayesByBackprop: prior_std must be a finite number above 0"),
     "size": (lambda: models.MCDropout(data_size=0), "MCDropout: data_size must be a whole number >= 1"),
     "p": (lambda: models.MCDropout(1, p=1.0), "MCDropout: p, .* must be in 0 <= p < 1, got 1.0"),
-    "batch": (lambda: models.SGLDNetwork(1).objective(Tensor(np.ones((4, 1), F32)), np.ones((4, 1), F32)),
-              "data_size, the number of training samples, is 1, but a batch has 4: .* Give data_size=len"),
+    "batch": (
+        lambda: models.SGLDNetwork(1).objective(Tensor(np.ones((4, 1), F32)), np.ones((4, 1), F32)),
+        "data_size, the number of training samples, is 1, but a batch has 4: .* Set it to len",
+    ),
     "keep": (lambda: models.SGLDNetwork(keep=0), "keep must be a whole number >= 1"),
     "draws": (lambda: models.SGLDNetwork(1).predictive(np.ones((1, 1), F32)), "no draws yet: one is kept every 50 steps"),
     "optimiser": (lambda: optim.SGLD([cl.Parameter([0.0])], data_size=0), "data_size must be >= 1"),

@@ -180,6 +180,8 @@ def test_a_pack_is_judged_together():
     assert both.shape == (2, 1) and both[0] == again[0] and both[1] != again[1]
     with pytest.raises(ShapeError, match=r"GAN: x must have shape \(N, 2\), N a multiple of pack = 3, got \(4, 2\)"):
         net.scores(Tensor(points(4)))
+    with pytest.raises(ShapeError, match=r"a batch of 2 is less than a pack of 3 samples .*DataLoader with drop_last=True"):
+        trainer_of(net, batch_size=6).fit((points(8), points(8)), epochs=1)
     net.eval()
     whole, cut = (net.objective(Tensor(points(n)))[1]["d_real"].item() for n in (6, 8))
     assert np.array_equal(points(6), points(8)[:6]) and whole == cut  # the two beyond two packs of three are left out

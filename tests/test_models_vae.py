@@ -8,6 +8,7 @@ import pytest
 import cnnlib as cl
 from cnnlib import optim
 from cnnlib.errors import DtypeError, ShapeError, UnknownNameError, ValueRangeError
+from cnnlib.models.gan import GAN
 from cnnlib.models.vae import VAE, ConvVAE
 from cnnlib.tensor import Tensor
 from cnnlib.train import ObjectiveTrainer
@@ -124,6 +125,14 @@ def test_samples_are_a_function_of_the_seed_and_touch_no_other_random_numbers():
     assert np.array_equal(a, net.sample(4, seed=1)) and not np.array_equal(a, net.sample(4, seed=2))
 
 
+@pytest.mark.parametrize("kind", [VAE, GAN])
+def test_samples_in_float64_are_those_in_float32_but_for_rounding(kind):
+    net = vae(kind=kind)
+    single, double = net.sample(4, seed=1), net.to("float64").sample(4, seed=1)
+    assert single.dtype == np.float32 and double.dtype == np.float64
+    np.testing.assert_allclose(single, double, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.filterwarnings("ignore:after epoch 1")  # until z is discovered
 def test_a_conditional_one_learns_what_the_class_says_and_z_the_rest():
     """Class c: pixel c is on; four others are on or off together, by chance: that is for z."""
@@ -165,6 +174,8 @@ def test_a_collapsed_posterior_is_named():
         ({"latents": 0}, ValueRangeError, "VAE: latents must be a whole number"),
         ({"beta": -1.0}, ValueRangeError, "VAE: beta must be at least 0 and finite, got -1.0"),
         ({"beta": math.nan}, ValueRangeError, "VAE: beta must be at least 0 and finite, got nan"),
+        ({"conditional": True, "classes": 0}, ValueRangeError, "VAE: classes must be a whole number >= 1, got 0"),
+        ({"kind": ConvVAE, "shape": (1, 4, 4), "hidden": ()}, ValueRangeError, "hidden must begin with the number of maps"),
         ({"kind": ConvVAE, "shape": (1, 6, 8)}, ShapeError, r"multiples of 4, got \(1, 6, 8\): VAE takes any"),
     ],
 )

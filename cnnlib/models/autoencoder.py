@@ -235,6 +235,8 @@ class ConvAutoencoder(Reconstruction):
         if len(self.input_shape) != 3 or self.input_shape[1] % 4 or self.input_shape[2] % 4:
             raise ShapeError(f"ConvAutoencoder: samples must be pictures (C, H, W) whose sides, halved twice, are "
                              f"multiples of 4; got {self.input_shape}: Autoencoder takes any.")  # fmt: skip
+        if len(maps) != 2:
+            raise ValueRangeError(f"ConvAutoencoder: maps must be two numbers, one for each convolution, got {tuple(maps)}.")
         C, H, W = self.input_shape
         (first, second), features = maps, maps[1] * (H // 4) * (W // 4)
         self.encoder = nn.Sequential(

@@ -76,8 +76,8 @@ class BayesianRegression(GaussianRegression):
     def objective(self, x: Tensor, y: Any) -> tuple[Tensor, dict[str, Any]]:
         """−1/N of the logarithm of likelihood times prior, or of its bound; and its parts."""
         if self.training and len(x) > self.data_size:
-            raise ValueRangeError(f"{type(self).__name__}: data_size, the number of training samples, is {self.data_size}, but a "
-                                  f"batch has {len(x)}: the prior would count too much. Give data_size=len(train).")  # fmt: skip
+            raise ValueRangeError(f"{type(self).__name__}: data_size, the number of training samples, is {self.data_size}, but "
+                                  f"a batch has {len(x)}: the prior would count too much. Set it to len(train).")  # fmt: skip
         outputs = self(x)
         nll, complexity = self.loss(outputs, y), self.complexity()
         squared_error = ((self.mean(outputs) - as_array(y)) ** 2).mean()

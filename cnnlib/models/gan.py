@@ -40,13 +40,12 @@ import numpy as np
 
 from cnnlib import nn, ops, random
 from cnnlib.backends import xp_of
-from cnnlib.data.streams import check_seed
 from cnnlib.errors import ShapeError, ValueRangeError, unknown_name
 from cnnlib.models.objective import ObjectiveModel
-from cnnlib.models.vae import Unflatten
+from cnnlib.models.vae import Unflatten, standard_normal_of
 from cnnlib.op import no_grad
 from cnnlib.ops.arguments import check_whole
-from cnnlib.tensor import Tensor, to_device
+from cnnlib.tensor import Tensor
 
 LOSSES = ("non-saturating", "minimax", "wasserstein")
 SURE = 0.98  # on average: the discriminator is never wrong
@@ -139,7 +138,11 @@ class GAN(ObjectiveModel):
 
     def objective(self, x, y=None, player="discriminator"):
         """Of the player. What the last batch of an epoch has beyond whole packs is left out."""
-        if len(x) % self.pack and len(x) > self.pack:
+        if len(x) < self.pack:
+            raise ShapeError(f"{type(self).__name__}: a batch of {len(x)} is less than a pack of {self.pack} samples that are "
+                             "judged together. Choose a batch_size that leaves more for the last batch of an epoch, or train "
+                             "on a cnnlib.data.DataLoader with drop_last=True.")  # fmt: skip
+        if len(x) % self.pack:
             x = x[: len(x) - len(x) % self.pack]
         if player == "generator":
             return self._generator_loss(self.scores(self.draw(len(x)))), {}
@@ -176,14 +179,12 @@ class GAN(ObjectiveModel):
 
     def sample(self, count: int = 1, seed: int = 0) -> np.ndarray:
         """G(z) at ``count`` draws, (count, \\*input_shape), in evaluation mode; the same seed, the same samples."""
-        check_whole("sample", "count", count)
-        key = random.Key(check_seed(seed, "sample"), random.STREAMS.index("sampling"), 0)
-        z = random.normal(key, (count, self.latents)).astype(np.float32)
+        z = standard_normal_of(seed, (count, self.latents), next(self.parameters()))
         training = self.training
         self.eval()
         try:
             with no_grad():
-                return self.generator(Tensor(to_device(z, next(self.parameters()).device))).numpy()
+                return self.generator(z).numpy()
         finally:
             self.train(training)
 

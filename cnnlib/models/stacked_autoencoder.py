@@ -24,6 +24,7 @@ import math
 from collections.abc import Sequence
 
 from cnnlib import nn, ops
+from cnnlib.errors import ValueRangeError
 from cnnlib.models.autoencoder import as_shape
 from cnnlib.models.denoising_autoencoder import DenoisingAutoencoder
 from cnnlib.models.layerwise import Layerwise
@@ -43,6 +44,8 @@ class StackedAutoencoder(Layerwise):
     >>> net = cl.models.StackedAutoencoder(input_shape=16, sizes=(8, 4), num_classes=3)
     >>> net(cl.Tensor([[0.5] * 16])).shape, len(net.layers)
     ((1, 3), 2)
+
+    Raises ValueRangeError without sizes, and as `DenoisingAutoencoder`.
     """
 
     criterion = nn.CrossEntropyLoss
@@ -66,6 +69,8 @@ class StackedAutoencoder(Layerwise):
         epochs_per_layer: int = 5,
     ):
         shape = as_shape(input_shape)
+        if not sizes:
+            raise ValueRangeError("StackedAutoencoder: sizes must name at least one hidden layer, got none.")
         pairs = itertools.pairwise((math.prod(shape), *sizes))
         layers = [DenoisingAutoencoder(before, (after,), noise, level) for before, after in pairs]
         super().__init__(shape, layers, epochs_per_layer)

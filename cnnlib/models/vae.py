@@ -91,6 +91,8 @@ class VAE(ObjectiveModel):
         if not (isinstance(beta, (int, float)) and 0 <= beta < math.inf):
             raise ValueRangeError(f"VAE: beta must be at least 0 and finite, got {beta!r}.")
         self.input_shape, self.latents, self.likelihood, self.beta = tuple(input_shape), latents, likelihood, float(beta)
+        if conditional:
+            check_whole("VAE", "classes", classes)
         self.classes = classes if conditional else 0
         outputs = 2 if likelihood == "gaussian" else 1  # for each pixel
         self.encoder, features, hidden_after = self._encoder(hidden)
@@ -168,13 +170,11 @@ class VAE(ObjectiveModel):
 
         A conditional one draws of classes ``y`` (count,), or of all in turn.
         """
-        check_whole("sample", "count", count)
-        key = random.Key(check_seed(seed, "sample"), random.STREAMS.index("sampling"), 0)
-        z = random.normal(key, (count, self.latents)).astype(np.float32)
+        z = standard_normal_of(seed, (count, self.latents), next(self.parameters()))
         if self.classes and y is None:
             y = np.arange(count) % self.classes
         with no_grad():
-            return self.decode(to_device(z, next(self.parameters()).device), y).mean.numpy()
+            return self.decode(z, y).mean.numpy()
 
     @staticmethod
     def options_from(train):
@@ -222,6 +222,8 @@ class ConvVAE(VAE):
         if len(input_shape) != 3 or input_shape[1] % 4 or input_shape[2] % 4:
             raise ShapeError(f"ConvVAE: samples must be pictures (C, H, W) whose sides are multiples of 4, got "
                              f"{tuple(input_shape)}: VAE takes any.")  # fmt: skip
+        if not hidden:
+            raise ValueRangeError("ConvVAE: hidden must begin with the number of maps of the first convolution, got none.")
         super().__init__(input_shape, latents, hidden, likelihood, beta, conditional, classes)
 
     def _maps(self, F: int) -> tuple[int, int, int]:
@@ -253,6 +255,13 @@ class Unflatten(nn.Module):
 
     def extra_repr(self) -> str:
         return str(self.shape)
+
+
+def standard_normal_of(seed: int, shape: tuple[int, int], like: Tensor) -> Tensor:
+    """z ~ N(0, I) of that ``shape``, decided by the seed alone, with the dtype and on the device of ``like``."""
+    check_whole("sample", "count", shape[0])
+    key = random.Key(check_seed(seed, "sample"), random.STREAMS.index("sampling"), 0)
+    return Tensor(to_device(random.normal(key, shape).astype(like.dtype), like.device))
 
 
 def _standard_normal(like: Tensor) -> Normal:
