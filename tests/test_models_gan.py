@@ -68,6 +68,39 @@ def test_both_objectives_are_those_of_the_formulas(loss):
     assert measured["d_fake"].item() == pytest.approx(shown[1].mean(), rel=1e-4)
 
 
+@pytest.mark.parametrize("sure", [-1000.0, 1000.0])
+@pytest.mark.parametrize("loss", ["non-saturating", "minimax"])
+def test_losses_of_a_discriminator_that_is_quite_sure_are_numbers(loss, sure):
+    """Where D rounds to 0 or 1: −ln σ(s) = ln(1 + e^(−s)) is 0 or 1000 there, and its slope 0 or −1."""
+    net = gan(loss=loss)
+    net.discriminator._modules["3"].weight.set(1e-3 * net.discriminator._modules["3"].weight.numpy())
+    net.discriminator._modules["3"].bias.set([sure])
+    expected = {"non-saturating": max(-sure, 0.0), "minimax": min(-sure, 0.0)}[loss]
+    value = net.objective(Tensor(points()), None, "generator")[0]
+    value.backward()
+    assert value.item() == pytest.approx(expected, abs=0.1)
+    assert all(np.isfinite(p.grad).all() for p in net.parameters())
+    assert (max(abs(p.grad).max() for p in net.generator.parameters()) > 0) == (expected != 0)
+    net.zero_grad()
+    value, _ = net.objective(Tensor(points()), None, "discriminator")
+    value.backward()
+    assert value.item() == pytest.approx(1000, abs=0.1)
+    assert all(np.isfinite(p.grad).all() for p in net.discriminator.parameters())
+    assert all(p.grad is None for p in net.generator.parameters())
+
+
+def test_batch_norm_sees_what_is_real_and_what_is_drawn_by_themselves():
+    """What the generator draws changes nothing about the scores of real pictures in the same step."""
+    x = np.random.default_rng(0).random((4, 1, 4, 4)).astype(np.float32)
+    net, seen = gan((1, 4, 4), 3, (2,), DCGAN), []
+    for bias in (0.0, 3.0):
+        net.generator._modules["7"].bias.set([bias])
+        _, measured = net.objective(Tensor(x))
+        seen.append((measured["d_real"].item(), measured["d_fake"].item(), *net(Tensor(x)).numpy()[[0, 4], 0]))
+    (real, fake, first, drawn), (real_again, fake_again, first_again, drawn_again) = seen
+    assert real == real_again and first == first_again and fake != fake_again and drawn != drawn_again
+
+
 @pytest.mark.parametrize("player", ["discriminator", "generator"])
 @pytest.mark.parametrize("kind", [GAN, DCGAN])
 def test_gradients_of_both_players(kind, player):
@@ -192,6 +225,21 @@ def test_noise_is_for_training_only():
     assert not np.array_equal(net.scores(x), net.scores(x))
     net.eval()
     assert np.array_equal(net.scores(x), net.scores(x))
+
+
+@pytest.mark.parametrize("player", ["discriminator", "generator"])
+def test_a_turn_leaves_the_parameters_of_the_other_player(player):
+    """With weight decay, too, which would move what has a gradient of 0."""
+    net = gan((1, 4, 4), 3, (2,), DCGAN)
+    x = np.random.default_rng(0).random((20, 1, 4, 4)).astype(np.float32)
+    trainer = AdversarialTrainer(net, optim.AdamW(net.parameters(), weight_decay=0.1), batch_size=10, progress=False)
+    trainer.fit((x, x), epochs=1)  # both: the optimiser has moments of all
+    before = {name: p.numpy().copy() for name, p in net.named_parameters()}
+    both, net.turns = net.turns, lambda step: (player,)
+    trainer._train_on(x[:10], x[:10])
+    net.turns = both
+    moved = {name for name, p in net.named_parameters() if not np.array_equal(p.numpy(), before[name])}
+    assert moved == {name for name in before if name.startswith(player)}
 
 
 # ---- the convolutional one

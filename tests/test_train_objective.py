@@ -8,7 +8,7 @@ from cnnlib import nn, ops, optim
 from cnnlib.errors import DtypeError, NonFiniteError, ShapeError
 from cnnlib.models.objective import ObjectiveModel
 from cnnlib.tensor import Parameter, Tensor
-from cnnlib.train import AdversarialTrainer, Checkpoint, NaNStop, ObjectiveTrainer
+from cnnlib.train import AdversarialTrainer, Callback, Checkpoint, NaNStop, ObjectiveTrainer
 
 X = np.random.default_rng(0).normal(3.0, 1.0, (40, 2)).astype(np.float32)
 
@@ -146,3 +146,51 @@ def test_a_training_step_leaves_no_float64_on_the_tape(name):
         for entry in t:
             arrays = [*entry.inputs.values(), *entry.outputs, *entry.dys, *entry.grads.values(), *entry.saved.values()]
             assert not [a for a in arrays if getattr(a, "dtype", None) == np.float64], entry.name
+
+
+PIXELS = np.random.default_rng(1).random((20, 4)).astype(np.float32)
+SYSTEMS = {
+    "vae": {"latents": 2, "hidden": (6,)},
+    "gan": {"latents": 2, "hidden": (6,), "noise": 0.1, "discriminator_steps": 2},
+    "rbm": {"hidden": 3, "chains": 5},
+    "deep_belief_net": {"sizes": (3, 2), "chains": 5, "epochs_per_layer": 1},
+    "deep_autoencoder": {"sizes": (3, 2), "epochs_per_layer": 1},
+    "stacked_autoencoder": {"sizes": (3, 2), "num_classes": 2, "epochs_per_layer": 1},
+    "denoising_autoencoder": {"sizes": (3,), "noise": "gaussian"},
+    "bayes_by_backprop": {"hidden": (3,), "data_size": 20},
+    "mc_dropout": {"hidden": (3,), "data_size": 20, "p": 0.3},
+    "sgld": {"hidden": (3,), "data_size": 20, "keep": 4, "every": 2},
+}
+
+
+class StopAt(Callback):
+    def __init__(self, step):
+        self.at = step
+
+    def on_step(self, trainer, step):
+        if trainer.step == self.at:
+            trainer.stop("enough")
+
+
+@pytest.mark.filterwarnings("ignore:after epoch")
+@pytest.mark.parametrize("stop", [8, 10])  # at the end of an epoch of four steps, where stages change, and within one
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_every_system_goes_on_to_the_same_bits(name, stop, tmp_path):
+    """Though evaluation draws from the same stream: noise, chains and stages are all in the checkpoint."""
+    y = np.arange(20) % 2 if name in ("vae", "stacked_autoencoder") else PIXELS[:, :1]
+
+    def run(*callbacks, resume=None):
+        cl.manual_seed(0)
+        net = cl.models.create(name, input_shape=(4,), **SYSTEMS[name])
+        optimizer = net.optimizer(1e-3) if name == "sgld" else optim.Adam(net.parameters(), lr=1e-2)
+        kind = AdversarialTrainer if name == "gan" else ObjectiveTrainer
+        trainer = kind(net, optimizer, callbacks, batch_size=5, progress=False)
+        trainer.fit((PIXELS, y), (PIXELS[:7], y[:7]), epochs=4, resume=resume)
+        rows = [{column: value for column, value in row.items() if "second" not in column} for row in trainer.history]
+        return net.state_dict(), rows
+
+    whole, rows = run()
+    run(StopAt(stop), Checkpoint(tmp_path, save_every=1))
+    parts, again = run(Checkpoint(tmp_path), resume=tmp_path)
+    assert rows == again and len(rows) == 4
+    assert all(np.array_equal(value, parts[key]) for key, value in whole.items())

@@ -110,7 +110,7 @@ class GAN(ObjectiveModel):
 
     def forward(self, x):
         """The scores s of x and of as many drawn samples behind them, (2N / pack, 1)."""
-        return self.scores(ops.concat((x, self.draw(len(x))), axis=0))
+        return ops.concat((self.scores(x), self.scores(self.draw(len(x)))), axis=0)  # batch norm sees each kind by itself
 
     def draw(self, count: int) -> Tensor:
         """G(z) of ``count`` draws z, in the stream "sampling"."""
