@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import cnnlib as cl
 from cnnlib import Tensor, models, optim
@@ -121,6 +122,22 @@ def test_the_optimum_of_dropout_is_ridge_regression_with_its_own_penalty():
     exact = np.linalg.solve(BETA * (phi.T @ phi + noise) + np.eye(3) / STD**2, BETA * phi.T @ y)[:, 0]
     found = np.append(net.network[2].weight.numpy(), net.network[2].bias.numpy())
     np.testing.assert_allclose(found, exact, atol=0.03)
+
+
+@pytest.mark.parametrize("kind", [models.MCDropout, models.SGLDNetwork])
+def test_the_prior_is_of_the_weights_and_biases_not_of_the_noise(kind):
+    net = kind(2, (3,), noise="learnt", prior_std=0.7, data_size=10)
+    net.log_var.set([5.0])
+    expected = -sum(stats.norm(0, 0.7).logpdf(p.numpy()).sum() for p in net.network.parameters())
+    assert net.complexity().item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "expected"), [((), ["Dropout", "Linear"]), ((4, 4), ["Linear", *["Dropout", "Linear"] * 2])]
+)
+def test_dropout_stands_before_each_linear_layer_but_the_first_of_several(hidden, expected):
+    layers = [type(layer).__name__ for layer in models.MCDropout(2, hidden).network]
+    assert [name for name in layers if name in ("Dropout", "Linear")] == expected
 
 
 # ---- on networks

@@ -279,9 +279,11 @@ def test_samples_go_down_from_the_top_machine():
     net = grown(models.DeepBeliefNet, 6, 4)
     top = net.layers[1].sample(3, seed=2, steps=4)
     np.testing.assert_allclose(net.sample(3, seed=2, steps=4), net.layers[0].decode(top).numpy(), rtol=1e-5)
-    x = np.random.default_rng(0).uniform(size=(3, 9)).astype(np.float32)
-    top = net.layers[1].sample(3, seed=2, steps=4, start=net.layers[0].encode(x).numpy())
-    np.testing.assert_allclose(net.sample(3, seed=2, steps=4, start=x), net.layers[0].decode(top).numpy(), rtol=1e-5)
+    x = np.random.default_rng(0).uniform(size=(50, 9)).astype(np.float32)
+    top = net.layers[1].sample(50, steps=1, start=net.layers[0].encode(x).numpy())
+    begun = net.sample(50, steps=1, start=x)  # more steps with the same random numbers, and all chains are one
+    np.testing.assert_allclose(begun, net.layers[0].decode(top).numpy(), rtol=1e-5)
+    assert not np.allclose(begun, net.sample(50, steps=1))
 
 
 def test_a_deep_autoencoder_begins_its_fine_tuning_where_the_stack_ended():

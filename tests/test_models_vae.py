@@ -7,6 +7,7 @@ import pytest
 
 import cnnlib as cl
 from cnnlib import optim
+from cnnlib.data import Dataset
 from cnnlib.errors import DtypeError, ShapeError, UnknownNameError, ValueRangeError
 from cnnlib.models.gan import GAN
 from cnnlib.models.vae import VAE, ConvVAE
@@ -156,6 +157,27 @@ def test_a_pixel_that_never_changes_does_not_give_infinity():
     with pytest.warns(UserWarning, match="the posterior has collapsed"):
         history = trainer.fit((x, x), epochs=40)
     assert history[-1]["reconstruction"] == pytest.approx(log_normal(0.0, 0.0, 1e-3) * -2, abs=0.5)
+
+
+def test_the_decoders_variance_is_at_least_a_thousandth_and_any_number_above():
+    net = vae((2,), 1, (), likelihood="gaussian")
+    net.decoder._modules["0"].weight.set(np.zeros((4, 1)))
+    for output, variance in ((-60.0, 1e-3), (math.log(1e-3), 2e-3), (3.0, math.exp(3.0))):
+        net.decoder._modules["0"].bias.set([0.0, 0.0, output, output])
+        np.testing.assert_allclose(net.decode(np.zeros((1, 1), np.float32)).variance.numpy(), variance, rtol=2e-3)
+
+
+def test_the_likelihood_of_many_pixels_does_not_underflow():
+    """p(x) = 2^(−3000) is no float64; its logarithm is one. Here x does not depend on z."""
+    net = vae((3000,), 1, ())
+    net.decoder._modules["0"].weight.set(np.zeros((3000, 1)))
+    net.decoder._modules["0"].bias.set(np.zeros(3000))
+    assert net.log_likelihood(pixels(2, (3000,)), samples=500) == pytest.approx(-3000 * math.log(2), abs=0.5)
+
+
+def test_the_number_of_classes_is_that_of_the_data():
+    data = Dataset(np.zeros((4, 1, 2, 3), np.float32), np.arange(4), classes=("a", "b", "c", "d"))
+    assert VAE.options_from(data) == {"input_shape": [1, 2, 3], "classes": 4}
 
 
 # ---- warnings and errors

@@ -4,8 +4,9 @@
     loss = 1/N (Σ −ln p(y_n | x_n, w) + ‖m‖² / 2τ²) + const
 
 It costs nothing in training, and in use as many passes as draws. Read as Bayes by backprop, q(w) is a mixture of 0 and a value,
-and the weight decay stands for the divergence from the prior (which, worked out, is about 1/(1 − p) times as large). The scatter is p/(1 − p) of the squares of what goes into a unit,
-however many data there were: p has to be chosen for it to be right, by held-out likelihood.
+and the weight decay stands for the divergence from the prior (which, worked out, is about 1/(1 − p) times as large). The
+scatter is p/(1 − p) of the squares of what goes into a unit, however many data there were: p has to be chosen for it to be
+right, by held-out likelihood.
 
 In front of each linear layer but the first; of a linear model, in front of the only one.
 
