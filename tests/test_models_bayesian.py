@@ -219,6 +219,13 @@ def test_the_first_third_of_a_run_is_the_way_there(calls, counted):
         assert means == list(counted)
 
 
+def test_evaluation_keeps_no_draws():
+    net = models.SGLDNetwork(1, (), data_size=2, every=1)
+    net.eval()
+    net.objective(Tensor(np.ones((2, 1), F32)), np.ones((2, 1), F32))
+    assert net.remembered == 0 and not net.kept.any()
+
+
 def test_a_resumed_run_goes_on_with_the_same_draws(tmp_path):
     x, y = gap()
 

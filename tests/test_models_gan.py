@@ -223,6 +223,10 @@ def test_a_pack_is_judged_together():
 def test_noise_is_for_training_only():
     net, x = gan(noise=0.5), Tensor(points())
     assert not np.array_equal(net.scores(x), net.scores(x))
+    judge, net.discriminator = net.discriminator, nn.Identity()
+    added = net.scores(Tensor(np.ones((5000, 2), np.float32))).numpy() - 1
+    assert added.mean() == pytest.approx(0.0, abs=0.02) and added.std() == pytest.approx(0.5, rel=0.03)
+    net.discriminator = judge
     net.eval()
     assert np.array_equal(net.scores(x), net.scores(x))
 
@@ -252,6 +256,12 @@ def test_dcgan_begins_as_the_paper_says_and_draws_pictures():
     drawn = net.sample(4)
     assert drawn.shape == (4, 3, 8, 12) and drawn.min() >= 0 and drawn.max() <= 1
     assert net(np.zeros((2, 3, 8, 12), np.float32)).shape == (4, 1)
+
+
+def test_the_discriminator_sees_pixels_around_zero():
+    net, x = gan((1, 4, 4), 3, (2,), DCGAN), np.random.default_rng(0).random((2, 1, 4, 4)).astype(np.float32)
+    net.discriminator = nn.Identity()
+    np.testing.assert_allclose(net.scores(Tensor(x)).numpy(), 2 * x - 1, rtol=1e-6)
 
 
 def test_sampling_leaves_the_model_and_the_random_numbers_as_they_are():
