@@ -42,7 +42,7 @@ from cnnlib import nn, ops, random
 from cnnlib.backends import xp_of
 from cnnlib.errors import ShapeError, ValueRangeError, unknown_name
 from cnnlib.models.objective import ObjectiveModel
-from cnnlib.models.vae import Unflatten, standard_normal_of
+from cnnlib.models.vae import Unflatten, seeded_latents
 from cnnlib.op import no_grad
 from cnnlib.ops.arguments import check_whole
 from cnnlib.tensor import Tensor
@@ -179,7 +179,7 @@ class GAN(ObjectiveModel):
 
     def sample(self, count: int = 1, seed: int = 0) -> np.ndarray:
         """G(z) at ``count`` draws, (count, \\*input_shape), in evaluation mode; the same seed, the same samples."""
-        z = standard_normal_of(seed, (count, self.latents), next(self.parameters()))
+        z = seeded_latents(seed, (count, self.latents), next(self.parameters()))
         training = self.training
         self.eval()
         try:

@@ -170,7 +170,7 @@ class VAE(ObjectiveModel):
 
         A conditional one draws of classes ``y`` (count,), or of all in turn.
         """
-        z = standard_normal_of(seed, (count, self.latents), next(self.parameters()))
+        z = seeded_latents(seed, (count, self.latents), next(self.parameters()))
         if self.classes and y is None:
             y = np.arange(count) % self.classes
         with no_grad():
@@ -257,7 +257,7 @@ class Unflatten(nn.Module):
         return str(self.shape)
 
 
-def standard_normal_of(seed: int, shape: tuple[int, int], like: Tensor) -> Tensor:
+def seeded_latents(seed: int, shape: tuple[int, int], like: Tensor) -> Tensor:
     """z ~ N(0, I) of that ``shape``, decided by the seed alone, with the dtype and on the device of ``like``."""
     check_whole("sample", "count", shape[0])
     key = random.Key(check_seed(seed, "sample"), random.STREAMS.index("sampling"), 0)
