@@ -35,7 +35,7 @@ from cnnlib.backends import xp_of
 from cnnlib.errors import ShapeError, ValueRangeError, unknown_name
 from cnnlib.models.objective import ObjectiveModel
 from cnnlib.nn import init
-from cnnlib.ops.arguments import check_whole
+from cnnlib.ops.arguments import check_whole, sample_shape
 from cnnlib.tensor import Parameter, Tensor
 
 ACTIVATIONS = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "identity": nn.Identity}
@@ -63,7 +63,7 @@ class Reconstruction(ObjectiveModel):
                                   f"{output!r}: for inputs that are not in 0 … 1: error='squared'.")  # fmt: skip
         if not 0 <= sparsity < math.inf:
             raise ValueRangeError(f"{name}: sparsity, the weight of mean |y|, must be a finite number >= 0, got {sparsity!r}.")
-        self.input_shape = as_shape(input_shape)
+        self.input_shape = sample_shape(name, "input_shape", input_shape)
         self.error, self.sparsity = error, float(sparsity)
         self.output = OUTPUTS[output]()
 
@@ -112,10 +112,6 @@ class Reconstruction(ObjectiveModel):
                 raise ValueRangeError(f"{name}: x has {float(x.data[where]):g} at {where}, but its output, a sigmoid, is "
                                       "in 0 … 1: divide 8-bit pixels by 255, or use output='identity', "
                                       "error='squared'.")  # fmt: skip
-
-
-def as_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
-    return (shape,) if isinstance(shape, int) else tuple(shape)
 
 
 class Transposed(nn.Module):

@@ -36,7 +36,7 @@ from cnnlib.models.mlp import MLP
 from cnnlib.models.objective import ObjectiveModel
 from cnnlib.models.predictive import Predictive
 from cnnlib.op import no_grad
-from cnnlib.ops.arguments import check_whole
+from cnnlib.ops.arguments import check_whole, sample_shape
 from cnnlib.tensor import Parameter, Tensor, to_device
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class GaussianRegression(Regression):
         activation: str = "tanh",
     ):
         super().__init__()
-        self.input_shape = (input_shape,) if isinstance(input_shape, int) else tuple(input_shape)
+        self.input_shape = sample_shape(type(self).__name__, "input_shape", input_shape)
         if noise not in NOISE:
             raise unknown_name(f"noise of {type(self).__name__}", noise, NOISE)
         if not 0.0 < beta < math.inf:

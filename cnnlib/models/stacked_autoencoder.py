@@ -24,10 +24,10 @@ import math
 from collections.abc import Sequence
 
 from cnnlib import nn, ops
-from cnnlib.models.autoencoder import as_shape
 from cnnlib.models.denoising_autoencoder import DenoisingAutoencoder
 from cnnlib.models.layerwise import Layerwise
 from cnnlib.op import no_grad
+from cnnlib.ops.arguments import sample_shape
 
 
 class StackedAutoencoder(Layerwise):
@@ -65,7 +65,7 @@ class StackedAutoencoder(Layerwise):
         level: float = 0.3,
         epochs_per_layer: int = 5,
     ):
-        shape = as_shape(input_shape)
+        shape = sample_shape("StackedAutoencoder", "input_shape", input_shape)
         pairs = itertools.pairwise((math.prod(shape), *sizes))
         layers = [DenoisingAutoencoder(before, (after,), noise, level) for before, after in pairs]
         super().__init__(shape, layers, epochs_per_layer)
