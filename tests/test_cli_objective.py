@@ -23,7 +23,7 @@ def test_every_setting_is_an_option_with_the_default_of_the_constructor(run, nam
 
 
 @pytest.mark.filterwarnings("ignore:after epoch")
-@pytest.mark.parametrize("name", [name for name in NAMES if cl.models.get(name).targets is None])
+@pytest.mark.parametrize("name", [name for name in NAMES if cl.models.get(name).targets in (None, "classes")])
 def test_every_one_trains_on_pictures(run, name):
     code, out, err = run("train", name, "--data", "digits", "--epochs", 1, "--batch-size", 512, "--out", "run")
     assert code == 0 and "held-out loss" in out and "saved in run" in out, err
@@ -95,3 +95,24 @@ def test_what_cannot_be_drawn(run):
     assert run("train", "mlp", "--data", "digits", "--epochs", 1, "--out", "mlp")[0] == 0
     code, _, err = run("sample", "mlp")
     assert code == 1 and "holds mlp, which neither writes nor draws" in err and one_line(err)
+
+
+def test_summary_takes_both_spellings(run):
+    assert run("summary", "conv-vae") == run("summary", "conv_vae")
+
+
+@pytest.mark.filterwarnings("ignore:after epoch")
+def test_what_needs_no_classes_learns_from_one(run):
+    with open("one.csv", "w") as file:
+        file.write("a,b,is\n" + "1.5,2,it\n3,4,it\n5,5,it\n" * 4)
+    code, _, err = run("train", "vae", "--data", "one.csv", "--likelihood", "gaussian", "--epochs", 1, "--out", "run")
+    assert code == 0, err
+    for name in ("stacked-autoencoder", "categorical-classifier"):
+        code, _, err = run("train", name, "--data", "one.csv", "--out", "other")
+        assert code == 1 and "one.csv: only one class (it): a classifier needs at least two" in err and one_line(err)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_examples_of_a_command_name_data_that_it_takes(run, name):
+    out = run("train", name.replace("_", "-"), "--help")[1]
+    assert ("--data co2" in out) == (cl.models.get(name).targets == "numbers")

@@ -28,6 +28,11 @@ class Trained:
         kind = models.get(saved.name)
         if hasattr(kind, "train_command") or (hasattr(kind, "objective") and not hasattr(kind, "criterion")):
             use = ": `cnnlib sample` draws from it" if hasattr(kind, "sample") else ""
+            use = (
+                ": in Python, net.predictive(x) foretells numbers, and how sure they are"
+                if hasattr(kind, "predictive")
+                else use
+            )
             use = ": `cnnlib sample` writes with it" if hasattr(kind, "train_command") else use
             raise CheckpointError(f"{saved.path}: holds {saved.name}, which does not name classes{use}.")
         self.name, self.classes, self.path = saved.name, saved.classes, saved.path

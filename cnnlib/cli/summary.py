@@ -26,6 +26,7 @@ def command(model: str, shape: str | None, classes: int | None, width: float | N
     from cnnlib.cli.building import build, default_shape, usual
     from cnnlib.nn.summary import UNCUT, summary
 
+    model = model if model in cl.models.list() else model.replace("-", "_")  # both spellings, as `cnnlib train`
     if hasattr(cl.models.get(model), "options_for"):
         sample = _parse(shape) if shape else default_shape(model)
         net = build(model, sample, classes or usual(model, "num_classes", 10), width)

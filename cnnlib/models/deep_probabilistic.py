@@ -204,6 +204,7 @@ class CategoricalClassifier(ObjectiveModel):
     (1, 3)
     """
 
+    targets = "classes"
     measures: ClassVar[tuple[str, ...]] = ("accuracy",)
     settings: ClassVar[dict[str, str]] = {"hidden": HIDDEN, "activation": "tanh, relu or sigmoid."}
 

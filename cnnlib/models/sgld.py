@@ -93,7 +93,7 @@ class SGLDNetwork(BayesianRegression):
         """Of ``samples`` of the kept draws, evenly chosen, or of all where there are fewer."""
         if not self.remembered:
             raise ValueRangeError(f"SGLDNetwork.predictive: no draws yet: one is kept every {self.every} steps of training, of "
-                                  f"which there were {int(self.calls)}.")  # fmt: skip
+                                  f"which there were {int(self.calls)}: train longer, or with a smaller every.")  # fmt: skip
         now = self._flat()
         try:
             for i in np.linspace(0, self.remembered - 1, min(samples, self.remembered)).round().astype(int):

@@ -46,6 +46,7 @@ class StackedAutoencoder(Layerwise):
     """
 
     criterion = nn.CrossEntropyLoss
+    targets = "classes"
     tuned = True
     measures = ("accuracy",)
     settings = {

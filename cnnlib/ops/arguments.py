@@ -25,8 +25,8 @@ def pair(op: str, name: str, value: Any, smallest: int = 1) -> tuple[int, int]:
 
 def sample_shape(op: str, name: str, value: Any) -> tuple[int, ...]:
     """``64`` -> ``(64,)``; ``(1, 8, 8)`` stays. Refuses what is not one or more whole numbers of at least 1."""
-    values: tuple[Any, ...] = tuple(value) if isinstance(value, Sequence) else (value,)
-    if not values or not all(isinstance(v, Integral) and v >= 1 for v in values):
+    values = tuple(value) if isinstance(value, Sequence) else (value,)
+    if not values or any(not isinstance(v, Integral) or v < 1 for v in values):
         raise ValueRangeError(
             f"{op}: {name} must be a whole number >= 1 or a shape of them, such as (1, 28, 28), got {value!r}."
         )
