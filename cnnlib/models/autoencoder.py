@@ -35,7 +35,7 @@ from cnnlib.backends import xp_of
 from cnnlib.errors import ShapeError, ValueRangeError, unknown_name
 from cnnlib.models.objective import ObjectiveModel
 from cnnlib.nn import init
-from cnnlib.ops.arguments import check_whole, sample_shape
+from cnnlib.ops.arguments import check_sizes, check_whole, sample_shape
 from cnnlib.tensor import Parameter, Tensor
 
 ACTIVATIONS = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "identity": nn.Identity}
@@ -173,6 +173,7 @@ class Autoencoder(Reconstruction):
         for name in (activation, code):
             if name not in ACTIVATIONS:
                 raise unknown_name("activation", name, ACTIVATIONS)
+        check_sizes(type(self).__name__, "sizes", sizes)
         if not sizes:
             raise ValueRangeError(f"{type(self).__name__}: sizes must name at least the size of the code, got none.")
         pairs = list(itertools.pairwise((math.prod(self.input_shape), *sizes)))
@@ -232,7 +233,8 @@ class ConvAutoencoder(Reconstruction):
             raise ShapeError(f"ConvAutoencoder: samples must be pictures (C, H, W) whose sides, halved twice, are "
                              f"multiples of 4; got {self.input_shape}: Autoencoder takes any.")  # fmt: skip
         C, H, W = self.input_shape
-        (first, second), features = maps, maps[1] * (H // 4) * (W // 4)
+        check_sizes("ConvAutoencoder", "maps", maps, fewest=2)
+        (first, second), features = maps[:2], maps[1] * (H // 4) * (W // 4)
         self.encoder = nn.Sequential(
             nn.Conv2d(C, first, 3, stride=2, padding=1), nn.ReLU(),
             nn.Conv2d(first, second, 3, stride=2, padding=1), nn.ReLU(),

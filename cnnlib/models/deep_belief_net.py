@@ -25,7 +25,7 @@ from cnnlib.models.autoencoder import Autoencoder
 from cnnlib.models.layerwise import Layerwise
 from cnnlib.models.rbm import RBM
 from cnnlib.op import no_grad
-from cnnlib.ops.arguments import sample_shape
+from cnnlib.ops.arguments import check_sizes, sample_shape
 from cnnlib.tensor import Tensor, to_device
 
 
@@ -66,6 +66,7 @@ class DeepBeliefNet(Layerwise):
         epochs_per_layer: int = 5,
     ):
         shape = sample_shape(type(self).__name__, "input_shape", input_shape)
+        check_sizes(type(self).__name__, "sizes", sizes)
         if not sizes:
             raise ValueRangeError("DeepBeliefNet: sizes must name at least one layer of hidden units, got none.")
         kinds = [visible, *["grey"] * (len(sizes) - 1)], [*["binary"] * (len(sizes) - 1), code]

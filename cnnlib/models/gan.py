@@ -45,7 +45,7 @@ from cnnlib.errors import ShapeError, ValueRangeError, unknown_name
 from cnnlib.models.objective import ObjectiveModel
 from cnnlib.models.vae import Unflatten
 from cnnlib.op import no_grad
-from cnnlib.ops.arguments import check_whole, sample_shape
+from cnnlib.ops.arguments import check_sizes, check_whole, sample_shape
 from cnnlib.tensor import Tensor, to_device
 
 LOSSES = ("non-saturating", "minimax", "wasserstein")
@@ -85,6 +85,7 @@ class GAN(ObjectiveModel):
         super().__init__()
         if loss not in LOSSES:
             raise unknown_name("loss", loss, LOSSES)
+        check_sizes(type(self).__name__, "hidden", hidden)
         for name, count in (("latents", latents), ("pack", pack), ("discriminator_steps", discriminator_steps)):
             check_whole("GAN", name, count)
         for name, value, high in (("smoothing", smoothing, 0.5), ("noise", noise, math.inf), ("clip", clip, math.inf)):
@@ -224,6 +225,7 @@ class DCGAN(GAN):
         if len(input_shape) != 3 or input_shape[1] % 4 or input_shape[2] % 4:
             raise ShapeError(f"DCGAN: samples must be pictures (C, H, W) whose sides are multiples of 4, got "
                              f"{input_shape}: GAN takes any.")  # fmt: skip
+        check_sizes("DCGAN", "hidden", hidden, fewest=1)
         if len(hidden) != 1:
             raise ShapeError(f"DCGAN: hidden must be one number, the maps at half size, got {tuple(hidden)}.")
         super().__init__(input_shape, latents, hidden, loss, smoothing, noise, pack, clip, discriminator_steps)

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from cnnlib import nn
+from cnnlib.errors import ValueRangeError
 from cnnlib.models.bayes_by_backprop import training_draws
 from cnnlib.models.bayesian import BayesianRegression
 from cnnlib.models.mlp import activation_of
@@ -53,6 +54,8 @@ class MCDropout(BayesianRegression):
         p: float = 0.1,
     ):
         super().__init__(input_shape, hidden, out_features, noise, beta, activation, prior_std, data_size)
+        if not 0.0 <= p < 1.0:
+            raise ValueRangeError(f"MCDropout: p, the probability that a unit is dropped, must be in 0 <= p < 1, got {p!r}.")
         self.p = p
         for layer in self.network.modules():
             if isinstance(layer, nn.Dropout):

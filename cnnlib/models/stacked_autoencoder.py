@@ -27,7 +27,7 @@ from cnnlib import nn, ops
 from cnnlib.models.denoising_autoencoder import DenoisingAutoencoder
 from cnnlib.models.layerwise import Layerwise
 from cnnlib.op import no_grad
-from cnnlib.ops.arguments import sample_shape
+from cnnlib.ops.arguments import check_sizes, sample_shape
 
 
 class StackedAutoencoder(Layerwise):
@@ -67,6 +67,7 @@ class StackedAutoencoder(Layerwise):
         epochs_per_layer: int = 5,
     ):
         shape = sample_shape("StackedAutoencoder", "input_shape", input_shape)
+        check_sizes("StackedAutoencoder", "sizes", sizes, fewest=1)
         pairs = itertools.pairwise((math.prod(shape), *sizes))
         layers = [DenoisingAutoencoder(before, (after,), noise, level) for before, after in pairs]
         super().__init__(shape, layers, epochs_per_layer)

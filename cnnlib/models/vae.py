@@ -48,7 +48,7 @@ from cnnlib.distributions import Bernoulli, Normal, kl
 from cnnlib.errors import DtypeError, ShapeError, ValueRangeError, unknown_name
 from cnnlib.models.objective import ObjectiveModel
 from cnnlib.op import no_grad
-from cnnlib.ops.arguments import check_whole, sample_shape
+from cnnlib.ops.arguments import check_sizes, check_whole, sample_shape
 from cnnlib.tensor import Parameter, Tensor, to_device
 
 LIKELIHOODS = ("bernoulli", "gaussian", "isotropic")
@@ -88,6 +88,8 @@ class VAE(ObjectiveModel):
         if likelihood not in LIKELIHOODS:
             raise unknown_name("likelihood", likelihood, LIKELIHOODS)
         check_whole("VAE", "latents", latents)
+        check_whole("VAE", "classes", classes)
+        check_sizes("VAE", "hidden", hidden)
         if not (isinstance(beta, (int, float)) and 0 <= beta < math.inf):
             raise ValueRangeError(f"VAE: beta must be at least 0 and finite, got {beta!r}.")
         self.input_shape = sample_shape(type(self).__name__, "input_shape", input_shape)
@@ -230,6 +232,7 @@ class ConvVAE(VAE):
         if len(input_shape) != 3 or input_shape[1] % 4 or input_shape[2] % 4:
             raise ShapeError(f"ConvVAE: samples must be pictures (C, H, W) whose sides are multiples of 4, got "
                              f"{input_shape}: VAE takes any.")  # fmt: skip
+        check_sizes("ConvVAE", "hidden", hidden, fewest=1)
         super().__init__(input_shape, latents, hidden, likelihood, beta, conditional, classes)
 
     def _maps(self, F: int) -> tuple[int, int, int]:

@@ -33,6 +33,13 @@ def sample_shape(op: str, name: str, value: Any) -> tuple[int, ...]:
     return tuple(int(v) for v in values)
 
 
+def check_sizes(op: str, name: str, value: Any, fewest: int = 0) -> None:
+    """Refuse ``hidden=50`` where ``hidden=(50,)`` is meant; each size is checked by the layer that it is of."""
+    if not isinstance(value, (tuple, list)) or len(value) < fewest:
+        many = f" of at least {fewest} whole number{'s' * (fewest > 1)}" if fewest else " of whole numbers"
+        raise ValueRangeError(f"{op}: {name} must be a tuple{many}, such as (400, 200) or (400,), got {value!r}.")
+
+
 def check_ndim(op: str, name: str, x: Any, ndim: int, layout: str) -> None:
     """Refuse an array of another number of axes: ``conv2d: x must have 4 axes (N, C, H, W), got shape (3, 5).``"""
     if x.ndim != ndim:
