@@ -116,3 +116,14 @@ def test_what_needs_no_classes_learns_from_one(run):
 def test_the_examples_of_a_command_name_data_that_it_takes(run, name):
     out = run("train", name.replace("_", "-"), "--help")[1]
     assert ("--data co2" in out) == (cl.models.get(name).targets == "numbers")
+
+
+@pytest.mark.filterwarnings("ignore:after epoch")
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [(["--prime", "hello"], "vae draws pictures: --prime is for texts."), (["--count", "1000000"], "1<=x<=10000")],
+)
+def test_samples_that_cannot_be_shown(run, more, message):
+    assert run("train", "vae", *SMALL, "--epochs", 1, "--out", "run")[0] == 0
+    code, _, err = run("sample", "run", *more)
+    assert code == 2 and message in err and one_line(err)
