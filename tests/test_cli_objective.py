@@ -71,7 +71,7 @@ def test_what_names_no_classes_is_refused_where_classes_are_needed(run):
     code, _, err = run("evaluate", "run", "--data", "digits")
     assert code == 1 and "holds vae, which does not name classes: `cnnlib sample` draws from it" in err
     code, _, err = run("compare", "vae")
-    assert code == 1 and "vae does not learn to tell classes apart: `cnnlib train vae` trains it." in err
+    assert code == 1 and "vae learns by an objective of its own: `cnnlib train vae` trains it." in err
 
 
 @pytest.mark.filterwarnings("ignore:after epoch")
@@ -127,3 +127,18 @@ def test_samples_that_cannot_be_shown(run, more, message):
     assert run("train", "vae", *SMALL, "--epochs", 1, "--out", "run")[0] == 0
     code, _, err = run("sample", "run", *more)
     assert code == 2 and message in err and one_line(err)
+
+
+def test_a_probabilistic_classifier_names_a_picture(run):
+    from PIL import Image
+
+    assert run("train", "categorical-classifier", "--data", "digits", "--epochs", 10, "--lr", 0.01, "--out", "run")[0] == 0
+    picture, digit = (part[0] for part in (cl.data.digits()[1].x, cl.data.digits()[1].y))
+    Image.fromarray((255 * picture[0]).astype(np.uint8)).save("digit.png")
+    code, out, err = run("predict", "run", "digit.png", "--top", 1)
+    assert code == 0 and out.startswith(f"digit.png: {digit} ") and out.rstrip().endswith("%"), err
+
+
+def test_compare_takes_both_spellings(run):
+    code, _, err = run("compare", "conv-vae")
+    assert code == 1 and "conv_vae learns by an objective of its own" in err and one_line(err)

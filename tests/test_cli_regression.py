@@ -2,6 +2,8 @@
 
 # ruff: noqa: F811  `run` is a fixture of tests/test_cli.py
 
+import json
+
 import numpy as np
 import pytest
 
@@ -88,3 +90,18 @@ def test_very_small_tables(run, rows, message):
 def test_a_file_that_is_not_there(run):
     code, _, err = run("train", "mc-dropout", "--data", "prices.csv", "--out", "run")
     assert code == 1 and "prices.csv: there is no such file." in err and one_line(err)
+
+
+@pytest.mark.parametrize("name", ["bernoulli-classifier", "categorical-classifier"])
+def test_what_a_classifier_has_learnt_is_evaluated(run, name):
+    x = np.random.default_rng(0).standard_normal((200, 2))
+    with open("classes.csv", "w") as file:
+        file.write("\n".join(["a,b,is", *(f"{a},{b},{'yes' if a + b > 0 else 'no'}" for a, b in x)]))
+    code, out, err = run("train", name, "--data", "classes.csv", "--epochs", 40, "--lr", 0.02, "--out", "run")
+    assert code == 0, err
+    held_out = float(out.split("accuracy ")[-1].split()[0])
+    code, out, err = run("evaluate", "run", "--data", "classes.csv", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["accuracy"] == pytest.approx(held_out, abs=1e-3) and found["samples"] == 40
+    assert min(found["classes"].values()) > 0.8

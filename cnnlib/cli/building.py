@@ -15,11 +15,16 @@ SERIES = {"co2": 24, "sunspots": 22}  # how many values are known when the next 
 HELD_OUT = 0.2  # of a folder or table that does not say which part is for testing
 
 
+def underscored(name: str) -> str:
+    """The name of a model, as `cnnlib train` takes it too: ``conv-vae`` is ``conv_vae``."""
+    return name if name in models.list() else name.replace("-", "_")
+
+
 def trainable(name: str) -> type[Any]:
     """The class of a model that learns by gradient descent, or an error that says which do."""
     model = models.get(name)
     if hasattr(model, "objective"):
-        raise ValueRangeError(f"{name} does not learn to tell classes apart: `cnnlib train {name}` trains it.")
+        raise ValueRangeError(f"{name} learns by an objective of its own: `cnnlib train {name}` trains it.")
     if hasattr(model, "train_command"):
         raise ValueRangeError(f"{name} does not learn to tell classes apart: `{model.train_command}` trains it.")
     if not hasattr(model, "options_for"):
