@@ -279,3 +279,12 @@ def test_noise_that_fades_finds_the_whole_ring_and_a_discriminator_ahead_loses_m
     found = gan_ring.measure(5, gan_ring.STABLE, gan_ring.STEPS)
     assert found["modes"] == 8 and found["quality"] > 0.8
     assert gan_ring.measure(5, gan_ring.COLLAPSES, gan_ring.STEPS)["modes"] <= 4
+
+
+def test_a_last_batch_smaller_than_a_pack_says_what_to_change():
+    net = cl.models.GAN(input_shape=(2,), latents=2, hidden=(4,), pack=4)
+    trainer = AdversarialTrainer(net, cl.optim.Adam(net.parameters(), lr=1e-3), batch_size=8, progress=False)
+    with pytest.raises(
+        ShapeError, match=r"N a multiple of pack = 4, got \(1, 2\)\. Take a batch size that leaves no last batch"
+    ):
+        trainer.fit(cl.data.ring(9), epochs=1)

@@ -195,8 +195,11 @@ class GAN(ObjectiveModel):
 
     def _check_shape(self, x: Tensor, pack: int) -> None:
         if x.shape[1:] != self.input_shape or not len(x) or len(x) % pack:
+            smaller = x.shape[1:] == self.input_shape and 0 < len(x) < pack
+            advice = " Take a batch size that leaves no last batch smaller than a pack, or a smaller pack." if smaller else ""
+            count = f"a multiple of pack = {pack}" if pack > 1 else "at least 1"
             raise ShapeError(f"{type(self).__name__}: x must have shape (N, {', '.join(map(str, self.input_shape))}), "
-                             f"N {f'a multiple of pack = {pack}' if pack > 1 else 'at least 1'}, got {x.shape}.")  # fmt: skip
+                             f"N {count}, got {x.shape}.{advice}")  # fmt: skip
 
     def _check_pixels(self, x: Any) -> None:
         if self._pictures and not (float(x.min()) >= 0.0 and float(x.max()) <= 1.0):
