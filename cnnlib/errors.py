@@ -52,6 +52,6 @@ class UnknownNameError(CnnlibError, KeyError):
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
     """An error that names the nearest match: ``unknown model 'lenet': did you mean 'lenet5'? (lenet5, mlp)``."""
     name, known = str(name), sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    near = [k for k in known if k.lower() == name.lower()] or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f": did you mean {near[0]!r}?" if near else ""
     return UnknownNameError(f"unknown {kind} {name!r}{hint} (known: {', '.join(known)})")

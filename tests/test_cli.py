@@ -313,6 +313,7 @@ def test_compare_takes_size_and_width(run):
         (["train"], 2, "Missing argument 'MODEL'"),
         (["train", "lenet5"], 2, "Missing option '--data'"),
         (["train", "lenet", "--data", "digits"], 1, "unknown model 'lenet': did you mean 'lenet5'"),
+        (["train", "VAE", "--data", "digits"], 1, "unknown model 'VAE': did you mean 'vae'"),
         (["train", "perceptron", "--data", "digits"], 1, "perceptron learns by a rule of its own"),
         (["train", "lenet5", "--data", "digit"], 1, "unknown data set 'digit': did you mean 'digits'"),
         (["train", "lenet5", "--data", "./missing"], 1, "./missing: there is no such folder or file"),

@@ -23,7 +23,7 @@ def test_every_setting_is_an_option_with_the_default_of_the_constructor(run, nam
 
 
 @pytest.mark.filterwarnings("ignore:after epoch")
-@pytest.mark.parametrize("name", [name for name in NAMES if cl.models.get(name).targets is None])
+@pytest.mark.parametrize("name", [name for name in NAMES if cl.models.get(name).targets in (None, "classes")])
 def test_every_one_trains_on_pictures(run, name):
     code, out, err = run("train", name, "--data", "digits", "--epochs", 1, "--batch-size", 512, "--out", "run")
     assert code == 0 and "held-out loss" in out and "saved in run" in out, err
@@ -71,7 +71,7 @@ def test_what_names_no_classes_is_refused_where_classes_are_needed(run):
     code, _, err = run("evaluate", "run", "--data", "digits")
     assert code == 1 and "holds vae, which does not name classes: `cnnlib sample` draws from it" in err
     code, _, err = run("compare", "vae")
-    assert code == 1 and "vae does not learn to tell classes apart: `cnnlib train vae` trains it." in err
+    assert code == 1 and "vae learns by an objective of its own: `cnnlib train vae` trains it." in err
 
 
 @pytest.mark.filterwarnings("ignore:after epoch")
@@ -95,3 +95,50 @@ def test_what_cannot_be_drawn(run):
     assert run("train", "mlp", "--data", "digits", "--epochs", 1, "--out", "mlp")[0] == 0
     code, _, err = run("sample", "mlp")
     assert code == 1 and "holds mlp, which neither writes nor draws" in err and one_line(err)
+
+
+def test_summary_takes_both_spellings(run):
+    assert run("summary", "conv-vae") == run("summary", "conv_vae")
+
+
+@pytest.mark.filterwarnings("ignore:after epoch")
+def test_what_needs_no_classes_learns_from_one(run):
+    with open("one.csv", "w") as file:
+        file.write("a,b,is\n" + "1.5,2,it\n3,4,it\n5,5,it\n" * 4)
+    code, _, err = run("train", "vae", "--data", "one.csv", "--likelihood", "gaussian", "--epochs", 1, "--out", "run")
+    assert code == 0, err
+    for name in ("stacked-autoencoder", "categorical-classifier"):
+        code, _, err = run("train", name, "--data", "one.csv", "--out", "other")
+        assert code == 1 and "one.csv: only one class (it): a classifier needs at least two" in err and one_line(err)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_examples_of_a_command_name_data_that_it_takes(run, name):
+    out = run("train", name.replace("_", "-"), "--help")[1]
+    assert ("--data co2" in out) == (cl.models.get(name).targets == "numbers")
+
+
+@pytest.mark.filterwarnings("ignore:after epoch")
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [(["--prime", "hello"], "vae draws pictures: --prime is for texts."), (["--count", "1000000"], "1<=x<=10000")],
+)
+def test_samples_that_cannot_be_shown(run, more, message):
+    assert run("train", "vae", *SMALL, "--epochs", 1, "--out", "run")[0] == 0
+    code, _, err = run("sample", "run", *more)
+    assert code == 2 and message in err and one_line(err)
+
+
+def test_a_probabilistic_classifier_names_a_picture(run):
+    from PIL import Image
+
+    assert run("train", "categorical-classifier", "--data", "digits", "--epochs", 10, "--lr", 0.01, "--out", "run")[0] == 0
+    picture, digit = (part[0] for part in (cl.data.digits()[1].x, cl.data.digits()[1].y))
+    Image.fromarray((255 * picture[0]).astype(np.uint8)).save("digit.png")
+    code, out, err = run("predict", "run", "digit.png", "--top", 1)
+    assert code == 0 and out.startswith(f"digit.png: {digit} ") and out.rstrip().endswith("%"), err
+
+
+def test_compare_takes_both_spellings(run):
+    code, _, err = run("compare", "conv-vae")
+    assert code == 1 and "conv_vae learns by an objective of its own" in err and one_line(err)

@@ -2,6 +2,8 @@
 
 # ruff: noqa: F811  `run` is a fixture of tests/test_cli.py
 
+import json
+
 import numpy as np
 import pytest
 
@@ -60,3 +62,46 @@ def test_two_classes_are_told_apart(run):
     code, out, err = run("train", "bernoulli-classifier", "--data", "classes.csv", "--epochs", 40, "--lr", 0.02, "--out", "run")
     assert code == 0, err
     assert float(out.split("accuracy ")[-1].split()[0]) > 0.9
+
+
+@pytest.mark.parametrize("name", REGRESSIONS)
+def test_a_regression_is_no_classifier(run, table, name):
+    assert run("train", name, "--data", "table.csv", "--epochs", 1, "--out", "run")[0] == 0
+    code, _, err = run("evaluate", "run", "--data", "table.csv")
+    assert code == 1 and f"holds {name}, which does not name classes: in Python, net.predictive(x) foretells numbers" in err
+
+
+def test_a_run_that_kept_no_draw_yet_says_so_and_goes_on(run, table):
+    command = ("train", "sgld", "--data", "table.csv", "--out", "run", "--batch-size", 160)
+    code, out, err = run(*command, "--epochs", 1, "--every", 2)
+    assert code == 0 and "no draws of the weights yet: one is kept every 2 steps (--epochs, --every)" in out, err
+    code, out, err = run("train", "sgld", "--data", "table.csv", "--out", "run", "--epochs", 2, "--resume")
+    assert code == 0 and "inside their 90 % interval" in out, err
+
+
+@pytest.mark.parametrize(("rows", "message"), [(1, "one sample is too few to train on one part and test on another"), (2, "")])
+def test_very_small_tables(run, rows, message):
+    with open("small.csv", "w") as file:
+        file.write("a,b\n" + "1,2\n3,4\n"[: 4 * rows])
+    code, _, err = run("train", "gaussian-regression", "--data", "small.csv", "--epochs", 1, "--out", "run")
+    assert message in err and code == bool(message), err
+
+
+def test_a_file_that_is_not_there(run):
+    code, _, err = run("train", "mc-dropout", "--data", "prices.csv", "--out", "run")
+    assert code == 1 and "prices.csv: there is no such file." in err and one_line(err)
+
+
+@pytest.mark.parametrize("name", ["bernoulli-classifier", "categorical-classifier"])
+def test_what_a_classifier_has_learnt_is_evaluated(run, name):
+    x = np.random.default_rng(0).standard_normal((200, 2))
+    with open("classes.csv", "w") as file:
+        file.write("\n".join(["a,b,is", *(f"{a},{b},{'yes' if a + b > 0 else 'no'}" for a, b in x)]))
+    code, out, err = run("train", name, "--data", "classes.csv", "--epochs", 40, "--lr", 0.02, "--out", "run")
+    assert code == 0, err
+    held_out = float(out.split("accuracy ")[-1].split()[0])
+    code, out, err = run("evaluate", "run", "--data", "classes.csv", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["accuracy"] == pytest.approx(held_out, abs=1e-3) and found["samples"] == 40
+    assert min(found["classes"].values()) > 0.8

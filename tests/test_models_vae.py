@@ -240,7 +240,7 @@ def test_labels_of_a_conditional_one(y, error, message):
 
 
 def test_samples_of_another_shape_are_refused():
-    with pytest.raises(ShapeError, match=r"VAE: x must have shape \(N, 4\), got \(2, 5\)"):
+    with pytest.raises(ShapeError, match=r"VAE: x must have shape \(N, 4\), N at least 1, got \(2, 5\)"):
         vae().encode(np.zeros((2, 5), np.float32))
 
 

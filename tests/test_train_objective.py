@@ -95,6 +95,7 @@ def test_players_take_turns_and_move_only_their_own_parameters():
     assert history[0]["loss"] == pytest.approx(2.0) and history[0]["a"] == 1.0 and history[0]["b"] == 2.0
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered in log")
 def test_nanstop_names_the_module_of_the_player_that_broke():
     class Broken(Duel):
         def objective(self, x, y, player):

@@ -15,11 +15,16 @@ SERIES = {"co2": 24, "sunspots": 22}  # how many values are known when the next 
 HELD_OUT = 0.2  # of a folder or table that does not say which part is for testing
 
 
+def underscored(name: str) -> str:
+    """The name of a model, as `cnnlib train` takes it too: ``conv-vae`` is ``conv_vae``."""
+    return name if name in models.list() else name.replace("-", "_")
+
+
 def trainable(name: str) -> type[Any]:
     """The class of a model that learns by gradient descent, or an error that says which do."""
     model = models.get(name)
     if hasattr(model, "objective"):
-        raise ValueRangeError(f"{name} does not learn to tell classes apart: `cnnlib train {name}` trains it.")
+        raise ValueRangeError(f"{name} learns by an objective of its own: `cnnlib train {name}` trains it.")
     if hasattr(model, "train_command"):
         raise ValueRangeError(f"{name} does not learn to tell classes apart: `{model.train_command}` trains it.")
     if not hasattr(model, "options_for"):
@@ -70,10 +75,12 @@ def load(
     channels: int = 3,
     skip_unreadable: bool = False,
     classes: Sequence[str] | None = None,
+    fewest: int = 2,
 ) -> tuple[Dataset, Dataset | None]:
     """(train, test) of a known name, a folder of pictures or a CSV file; (all, None) where no part is set aside for tests.
 
     ``side``: pictures of a folder are scaled to side × side. ``classes``: as in a checkpoint, so that labels mean the same.
+    ``fewest``: classes that there have to be.
     """
     path = Path(spec)
     parts: tuple[Dataset, Dataset | None]
@@ -89,7 +96,7 @@ def load(
         raise DataError(f"{unknown_name('data set', spec, data.names())}; nor is there a folder or file of that name.")
     for part in parts:
         if part is not None:
-            _check_classes(spec, part)
+            _check_classes(spec, part, fewest)
     return parts
 
 
@@ -98,16 +105,20 @@ def load_split(spec: str, side: int, **options: Any) -> tuple[Dataset, Dataset]:
     train, test = load(spec, side, **options)
     if test is not None:
         return train, test
-    if len(train) < 2:
+    return _two_parts(spec, train)
+
+
+def _two_parts(spec: str, samples: Dataset) -> tuple[Dataset, Dataset]:
+    if len(samples) < 2:
         raise DataError(f"{spec}: one sample is too few to train on one part and test on another.")
-    return train.split(max(HELD_OUT, 1 / len(train)))
+    return samples.split(max(HELD_OUT, 1 / len(samples)))
 
 
 def load_for(kind: type[Any], spec: str, **options: Any) -> tuple[Dataset, Dataset]:
     """(train, test) with what ``kind``, a model with an objective of its own, has to be told beside the samples."""
     if kind.targets == "numbers":
         return load_numbers(spec, options.get("label"))
-    train, test = load_split(spec, kind.picture_size, **options)
+    train, test = load_split(spec, kind.picture_size, fewest=2 if kind.targets else 1, **options)
     if kind.targets == "two classes" and len(train.classes) != 2:
         raise DataError(f"{spec}: has {len(train.classes)} classes; a Bernoulli distribution tells two apart. For more: "
                         "categorical-classifier.")  # fmt: skip
@@ -124,10 +135,12 @@ def load_numbers(spec: str, label: str | None = None) -> tuple[Dataset, Dataset]
         values, length = getattr(series, spec)()[1], SERIES[spec]
         train, test, _ = series.windows(values, length, HELD_OUT, spec)
         return train, test
+    if Path(spec).suffix and not Path(spec).is_file():
+        raise DataError(f"{spec}: there is no such file.")
     if not Path(spec).is_file():
         raise DataError(f"{spec}: expected a CSV file of numbers or a series: {', '.join(SERIES)}.")
     table = data.csv(spec, _column(label), regression=True)
-    train, test = Dataset(table.x, table.y[:, None], (), table.name).split(HELD_OUT)
+    train, test = _two_parts(spec, Dataset(table.x, table.y[:, None], (), table.name))
     return standardised(train, train), standardised(test, train)
 
 
@@ -148,10 +161,10 @@ def _folder(root: Path, classes: Sequence[str] | None, **settings: Any) -> tuple
     return data.ImageFolder(root, classes=classes, **settings), None
 
 
-def _check_classes(spec: str, part: Dataset) -> None:
+def _check_classes(spec: str, part: Dataset, fewest: int) -> None:
     if not part.classes or part.y.ndim != 1:
         raise DataError(f"{spec}: its targets are not classes: `cnnlib train` trains classifiers.")
-    if len(part.classes) < 2:
+    if len(part.classes) < fewest:
         raise DataError(f"{spec}: only one class ({part.classes[0]}): a classifier needs at least two to tell apart.")
 
 

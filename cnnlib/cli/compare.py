@@ -27,9 +27,10 @@ def command(model, spec, size, width, label, channels, skip_unreadable, batch_si
     and memory of the whole step. Leaves with exit code 1 when backends disagree.
     """
     import cnnlib as cl
-    from cnnlib.cli.building import build, load_split, scaling, trainable
+    from cnnlib.cli.building import build, load_split, scaling, trainable, underscored
     from cnnlib.compare import compare
 
+    model = underscored(model)
     kind = trainable(model)
     train, _ = load_split(spec, size or kind.picture_size, label=label, channels=channels, skip_unreadable=skip_unreadable)
     if threads:

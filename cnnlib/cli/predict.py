@@ -48,7 +48,7 @@ def _ranking(trained, scores, top: int) -> str:
     from cnnlib import nn
 
     best = np.argsort(-scores, kind="stable")[:top]
-    if not issubclass(trained.model.criterion, nn.CrossEntropyLoss):
+    if not issubclass(getattr(trained.model, "criterion", nn.CrossEntropyLoss), nn.CrossEntropyLoss):  # its own: of logits
         return ", ".join(f"{trained.classes[c]} (score {scores[c]:.2f})" for c in best)
     p = np.exp(scores - scores.max())
     p /= p.sum()

@@ -26,7 +26,9 @@ from cnnlib.cli.options import COUNT, SEED, PositiveNumber, examples, hardware_o
     help="Of texts: below 1 the likely becomes likelier, down to always the likeliest near 0; above 1 it is nearer to chance.",
 )
 @click.option("--length", type=COUNT, metavar="N", default=600, show_default=True, help="Of texts: characters to draw.")
-@click.option("--count", type=COUNT, metavar="N", default=100, show_default=True, help="Of pictures: how many.")
+@click.option(
+    "--count", type=click.IntRange(1, 10_000), metavar="N", default=100, show_default=True, help="Of pictures: how many."
+)
 @click.option("--picture", type=click.Path(dir_okay=False), help="Of pictures: the file.  [default: samples.png]")
 @click.option("--seed", type=SEED, metavar="N", default=0, show_default=True, help="The same seed, the same samples.")
 @hardware_options
@@ -48,6 +50,8 @@ def command(checkpoint, prime, temperature, length, count, picture, seed, backen
     saved.load_into(net)
     net.to(device).eval()
     if draws:
+        if prime:
+            raise click.UsageError(f"{saved.name} draws pictures: --prime is for texts.", click.get_current_context())
         _draw(net, saved.path, count, seed, picture or "samples.png")
     else:
         click.echo(prime + sample(net, prime, length, temperature, seed))

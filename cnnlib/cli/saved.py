@@ -26,8 +26,13 @@ class Trained:
                 "or load it in Python with cnnlib.train.checkpoint.load."
             )
         kind = models.get(saved.name)
-        if hasattr(kind, "train_command") or (hasattr(kind, "objective") and not hasattr(kind, "criterion")):
+        if hasattr(kind, "train_command") or getattr(kind, "targets", "classes") not in ("classes", "two classes"):
             use = ": `cnnlib sample` draws from it" if hasattr(kind, "sample") else ""
+            use = (
+                ": in Python, net.predictive(x) foretells numbers, and how sure they are"
+                if hasattr(kind, "predictive")
+                else use
+            )
             use = ": `cnnlib sample` writes with it" if hasattr(kind, "train_command") else use
             raise CheckpointError(f"{saved.path}: holds {saved.name}, which does not name classes{use}.")
         self.name, self.classes, self.path = saved.name, saved.classes, saved.path
@@ -56,4 +61,7 @@ class Trained:
             parts = [
                 self.model(Tensor(self.prepare(x[i : i + batch_size])).to(self.device)) for i in range(0, len(x), batch_size)
             ]
-        return np.concatenate([part.numpy() for part in parts])
+        scores = np.concatenate([part.numpy() for part in parts])
+        if scores.shape[1] == 1:  # one logit s for two classes: the softmax of (0, s) is (1 − σ(s), σ(s))
+            scores = np.concatenate([np.zeros_like(scores), scores], axis=1)
+        return scores

@@ -23,9 +23,10 @@ from cnnlib.cli.options import COUNT, PositiveNumber, examples
 def command(model: str, shape: str | None, classes: int | None, width: float | None, as_json: bool) -> None:
     """Show MODEL layer by layer: output shape, weights, biases, neurons, multiply-adds and their share."""
     import cnnlib as cl
-    from cnnlib.cli.building import build, default_shape, usual
+    from cnnlib.cli.building import build, default_shape, underscored, usual
     from cnnlib.nn.summary import UNCUT, summary
 
+    model = underscored(model)
     if hasattr(cl.models.get(model), "options_for"):
         sample = _parse(shape) if shape else default_shape(model)
         net = build(model, sample, classes or usual(model, "num_classes", 10), width)

@@ -11,6 +11,7 @@ import click
 from cnnlib.cli.options import COUNT, SEED, PositiveNumber, data_options, examples, hardware_options
 from cnnlib.cli.train import OPTIMIZERS, folder_of, optimizer_of, refuse_changes, resumable, stopped
 
+EXAMPLES = {"numbers": ("co2", "table.csv"), "two classes": ("table.csv", "./two_folders")}
 NUMBERS = "A series, whose next value is foretold, or a table, of which one column is."
 
 
@@ -58,7 +59,7 @@ def command_of(name: str) -> click.Command | None:
         _train(name, kind, given)
 
     what = (inspect.getmodule(kind).__doc__ or "").splitlines()[0]  # type: ignore[union-attr]
-    written, sets = name.replace("_", "-"), ("co2", "table.csv") if kind.targets else ("fashion", "mnist")
+    written, sets = name.replace("_", "-"), EXAMPLES.get(kind.targets or "", ("fashion", "mnist"))
     return click.command(help=what, epilog=examples(
         f"cnnlib train {written} --data {sets[0]}", f"cnnlib train {written} --data {sets[1]} --out runs/first --epochs 20",
         f"cnnlib train {written} --data {sets[1]} --out runs/first --epochs 40 --resume",
@@ -129,8 +130,14 @@ def _train(name: str, kind: Any, given: dict[str, Any]) -> None:
     history.to_csv(out / "history.csv")
     measured = ", ".join(f"{m} {history[-1][f'validation_{m}']:.4g}" for m in ("loss", *net.measures))
     if kind.targets == "numbers":
-        measured += f", {net.predictive(test.x).coverage(test.y, 0.9):.1%} of them inside their 90 % interval"
+        measured += f", {_certainty(net, test)}"
     click.echo(f"held-out {measured} after epoch {len(history)}; saved in {out}")
+
+
+def _certainty(net: Any, test: Any) -> str:
+    if not getattr(net, "remembered", True):
+        return f"no draws of the weights yet: one is kept every {net.every} steps (--epochs, --every)"
+    return f"{net.predictive(test.x).coverage(test.y, 0.9):.1%} of them inside their 90 % interval"
 
 
 def _optimizer(net: Any, name: str, lr: float | None) -> Any:

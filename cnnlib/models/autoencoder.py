@@ -35,7 +35,7 @@ from cnnlib.backends import xp_of
 from cnnlib.errors import ShapeError, ValueRangeError, unknown_name
 from cnnlib.models.objective import ObjectiveModel
 from cnnlib.nn import init
-from cnnlib.ops.arguments import check_whole
+from cnnlib.ops.arguments import check_sizes, check_whole, sample_shape
 from cnnlib.tensor import Parameter, Tensor
 
 ACTIVATIONS = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "identity": nn.Identity}
@@ -63,7 +63,7 @@ class Reconstruction(ObjectiveModel):
                                   f"{output!r}: for inputs that are not in 0 … 1: error='squared'.")  # fmt: skip
         if not 0 <= sparsity < math.inf:
             raise ValueRangeError(f"{name}: sparsity, the weight of mean |y|, must be a finite number >= 0, got {sparsity!r}.")
-        self.input_shape = as_shape(input_shape)
+        self.input_shape = sample_shape(name, "input_shape", input_shape)
         self.error, self.sparsity = error, float(sparsity)
         self.output = OUTPUTS[output]()
 
@@ -112,10 +112,6 @@ class Reconstruction(ObjectiveModel):
                 raise ValueRangeError(f"{name}: x has {float(x.data[where]):g} at {where}, but its output, a sigmoid, is "
                                       "in 0 … 1: divide 8-bit pixels by 255, or use output='identity', "
                                       "error='squared'.")  # fmt: skip
-
-
-def as_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
-    return (shape,) if isinstance(shape, int) else tuple(shape)
 
 
 class Transposed(nn.Module):
@@ -177,6 +173,7 @@ class Autoencoder(Reconstruction):
         for name in (activation, code):
             if name not in ACTIVATIONS:
                 raise unknown_name("activation", name, ACTIVATIONS)
+        check_sizes(type(self).__name__, "sizes", sizes)
         if not sizes:
             raise ValueRangeError(f"{type(self).__name__}: sizes must name at least the size of the code, got none.")
         pairs = list(itertools.pairwise((math.prod(self.input_shape), *sizes)))
@@ -238,7 +235,8 @@ class ConvAutoencoder(Reconstruction):
         if len(maps) != 2:
             raise ValueRangeError(f"ConvAutoencoder: maps must be two numbers, one for each convolution, got {tuple(maps)}.")
         C, H, W = self.input_shape
-        (first, second), features = maps, maps[1] * (H // 4) * (W // 4)
+        check_sizes("ConvAutoencoder", "maps", maps, fewest=2)
+        (first, second), features = maps[:2], maps[1] * (H // 4) * (W // 4)
         self.encoder = nn.Sequential(
             nn.Conv2d(C, first, 3, stride=2, padding=1), nn.ReLU(),
             nn.Conv2d(first, second, 3, stride=2, padding=1), nn.ReLU(),

@@ -21,10 +21,11 @@ import numpy as np
 
 from cnnlib import nn, ops
 from cnnlib.errors import ValueRangeError
-from cnnlib.models.autoencoder import Autoencoder, as_shape
+from cnnlib.models.autoencoder import Autoencoder
 from cnnlib.models.layerwise import Layerwise
 from cnnlib.models.rbm import RBM
 from cnnlib.op import no_grad
+from cnnlib.ops.arguments import check_sizes, sample_shape
 from cnnlib.tensor import Tensor, to_device
 
 
@@ -64,7 +65,8 @@ class DeepBeliefNet(Layerwise):
         chains: int = 0,
         epochs_per_layer: int = 5,
     ):
-        shape = as_shape(input_shape)
+        shape = sample_shape(type(self).__name__, "input_shape", input_shape)
+        check_sizes(type(self).__name__, "sizes", sizes)
         if not sizes:
             raise ValueRangeError("DeepBeliefNet: sizes must name at least one layer of hidden units, got none.")
         kinds = [visible, *["grey"] * (len(sizes) - 1)], [*["binary"] * (len(sizes) - 1), code]

@@ -36,7 +36,7 @@ from cnnlib.models.mlp import MLP
 from cnnlib.models.objective import ObjectiveModel
 from cnnlib.models.predictive import Predictive
 from cnnlib.op import no_grad
-from cnnlib.ops.arguments import check_whole
+from cnnlib.ops.arguments import check_sizes, check_whole, sample_shape
 from cnnlib.tensor import Parameter, Tensor, to_device
 
 if TYPE_CHECKING:
@@ -110,7 +110,8 @@ class GaussianRegression(Regression):
         activation: str = "tanh",
     ):
         super().__init__()
-        self.input_shape = (input_shape,) if isinstance(input_shape, int) else tuple(input_shape)
+        self.input_shape = sample_shape(type(self).__name__, "input_shape", input_shape)
+        check_sizes(type(self).__name__, "hidden", hidden)
         if noise not in NOISE:
             raise unknown_name(f"noise of {type(self).__name__}", noise, NOISE)
         if not 0.0 < beta < math.inf:
@@ -186,7 +187,7 @@ class BernoulliClassifier(ObjectiveModel):
 
     def loss(self, outputs: Tensor, y: Any) -> Tensor:
         """−ln p(y | x), the sum over the outputs, the mean over the samples."""
-        y = y.reshape(-1, 1) if outputs.shape[1] == 1 and y.ndim == 1 else y
+        y = y.reshape(-1, 1) if outputs.shape[1] == 1 and getattr(y, "ndim", 0) == 1 else y
         return negative_log_likelihood(self, outputs, self.distribution(outputs), y)
 
     def objective(self, x: Tensor, y: Any) -> tuple[Tensor, dict[str, Any]]:
@@ -204,6 +205,7 @@ class CategoricalClassifier(ObjectiveModel):
     (1, 3)
     """
 
+    targets = "classes"
     measures: ClassVar[tuple[str, ...]] = ("accuracy",)
     settings: ClassVar[dict[str, str]] = {"hidden": HIDDEN, "activation": "tanh, relu or sigmoid."}
 
@@ -268,6 +270,7 @@ def as_array(y: Any) -> Any:
 
 def check_targets(name: str, mean: Tensor, y: Any) -> None:
     """(N,) against (N, 1) would broadcast to (N, N)."""
-    if tuple(y.shape) != mean.shape:
-        raise ShapeError(f"{name}.loss: y must have the shape of the network's output, {mean.shape}, got {tuple(y.shape)}. "
+    came = tuple(y.shape) if hasattr(y, "shape") else type(y).__name__
+    if came != mean.shape:
+        raise ShapeError(f"{name}.loss: y must be an array of the shape of the network's output, {mean.shape}, got {came}. "
                          "One number per sample: y.reshape(-1, 1).")  # fmt: skip

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from cnnlib import nn
 from cnnlib.errors import unknown_name
 from cnnlib.models.autoencoder import Autoencoder
+from cnnlib.tensor import Tensor
 
 NOISES = {"masking": nn.MaskingNoise, "salt_and_pepper": nn.SaltAndPepperNoise, "gaussian": nn.GaussianNoise}
 
@@ -58,6 +59,8 @@ class DenoisingAutoencoder(Autoencoder):
         if noise not in NOISES:
             raise unknown_name("noise", noise, NOISES)
         self.noise = NOISES[noise](level)
+        self.noise.eval()(Tensor([0.0]))  # refuses a level that it does not have, and draws nothing
+        self.noise.train()
 
     def corrupted(self, x):
         return self.noise(x)

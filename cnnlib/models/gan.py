@@ -44,7 +44,7 @@ from cnnlib.errors import ShapeError, ValueRangeError, unknown_name
 from cnnlib.models.objective import ObjectiveModel
 from cnnlib.models.vae import Unflatten, seeded_latents
 from cnnlib.op import no_grad
-from cnnlib.ops.arguments import check_whole
+from cnnlib.ops.arguments import check_sizes, check_whole, sample_shape
 from cnnlib.tensor import Tensor
 
 LOSSES = ("non-saturating", "minimax", "wasserstein")
@@ -78,18 +78,20 @@ class GAN(ObjectiveModel):
     }
     recipe = {"epochs": 20, "batch_size": 128, "optimizer": "adam", "lr": 2e-4, "settings": {"betas": (0.5, 0.999)}}
 
-    def __init__(self, input_shape: Sequence[int] = (1, 28, 28), latents: int = 64, hidden: Sequence[int] = (256, 512),
+    def __init__(self, input_shape: int | Sequence[int] = (1, 28, 28), latents: int = 64, hidden: Sequence[int] = (256, 512),
                  loss: str = "non-saturating", smoothing: float = 0.0, noise: float = 0.0, pack: int = 1, clip: float = 0.01,
                  discriminator_steps: int = 1):  # fmt: skip
         super().__init__()
         if loss not in LOSSES:
             raise unknown_name("loss", loss, LOSSES)
+        check_sizes(type(self).__name__, "hidden", hidden)
         for name, count in (("latents", latents), ("pack", pack), ("discriminator_steps", discriminator_steps)):
             check_whole("GAN", name, count)
         for name, value, high in (("smoothing", smoothing, 0.5), ("noise", noise, math.inf), ("clip", clip, math.inf)):
             if not 0.0 <= value < high:
                 raise ValueRangeError(f"GAN: {name} must be in 0 <= {name} < {high:g}, got {value!r}.")
-        self.input_shape, self.latents, self.loss, self.pack = tuple(input_shape), latents, loss, pack
+        self.input_shape = sample_shape(type(self).__name__, "input_shape", input_shape)
+        self.latents, self.loss, self.pack = latents, loss, pack
         self.smoothing, self.noise, self.clip = float(smoothing), float(noise), float(clip)
         self.discriminator_steps = discriminator_steps
         self.generator, self.discriminator = self._networks(tuple(hidden))
@@ -118,9 +120,7 @@ class GAN(ObjectiveModel):
 
     def scores(self, x: Tensor) -> Tensor:
         """s(x), the logit of D, (N / pack, 1)."""
-        if x.shape[1:] != self.input_shape or len(x) % self.pack:
-            raise ShapeError(f"{type(self).__name__}: x must have shape (N, {', '.join(map(str, self.input_shape))})"
-                             f"{f', N a multiple of pack = {self.pack}' if self.pack > 1 else ''}, got {x.shape}.")  # fmt: skip
+        self._check_shape(x, self.pack)
         if self._pictures:
             x = 2.0 * x - 1.0
         if self.noise and self.training:
@@ -138,11 +138,9 @@ class GAN(ObjectiveModel):
 
     def objective(self, x, y=None, player="discriminator"):
         """Of the player. What the last batch of an epoch has beyond whole packs is left out."""
-        if len(x) < self.pack:
-            raise ShapeError(f"{type(self).__name__}: a batch of {len(x)} is less than a pack of {self.pack} samples that are "
-                             "judged together. Choose a batch_size that leaves more for the last batch of an epoch, or train "
-                             "on a cnnlib.data.DataLoader with drop_last=True.")  # fmt: skip
-        if len(x) % self.pack:
+        x = x if isinstance(x, Tensor) else Tensor(x)
+        self._check_shape(x, 1)
+        if len(x) % self.pack and len(x) > self.pack:
             x = x[: len(x) - len(x) % self.pack]
         if player == "generator":
             return self._generator_loss(self.scores(self.draw(len(x)))), {}
@@ -192,6 +190,14 @@ class GAN(ObjectiveModel):
         like = next(self.parameters()).data
         return Tensor.wrap(random.normal(random.next_key("sampling"), shape, xp_of(like)).astype(like.dtype))
 
+    def _check_shape(self, x: Tensor, pack: int) -> None:
+        if x.shape[1:] != self.input_shape or not len(x) or len(x) % pack:
+            smaller = x.shape[1:] == self.input_shape and 0 < len(x) < pack
+            advice = " Take a batch size that leaves no last batch smaller than a pack, or a smaller pack." if smaller else ""
+            count = f"a multiple of pack = {pack}" if pack > 1 else "at least 1"
+            raise ShapeError(f"{type(self).__name__}: x must have shape (N, {', '.join(map(str, self.input_shape))}), "
+                             f"N {count}, got {x.shape}.{advice}")  # fmt: skip
+
     def _check_pixels(self, x: Any) -> None:
         if self._pictures and not (float(x.min()) >= 0.0 and float(x.max()) <= 1.0):
             raise ValueRangeError(f"{type(self).__name__}: pictures must be in 0 … 1, where the generator draws, got "
@@ -212,12 +218,14 @@ class DCGAN(GAN):
     settings = GAN.settings | {"hidden": "Maps at half size; twice as many at a quarter."}
     recipe = GAN.recipe | {"epochs": 10, "batch_size": 64}
 
-    def __init__(self, input_shape: Sequence[int] = (1, 28, 28), latents: int = 64, hidden: Sequence[int] = (32,),
+    def __init__(self, input_shape: int | Sequence[int] = (1, 28, 28), latents: int = 64, hidden: Sequence[int] = (32,),
                  loss: str = "non-saturating", smoothing: float = 0.0, noise: float = 0.0, pack: int = 1, clip: float = 0.01,
                  discriminator_steps: int = 1):  # fmt: skip
+        input_shape = sample_shape("DCGAN", "input_shape", input_shape)
         if len(input_shape) != 3 or input_shape[1] % 4 or input_shape[2] % 4:
             raise ShapeError(f"DCGAN: samples must be pictures (C, H, W) whose sides are multiples of 4, got "
-                             f"{tuple(input_shape)}: GAN takes any.")  # fmt: skip
+                             f"{input_shape}: GAN takes any.")  # fmt: skip
+        check_sizes("DCGAN", "hidden", hidden, fewest=1)
         if len(hidden) != 1:
             raise ShapeError(f"DCGAN: hidden must be one number, the maps at half size, got {tuple(hidden)}.")
         super().__init__(input_shape, latents, hidden, loss, smoothing, noise, pack, clip, discriminator_steps)

@@ -32,7 +32,7 @@ from cnnlib.models.deep_probabilistic import HIDDEN, GaussianRegression, Regress
 from cnnlib.models.mlp import MLP
 from cnnlib.models.predictive import Predictive
 from cnnlib.op import no_grad
-from cnnlib.ops.arguments import check_whole
+from cnnlib.ops.arguments import check_sizes, check_whole
 from cnnlib.tensor import Tensor, to_device
 
 
@@ -65,6 +65,7 @@ class MixtureOfExperts(Regression):
     ):
         super().__init__()
         check_whole("MixtureOfExperts", "experts", experts)
+        check_sizes("MixtureOfExperts", "gate_hidden", gate_hidden)
         self.gate = MLP(input_shape, gate_hidden, experts, "tanh")
         self.input_shape = self.gate.input_shape
         self.experts = nn.ModuleList(

@@ -25,6 +25,7 @@ from typing import Any
 
 from cnnlib import nn
 from cnnlib.errors import unknown_name
+from cnnlib.ops.arguments import check_sizes, sample_shape
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
 
@@ -56,7 +57,8 @@ class MLP(nn.Sequential):
         bias: bool = True,
     ):
         kind = activation_of(activation)
-        input_shape = (in_features,) if isinstance(in_features, int) else tuple(in_features)
+        input_shape = sample_shape("MLP", "in_features", in_features)
+        check_sizes("MLP", "hidden", hidden)
         sizes = (math.prod(input_shape), *hidden)
         layers: list[nn.Module] = [nn.Flatten()]
         for before, after in itertools.pairwise(sizes):

@@ -41,7 +41,7 @@ class ObjectiveModel(nn.Module):
     measures: ClassVar[tuple[str, ...]] = ()
     settings: ClassVar[dict[str, str]] = {}
     recipe: ClassVar[dict[str, Any]] = {"epochs": 5, "batch_size": 64, "optimizer": "adam", "lr": 1e-3}
-    targets: str | None = None  # what y has to be: "numbers" or "two classes"
+    targets: str | None = None  # what y has to be: "numbers", "two classes" or "classes"; None where no class is needed
     picture_size = 28  # of the pictures of a folder
     input_shape: tuple[int, ...]
 

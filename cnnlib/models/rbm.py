@@ -32,11 +32,10 @@ from cnnlib import ops, random
 from cnnlib.backends import kernels_for, xp_of
 from cnnlib.backends.state import current
 from cnnlib.errors import ShapeError, ValueRangeError, unknown_name
-from cnnlib.models.autoencoder import as_shape
 from cnnlib.models.objective import ObjectiveModel
 from cnnlib.nn import init
 from cnnlib.op import no_grad
-from cnnlib.ops.arguments import check_whole
+from cnnlib.ops.arguments import check_whole, sample_shape
 from cnnlib.tensor import Parameter, Tensor
 
 VISIBLE = {
@@ -95,7 +94,7 @@ class RBM(ObjectiveModel):
                                   "no minimum. Make one of them binary.")  # fmt: skip
         for setting, value, smallest in (("hidden", hidden, 1), ("k", k, 1), ("chains", chains, 0)):
             check_whole("RBM", setting, value, smallest=smallest)
-        self.input_shape = as_shape(input_shape)
+        self.input_shape = sample_shape("RBM", "input_shape", input_shape)
         D = math.prod(self.input_shape)
         self.visible, self.units, self.k = visible, units, k
         self.weight = Parameter(init.normal_((hidden, D), 0.01))

@@ -100,7 +100,7 @@ class SGLDNetwork(BayesianRegression):
         places = self._places()
         if not len(places):
             raise ValueRangeError(f"SGLDNetwork.predictive: no draws yet: one is kept every {self.every} steps of training, of "
-                                  f"which there were {int(self.calls)}.")  # fmt: skip
+                                  f"which there were {int(self.calls)}: train longer, or with a smaller every.")  # fmt: skip
         now = self._flat()
         try:
             for i in np.linspace(0, len(places) - 1, min(samples, len(places))).round().astype(int):

@@ -24,11 +24,10 @@ import math
 from collections.abc import Sequence
 
 from cnnlib import nn, ops
-from cnnlib.errors import ValueRangeError
-from cnnlib.models.autoencoder import as_shape
 from cnnlib.models.denoising_autoencoder import DenoisingAutoencoder
 from cnnlib.models.layerwise import Layerwise
 from cnnlib.op import no_grad
+from cnnlib.ops.arguments import check_sizes, sample_shape
 
 
 class StackedAutoencoder(Layerwise):
@@ -49,6 +48,7 @@ class StackedAutoencoder(Layerwise):
     """
 
     criterion = nn.CrossEntropyLoss
+    targets = "classes"
     tuned = True
     measures = ("accuracy",)
     settings = {
@@ -68,9 +68,8 @@ class StackedAutoencoder(Layerwise):
         level: float = 0.3,
         epochs_per_layer: int = 5,
     ):
-        shape = as_shape(input_shape)
-        if not sizes:
-            raise ValueRangeError("StackedAutoencoder: sizes must name at least one hidden layer, got none.")
+        shape = sample_shape("StackedAutoencoder", "input_shape", input_shape)
+        check_sizes("StackedAutoencoder", "sizes", sizes, fewest=1)
         pairs = itertools.pairwise((math.prod(shape), *sizes))
         layers = [DenoisingAutoencoder(before, (after,), noise, level) for before, after in pairs]
         super().__init__(shape, layers, epochs_per_layer)

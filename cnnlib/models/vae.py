@@ -48,7 +48,7 @@ from cnnlib.distributions import Bernoulli, Normal, kl
 from cnnlib.errors import DtypeError, ShapeError, ValueRangeError, unknown_name
 from cnnlib.models.objective import ObjectiveModel
 from cnnlib.op import no_grad
-from cnnlib.ops.arguments import check_whole
+from cnnlib.ops.arguments import check_sizes, check_whole, sample_shape
 from cnnlib.tensor import Parameter, Tensor, to_device
 
 LIKELIHOODS = ("bernoulli", "gaussian", "isotropic")
@@ -82,17 +82,18 @@ class VAE(ObjectiveModel):
     }
     recipe = {"epochs": 5, "batch_size": 128, "optimizer": "adam", "lr": 1e-3}
 
-    def __init__(self, input_shape: Sequence[int] = (1, 28, 28), latents: int = 20, hidden: Sequence[int] = (400,),
+    def __init__(self, input_shape: int | Sequence[int] = (1, 28, 28), latents: int = 20, hidden: Sequence[int] = (400,),
                  likelihood: str = "bernoulli", beta: float = 1.0, conditional: bool = False, classes: int = 10):  # fmt: skip
         super().__init__()
         if likelihood not in LIKELIHOODS:
             raise unknown_name("likelihood", likelihood, LIKELIHOODS)
         check_whole("VAE", "latents", latents)
+        check_whole("VAE", "classes", classes)
+        check_sizes("VAE", "hidden", hidden)
         if not (isinstance(beta, (int, float)) and 0 <= beta < math.inf):
             raise ValueRangeError(f"VAE: beta must be at least 0 and finite, got {beta!r}.")
-        self.input_shape, self.latents, self.likelihood, self.beta = tuple(input_shape), latents, likelihood, float(beta)
-        if conditional:
-            check_whole("VAE", "classes", classes)
+        self.input_shape = sample_shape(type(self).__name__, "input_shape", input_shape)
+        self.latents, self.likelihood, self.beta = latents, likelihood, float(beta)
         self.classes = classes if conditional else 0
         outputs = 2 if likelihood == "gaussian" else 1  # for each pixel
         self.encoder, features, hidden_after = self._encoder(hidden)
@@ -112,9 +113,7 @@ class VAE(ObjectiveModel):
 
     def encode(self, x: Any, y: Any = None) -> Normal:
         """q(z | x), of shape (N, latents)."""
-        x = x if isinstance(x, Tensor) else Tensor(x)
-        if x.shape[1:] != self.input_shape:
-            raise ShapeError(f"VAE: x must have shape (N, {', '.join(map(str, self.input_shape))}), got {x.shape}.")
+        x = self._samples(x)
         mean, log_var = ops.split(self.posterior(self._beside(self.encoder(x), y)), (self.latents, self.latents), axis=1)
         return Normal(mean, log_var=log_var)
 
@@ -137,8 +136,9 @@ class VAE(ObjectiveModel):
         reconstruction, divergence = ops.mean(reconstruction), ops.mean(divergence)
         return reconstruction + self.beta * divergence, {"reconstruction": reconstruction, "kl": divergence}
 
-    def terms(self, x: Tensor, y: Any = None) -> tuple[Tensor, Tensor]:
+    def terms(self, x: Any, y: Any = None) -> tuple[Tensor, Tensor]:
         """(−ln p(x | z) with one draw z, KL(q ‖ N(0, I))), each (N,): −ELBO is their sum."""
+        x = self._samples(x)
         self._check_pixels(x.data)
         q = self.encode(x, y)
         return -_sum(self.decode(q.rsample(), y).log_prob(x)), _sum(kl(q, _standard_normal(q.mean)))
@@ -152,7 +152,7 @@ class VAE(ObjectiveModel):
     def log_likelihood(self, x: Any, samples: int = 100, y: Any = None) -> np.ndarray:
         """ln p(x) of each sample in nats, (N,) float64, estimated with so many draws: on average a little too low."""
         check_whole("log_likelihood", "samples", samples)
-        x = x if isinstance(x, Tensor) else Tensor(x)
+        x = self._samples(x)
         self._check_pixels(x.data)
         weights = []
         with no_grad():
@@ -197,6 +197,13 @@ class VAE(ObjectiveModel):
             raise ValueRangeError(f"VAE: labels must be in 0 … {self.classes - 1}, got {int(y.min())} … {int(y.max())}.")
         return ops.concat((features, Tensor.wrap(xp.eye(self.classes, dtype=features.dtype)[y])), axis=1)
 
+    def _samples(self, x: Any) -> Tensor:
+        x = x if isinstance(x, Tensor) else Tensor(x)
+        if x.shape[1:] != self.input_shape or not len(x):
+            raise ShapeError(f"{type(self).__name__}: x must have shape (N, {', '.join(map(str, self.input_shape))}), "
+                             f"N at least 1, got {x.shape}.")  # fmt: skip
+        return x
+
     def _check_pixels(self, x: Any) -> None:
         if self.likelihood == "bernoulli" and not (float(x.min()) >= 0.0 and float(x.max()) <= 1.0):
             raise ValueRangeError(
@@ -217,13 +224,13 @@ class ConvVAE(VAE):
 
     settings = VAE.settings | {"hidden": "Maps of the first convolution (the second has twice as many), then linear layers."}
 
-    def __init__(self, input_shape: Sequence[int] = (1, 28, 28), latents: int = 20, hidden: Sequence[int] = (32, 256),
+    def __init__(self, input_shape: int | Sequence[int] = (1, 28, 28), latents: int = 20, hidden: Sequence[int] = (32, 256),
                  likelihood: str = "bernoulli", beta: float = 1.0, conditional: bool = False, classes: int = 10):  # fmt: skip
+        input_shape = sample_shape("ConvVAE", "input_shape", input_shape)
         if len(input_shape) != 3 or input_shape[1] % 4 or input_shape[2] % 4:
             raise ShapeError(f"ConvVAE: samples must be pictures (C, H, W) whose sides are multiples of 4, got "
-                             f"{tuple(input_shape)}: VAE takes any.")  # fmt: skip
-        if not hidden:
-            raise ValueRangeError("ConvVAE: hidden must begin with the number of maps of the first convolution, got none.")
+                             f"{input_shape}: VAE takes any.")  # fmt: skip
+        check_sizes("ConvVAE", "hidden", hidden, fewest=1)
         super().__init__(input_shape, latents, hidden, likelihood, beta, conditional, classes)
 
     def _maps(self, F: int) -> tuple[int, int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
@@ -20,6 +21,23 @@ def pair(op: str, name: str, value: Any, smallest: int = 1) -> tuple[int, int]:
     if len(values) != 2 or not all(isinstance(v, int) and v >= smallest for v in values):
         raise ValueRangeError(f"{op}: {name} must be a whole number >= {smallest} or a pair of them, got {value!r}.")
     return values  # type: ignore[return-value]
+
+
+def sample_shape(op: str, name: str, value: Any) -> tuple[int, ...]:
+    """``64`` -> ``(64,)``; ``(1, 8, 8)`` stays. Refuses what is not one or more whole numbers of at least 1."""
+    values = tuple(value) if isinstance(value, Sequence) else (value,)
+    if not values or any(not isinstance(v, Integral) or v < 1 for v in values):
+        raise ValueRangeError(
+            f"{op}: {name} must be a whole number >= 1 or a shape of them, such as (1, 28, 28), got {value!r}."
+        )
+    return tuple(int(v) for v in values)
+
+
+def check_sizes(op: str, name: str, value: Any, fewest: int = 0) -> None:
+    """Refuse ``hidden=50`` where ``hidden=(50,)`` is meant; each size is checked by the layer that it is of."""
+    if not isinstance(value, (tuple, list)) or len(value) < fewest:
+        many = f" of at least {fewest} whole number{'s' * (fewest > 1)}" if fewest else " of whole numbers"
+        raise ValueRangeError(f"{op}: {name} must be a tuple{many}, such as (400, 200) or (400,), got {value!r}.")
 
 
 def check_ndim(op: str, name: str, x: Any, ndim: int, layout: str) -> None:
