@@ -304,7 +304,7 @@ def test_pretraining_helps_a_deep_stack_of_sigmoids_that_has_few_labels():
          r"needs output='sigmoid', as z is a probability; got 'identity': for inputs that are not in 0 … 1: error="),
         (lambda: models.Autoencoder(12, (3,), sparsity=-1), ValueRangeError, r"sparsity, the weight of mean \|y\|, must be"),
         (lambda: models.DenoisingAutoencoder(12, noise="mask"), UnknownNameError, "unknown noise 'mask': did you mean"),
-        (lambda: models.ConvAutoencoder(maps=(4,)), ValueRangeError, r"ConvAutoencoder: maps must be two numbers.*got \(4,\)"),
+        (lambda: models.ConvAutoencoder(maps=(4, 8, 9)), ValueRangeError, r"maps must be two numbers.*got \(4, 8, 9\)"),
         (lambda: models.ConvAutoencoder((1, 30, 30)), ShapeError, r"are multiples of 4; got \(1, 30, 30\)"),
         (lambda: models.Autoencoder(12, (3,)).objective(pixels(2, 13)), ShapeError,
          r"^Autoencoder: x must be \(N, 12\), got \(2, 13\): create it for the shape of your samples"),

@@ -197,7 +197,6 @@ def test_a_collapsed_posterior_is_named():
         ({"beta": -1.0}, ValueRangeError, "VAE: beta must be at least 0 and finite, got -1.0"),
         ({"beta": math.nan}, ValueRangeError, "VAE: beta must be at least 0 and finite, got nan"),
         ({"conditional": True, "classes": 0}, ValueRangeError, "VAE: classes must be a whole number >= 1, got 0"),
-        ({"kind": ConvVAE, "shape": (1, 4, 4), "hidden": ()}, ValueRangeError, "hidden must begin with the number of maps"),
         ({"kind": ConvVAE, "shape": (1, 6, 8)}, ShapeError, r"multiples of 4, got \(1, 6, 8\): VAE takes any"),
     ],
 )

@@ -232,11 +232,11 @@ class ConvAutoencoder(Reconstruction):
         if len(self.input_shape) != 3 or self.input_shape[1] % 4 or self.input_shape[2] % 4:
             raise ShapeError(f"ConvAutoencoder: samples must be pictures (C, H, W) whose sides, halved twice, are "
                              f"multiples of 4; got {self.input_shape}: Autoencoder takes any.")  # fmt: skip
-        if len(maps) != 2:
+        check_sizes("ConvAutoencoder", "maps", maps, fewest=2)
+        if len(maps) > 2:
             raise ValueRangeError(f"ConvAutoencoder: maps must be two numbers, one for each convolution, got {tuple(maps)}.")
         C, H, W = self.input_shape
-        check_sizes("ConvAutoencoder", "maps", maps, fewest=2)
-        (first, second), features = maps[:2], maps[1] * (H // 4) * (W // 4)
+        (first, second), features = maps, maps[1] * (H // 4) * (W // 4)
         self.encoder = nn.Sequential(
             nn.Conv2d(C, first, 3, stride=2, padding=1), nn.ReLU(),
             nn.Conv2d(first, second, 3, stride=2, padding=1), nn.ReLU(),
