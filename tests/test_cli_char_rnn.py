@@ -4,7 +4,6 @@
 
 import csv
 import os
-import signal
 import subprocess
 import sys
 
@@ -166,8 +165,12 @@ def test_a_terminal_that_cannot_show_a_character_does_not_end_the_training(tmp_p
 @pytest.mark.parametrize("lr", [[], ["--lr", "0.01"]])
 def test_ctrl_c_says_which_command_goes_on(run, rhyme, monkeypatch, lr):
     command = ("train", "char-rnn", "--text", rhyme, *SMALL, "--iterations", 6, "--save-every", 2, "--out", "run")
+
+    def press(*_):
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as pressed:
-        pressed.setattr(cl.train.Samples, "on_epoch_end", lambda *_: signal.raise_signal(signal.SIGINT))
+        pressed.setattr(cl.train.Samples, "on_epoch_end", press)
         code, _, err = run(*command, *lr)
     without = ", without --lr," if lr else ""
     assert code == 130 and err == f"cnnlib: stopped; the same command with --out run --resume{without} goes on\n"

@@ -4,7 +4,6 @@ import importlib
 import io
 import os
 import re
-import signal
 import subprocess
 import sys
 from contextlib import redirect_stdout
@@ -131,7 +130,10 @@ def test_another_network_has_another_folder():
 
 
 def test_ctrl_c_leaves_a_line_and_130(output, monkeypatch, capsys):
-    monkeypatch.setattr(cl.Trainer, "_run_epoch", lambda *_: signal.raise_signal(signal.SIGINT))
+    def pressed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cl.Trainer, "_run_epoch", pressed)
     with pytest.raises(SystemExit) as stopped:
         output("--epochs", "1")
     assert stopped.value.code == 130 and capsys.readouterr().err == "\nstopped; the same command goes on\n"
