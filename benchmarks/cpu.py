@@ -86,7 +86,8 @@ def start(options: argparse.Namespace) -> dict:
 
 
 def command() -> str:
-    return " ".join(["python -m benchmarks.cpu", *sys.argv[1:]])
+    """As it was typed, but of files only the name: their folder is somebody's own."""
+    return " ".join(["python -m benchmarks.cpu", *(Path(a).name if Path(a).is_absolute() else a for a in sys.argv[1:])])
 
 
 def machine() -> dict:

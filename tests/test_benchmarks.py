@@ -223,6 +223,7 @@ def test_the_command_measures_and_writes_all_figures(tmp_path):
     assert [row["name"] for row in found["rows"]] == ["GEMV 1×1024×1024", "LCN 8×32×32² forward", "LCN 8×32×32² backward"]
     assert all(row["seconds"]["1"].keys() == {"cnnlib", "reference"} for row in found["rows"])
     assert found["versions"]["numpy"] == np.__version__
+    assert found["command"].endswith(f"--json {file.name}")  # and not where it lies
     assert "geometric mean over primitives: reference" in done.stdout
 
 
