@@ -1,0 +1,1 @@
+"""Learning backpropagation by writing it: the exercises behind ``cnnlib learn``, and their checker."""

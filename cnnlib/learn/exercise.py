@@ -1,0 +1,259 @@
+"""What an exercise is, and the list of them all.
+
+One file ``cnnlib/learn/exercises/NAME.py`` per exercise: its docstring is the title (first line) and the story, and its
+``EXERCISE`` says the rest. ``exercises/softmax_cross_entropy.py`` is the model to follow. While writing::
+
+    python -m cnnlib.learn.verify NAME        # stub, solution, alternatives, mutants, diagnoses of this exercise
+
+What a field means:
+
+function      The right answer, or a tuple of them when the file asks for several functions. A textbook function of
+              ``cnnlib.ops`` itself, or a few lines in the exercise's file that put textbook functions together.
+              Import those by name (``from cnnlib.ops.conv import im2col``), so that their text stands alone.
+uses          What the solution's text must hold besides, in order of definition. The text is plain NumPy:
+              decorators go, ``xp = xp_of(x)`` goes, ``xp`` becomes ``np``. What is judged against is this very text.
+outputs       The names of what a function returns, in order. With several functions: {function name: names}.
+cases         ``cases(rng)`` -> 4 to 8 of ``Case`` or of plain argument tuples. Arguments are arrays (float64, int64, bool),
+              ints, floats, bools, strings, None, and tuples, lists or dicts (with strings as keys) of these. A case's
+              ``features`` say what is special about it ("stride", "N = 1"): a verdict says "right except with stride".
+              ``Case(args, function="name")`` where the file asks for several functions; the default is the first.
+              An argument ``Given("f")`` is the function f of ``given``. Draw from ``rng`` only. One read-only and
+              non-contiguous copy of a case is made by the checker.
+numerical     For backward exercises: how the same derivatives are found by differences; see Numerical.
+given         Functions that the learner's code may be handed (``Given``) or may call; they are defined there by name.
+explanations  Known mistakes. ``wrong(*args)`` returns the outputs of somebody who made this one; without it, the mutants
+              that name the explanation serve. The sentence is in the second person and says what is wrong and why.
+mutants       Changes to the solution's text; ``old`` must occur exactly once. ``says`` is the key of an explanation, or of a
+              general diagnosis (the keys of cnnlib.learn.diagnosis.KEYS: "raised", "count", "shape", "dtype", "nan",
+              "mutated", "sign", "factor", "transpose", "permuted", "flipped", "upstream", "swapped", "feature",
+              "constant", "precision", "value", "step"). "value", the last resort, is no right sentence: prefer others.
+equivalent    Generated mutants that change nothing, as {what verify prints: the reason}.
+alternatives  Whole texts of right solutions in another style, as files a learner could have written.
+intermediates Named steps that a learner may return in a dict after the outputs; see Intermediates.
+tolerance     Largest relative error; the default catches a planted 0.1 % everywhere.
+fast, train   For ``cnnlib learn fast`` and ``train``; see Fast and Train.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import itertools
+import pkgutil
+import re
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from cnnlib.errors import CnnlibError, unknown_name
+
+
+@dataclass(frozen=True)
+class Given:
+    """An argument that is a function: the one of this name among the exercise's ``given``."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """The arguments of one call, what is special about them, and which function is called (default: the first)."""
+
+    args: tuple
+    features: tuple[str, ...] = ()
+    function: str = ""
+
+
+@dataclass(frozen=True)
+class Numerical:
+    """How the derivatives are found numerically: those of J = Σ forward(*args) · args[upstream].
+
+    forward   Called with the arguments of the exercise's function; returns an array, or a tuple of arrays.
+    wrt       {output name: position of the argument that it is the adjoint of}. A string instead of a position is a keyword
+              of ``forward`` that is no argument of the exercise (the bias of conv2d_backward): it starts at zeros of the
+              output's shape.
+    upstream  Position of the argument that holds dy; a tuple of positions when forward returns a tuple; None: J is the sum
+              of forward itself (a loss).
+    function  Name of the function whose outputs these are, where the exercise asks for several (default: the first).
+    """
+
+    forward: Callable[..., Any]
+    wrt: Mapping[str, int | str]
+    upstream: int | tuple[int | None, ...] | None = 0
+    function: str = ""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A known mistake: key, the sentence a learner reads, and what somebody who made it would return (see ``explanations``)."""
+
+    key: str
+    sentence: str
+    wrong: Callable[..., Any] | None = None
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A wrong version of the solution, and the key of the diagnosis that it must get."""
+
+    old: str
+    new: str
+    says: str
+
+
+@dataclass(frozen=True)
+class Intermediates:
+    """``compute(*args)`` -> {name: array} in the order of computation; ``formulas`` {name: "dxhat = dy · gamma"}."""
+
+    compute: Callable[..., Mapping[str, Any]]
+    formulas: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Fast:
+    """Arguments of benchmark size, and the kernel (cnnlib/backends/interface.py) that is timed beside the learner's function.
+
+    ``kernel_args(*args)`` are the kernel's arguments where they differ from those of the exercise.
+    """
+
+    arguments: Callable[[Any], tuple]
+    kernel: str
+    kernel_args: Callable[..., tuple] | None = None
+
+
+@dataclass(frozen=True)
+class Train:
+    """Where the learner's function stands in a real network.
+
+    ``kernels(f)`` -> {kernel name: replacement}, for cl.override_kernel; f is the learner's function (a tuple where there are
+    several). ``model`` names an entry of cnnlib.learn.training.
+    """
+
+    kernels: Callable[[Any], Mapping[str, Callable]]
+    model: str
+
+
+@dataclass(frozen=True, eq=False)
+class Exercise:
+    """One exercise; the module's docstring says what each field means."""
+
+    number: int
+    name: str
+    topic: str
+    function: Callable | tuple[Callable, ...]
+    outputs: tuple[str, ...] | Mapping[str, tuple[str, ...]]
+    starter: str
+    cases: Callable[[Any], Sequence[Any]]
+    hints: tuple[str, str, str]
+    question: str
+    answer: str
+    link: str
+    uses: tuple[Callable, ...] = ()
+    numerical: Numerical | tuple[Numerical, ...] | None = None
+    given: tuple[Callable, ...] = ()
+    explanations: tuple[Explanation, ...] = ()
+    mutants: tuple[Mutant, ...] = ()
+    equivalent: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    alternatives: tuple[str, ...] = ()
+    intermediates: Intermediates | None = None
+    tolerance: float = 1e-7
+    fast: Fast | None = None
+    train: Train | None = None
+    title: str = ""
+    story: str = ""
+
+    @property
+    def functions(self) -> tuple[Callable, ...]:
+        return self.function if isinstance(self.function, tuple) else (self.function,)
+
+    @property
+    def function_names(self) -> tuple[str, ...]:
+        """The names that the learner's file must define."""
+        return tuple(f.__name__ for f in self.functions)
+
+    def outputs_of(self, function: str = "") -> tuple[str, ...]:
+        if isinstance(self.outputs, Mapping):
+            return self.outputs[function or self.function_names[0]]
+        return self.outputs
+
+    def cases_of(self, rng: Any) -> list[Case]:
+        """The cases, each with its function's name filled in."""
+        first = self.function_names[0]
+        cases = [c if isinstance(c, Case) else Case(tuple(c)) for c in self.cases(rng)]
+        return [c if c.function else Case(c.args, c.features, first) for c in cases]
+
+
+def solution_text(exercise: Exercise) -> str:
+    """The right answer as a NumPy file of its own: the textbook's text without what belongs to the library."""
+    body = "\n\n\n".join(plain_source(f) for f in (*exercise.uses, *exercise.functions))
+    math = "import math\n\n" if re.search(r"\bmath\.", body) else ""
+    return f"{math}import numpy as np\n\n\n{body}\n"
+
+
+def given_text(exercise: Exercise) -> str:
+    """The functions that the exercise hands to the learner's code, as a NumPy file."""
+    return "import math\n\nimport numpy as np\n\n\n" + "\n\n\n".join(plain_source(f) for f in exercise.given) + "\n"
+
+
+def plain_source(function: Any) -> str:
+    """A function's (or class's) text in plain NumPy: no decorators, no ``xp_of``."""
+    text = textwrap.dedent(inspect.getsource(function)).strip("\n")
+    text = text[re.search(r"^(def|class) ", text, re.MULTILINE).start() :]  # type: ignore[union-attr]
+    text = re.sub(r"^ +xp = xp_of\([^()]*\)\n", "", text, flags=re.MULTILINE)
+    text = re.sub(r"\bxp_of\([^()]*\)", "np", text)
+    return re.sub(r"\bxp\b", "np", text)
+
+
+def load(text: str, names: Sequence[str], filename: str = "<solution>", given: str = "") -> tuple[Callable, ...]:
+    """The functions called ``names`` of a trusted text: our solutions, alternatives and mutants."""
+    space: dict[str, Any] = {"__name__": "learn"}
+    exec(compile(given, "<given>", "exec"), space)
+    exec(compile(text, filename, "exec"), space)
+    return tuple(space[name] for name in names)
+
+
+@functools.cache
+def reference(exercise: Exercise) -> dict[str, Callable]:
+    """{function name: the right answer}, run from the solution's text."""
+    names = exercise.function_names
+    return dict(zip(names, load(solution_text(exercise), names, given=given_text(exercise))))
+
+
+@functools.cache
+def _registry() -> dict[str, Exercise]:
+    package = importlib.import_module("cnnlib.learn.exercises")
+    found = [
+        from_module(importlib.import_module(f"{package.__name__}.{m.name}")) for m in pkgutil.iter_modules(package.__path__)
+    ]
+    found.sort(key=lambda e: e.number)
+    for a, b in itertools.pairwise(found):
+        if a.number == b.number:
+            raise CnnlibError(f"exercises {a.name} and {b.name} have the same number {a.number}.")
+    return {e.name: e for e in found}
+
+
+def from_module(module: Any) -> Exercise:
+    """The EXERCISE of a module, with title and story from its docstring."""
+    title, _, story = inspect.cleandoc(module.__doc__).partition("\n")
+    exercise: Exercise = module.EXERCISE
+    object.__setattr__(exercise, "title", title.strip())
+    object.__setattr__(exercise, "story", story.strip())
+    return exercise
+
+
+def exercises() -> list[Exercise]:
+    """All exercises in the order of their numbers."""
+    return list(_registry().values())
+
+
+def find(key: str | int) -> Exercise:
+    """The exercise of this name, number ("8", 8, "08_softmax_cross_entropy.py") or function name; UnknownNameError else."""
+    text = str(key).removesuffix(".py").rpartition("/")[2]
+    text = re.sub(r"^\d+[_-](?=\D)", "", text)
+    for e in exercises():
+        if text in (e.name, str(e.number), f"{e.number:02d}", *e.function_names):
+            return e
+    raise unknown_name("exercise", key, (e.name for e in exercises()))

@@ -1,0 +1,167 @@
+"""Softmax and cross-entropy: the loss and its gradient in one step
+
+A classifier ends in C logits per sample. Softmax turns them into probabilities, cross-entropy asks how surprised these are by
+the right label. Each of the two has an unpleasant derivative; together they have the shortest one of the whole course.
+
+    p[n, c]  = exp(x[n, c]) / Σ_k exp(x[n, k])                     x (N, C) logits, p (N, C)
+    l[n]     = −ln p[n, t[n]] = lse[n] − x[n, t[n]]                 lse[n] = ln Σ_k exp(x[n, k]), l (N,)
+    dx[n, c] = dl[n] · (p[n, c] − [c = t[n]])                       dl (N,) the upstream gradient ∂J/∂l, dx (N, C)
+
+Logits of a trained network may be in the hundreds, and exp(1000) is infinite. Softmax does not change when the same number is
+taken from all logits of a row: take the row's largest one, and no exponential is above 1.
+
+Write softmax_cross_entropy(dl, x, t): it returns the losses l and the gradient dx. There is no mean over the batch in l:
+whoever takes the mean sends dl = 1/N upstream, and your code must use the dl that it gets.
+
+Source: lecture: backpropagation (losses); Bishop, "Pattern Recognition and Machine Learning", 2006, section 4.3.4.
+"""
+
+import numpy as np
+
+from cnnlib.learn.exercise import Case, Exercise, Explanation, Mutant, Numerical
+from cnnlib.ops.activation import log_softmax_backward, log_softmax_forward
+
+
+def softmax_cross_entropy(dl, x, t):
+    rows = np.arange(len(t))
+    log_p = log_softmax_forward(x)
+    dlog_p = np.zeros_like(x)
+    dlog_p[rows, t] = -dl  # l = -log_p[rows, t]
+    return -log_p[rows, t], log_softmax_backward(dlog_p, log_p)
+
+
+def loss(dl, x, t):
+    return np.log(np.exp(x - x.max()).sum(axis=1)) + x.max() - x[np.arange(len(t)), t]
+
+
+def cases(rng):
+    def case(N, C, *features, shift=0.0):
+        return Case((rng.normal(size=N), rng.normal(size=(N, C)) + shift, rng.integers(0, C, size=N)), features)
+
+    return [
+        case(5, 4),
+        case(1, 3, "N = 1"),
+        case(4, 4, "N = C"),
+        case(6, 2, "two classes"),
+        case(3, 5, "logits near 1000", shift=1000.0),
+        case(3, 5, "logits near -1000", shift=-1000.0),
+    ]
+
+
+def softmax(x):
+    e = np.exp(x - x.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def one_hot(x, t):
+    return np.eye(x.shape[1])[t]
+
+
+def ones_at_label_missing(dl, x, t):
+    return loss(dl, x, t), dl[:, None] * softmax(x)
+
+
+def mean_in_gradient(dl, x, t):
+    return loss(dl, x, t), dl[:, None] * (softmax(x) - one_hot(x, t)) / len(t)
+
+
+def softmax_over_batch(dl, x, t):
+    e = np.exp(x - x.max())
+    p = e / e.sum(axis=0)
+    return -np.log(p[np.arange(len(t)), t]), dl[:, None] * (p - one_hot(x, t))
+
+
+def softmax_over_all(dl, x, t):
+    e = np.exp(x - x.max())
+    p = e / e.sum()
+    return -np.log(p[np.arange(len(t)), t]), dl[:, None] * (p - one_hot(x, t))
+
+
+EXERCISE = Exercise(
+    number=8,
+    name="softmax_cross_entropy",
+    topic="lecture: backpropagation (losses)",
+    function=softmax_cross_entropy,
+    uses=(log_softmax_forward, log_softmax_backward),
+    outputs=("l", "dx"),
+    starter='''\
+import numpy as np
+
+
+def softmax_cross_entropy(dl, x, t):
+    """dl (N,) upstream gradient, x (N, C) logits, t (N,) labels 0 … C − 1 -> l (N,), dx (N, C)"""
+    # p = softmax of every row, without an overflow
+    # l = -ln p at the labels
+    # dx = dl · (p − one-hot labels)
+    ...
+''',
+    cases=cases,
+    numerical=Numerical(loss, wrt={"dx": 1}, upstream=0),
+    hints=(
+        "Which of the two indices of x does the softmax's sum run over, and which shape must the sum have to be divided by?",
+        "x[np.arange(N), t] picks one logit per row, and the same index with -= takes 1 from one probability per row.",
+        "p[np.arange(N), t] -= 1 makes p − [c = t]; then dx = dl[:, None] * p.",
+    ),
+    question="Every row of dx sums to zero. Why must it?",
+    answer="Adding the same number to all logits of a row does not change the loss, so the derivative in that direction, "
+    "the sum of the row, is zero.",
+    link="cnnlib/ops/loss.py",
+    explanations=(
+        Explanation(
+            "label", "your dx is dl · p: the 1 at the label is not taken off, dx = dl · (p − [c = t]).", ones_at_label_missing
+        ),
+        Explanation(
+            "mean", "your dx is divided by N: whoever takes the mean puts 1/N into dl, do not divide again.", mean_in_gradient
+        ),
+        Explanation(
+            "batch",
+            "your softmax sums over the batch (axis 0): every row is a distribution, sum over axis 1.",
+            softmax_over_batch,
+        ),
+        Explanation(
+            "all", "your softmax sums over all elements: every row is a distribution, sum over axis 1.", softmax_over_all
+        ),
+        Explanation(
+            "overflow",
+            "your exponentials overflow for large logits: take each row's maximum off before exp, the softmax stays the same.",
+        ),
+    ),
+    mutants=(
+        Mutant("dlog_p[rows, t] = -dl", "dlog_p[rows, t] = dl", says="sign"),
+        Mutant("return -log_p[rows, t]", "return log_p[rows, t]", says="sign"),
+        Mutant("dlog_p[rows, t] = -dl", "dlog_p[rows, t] = -1.0", says="upstream"),
+        Mutant("dlog_p[rows, t] = -dl", "dlog_p[rows, t] = -dl / len(t)", says="mean"),
+        Mutant("return dy - np.exp(y)", "return -np.exp(y)", says="label"),
+        Mutant("- np.log(np.exp(shifted).sum(axis=1, keepdims=True))", "- np.log(np.exp(shifted).sum(axis=0))", says="batch"),
+        Mutant("- np.log(np.exp(shifted).sum(axis=1, keepdims=True))", "- np.log(np.exp(shifted).sum())", says="all"),
+        Mutant("shifted = x - x.max(axis=1, keepdims=True)", "shifted = x", says="overflow"),
+    ),
+    alternatives=(
+        """\
+import numpy as np
+
+
+def softmax_cross_entropy(dl, x, t):
+    N = x.shape[0]
+    p = np.exp(x - x.max(1)[:, None])
+    p /= p.sum(1)[:, None]
+    losses = -np.log(p[range(N), t])
+    p[range(N), t] -= 1.0
+    return losses, p * dl.reshape(N, 1)
+""",
+        """\
+from math import exp, log
+
+
+def softmax_cross_entropy(dl, x, t):
+    losses, dx = [], []
+    for row, label, upstream in zip(x.tolist(), t.tolist(), dl.tolist()):
+        largest = max(row)
+        e = [exp(v - largest) for v in row]
+        total = sum(e)
+        losses.append(log(total) + largest - row[label])
+        dx.append([upstream * (v / total - (c == label)) for c, v in enumerate(e)])
+    return losses, dx
+""",
+    ),
+)
