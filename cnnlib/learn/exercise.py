@@ -49,13 +49,7 @@ from types import MappingProxyType
 from typing import Any
 
 from cnnlib.errors import CnnlibError, unknown_name
-
-
-@dataclass(frozen=True)
-class Given:
-    """An argument that is a function: the one of this name among the exercise's ``given``."""
-
-    name: str
+from cnnlib.learn.wire import Given as Given
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,259 @@
+"""The judge's child process: it gets a learner's text and arguments, calls the functions, and sends back what they return.
+
+Started as ``python -I child.py SCRATCH``. It never imports cnnlib and never sees expected values: whatever the learner's code
+does to this process, the judge outside only ever takes arrays from it. Requests come on what was standard input and results
+leave on what was standard output; before any of the learner's code runs, both are moved away, and prints are caught.
+
+An audit hook refuses, and reports at once, what an exercise does not need: writing outside the scratch folder, reading files
+other than Python's own, the network, other processes, and imports other than NumPy and the standard library. It finds honest
+mistakes and simple cheating. It is no security sandbox.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import importlib.machinery
+import io
+import linecache
+import os
+import sys
+import types
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cnnlib.learn import wire
+
+NUMPY = ""
+PACKAGE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+PRINTED = 1_000_000  # characters; more is refused
+KEPT = 4_000
+
+PROCESS = {"subprocess.Popen", "pty.spawn", "signal.pthread_kill"}
+PROCESS |= {f"os.{n}" for n in ("system", "exec", "fork", "forkpty", "posix_spawn", "spawn", "startfile", "kill", "killpg")}
+CHANGES = {f"os.{n}" for n in ("remove", "rename", "mkdir", "rmdir", "symlink", "link", "truncate", "chmod", "chown", "utime")}
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+LOOKS = {"socket.gethostname", "ctypes.get_errno", "ctypes.set_errno", "ctypes.addressof"}
+
+
+class Refused(BaseException):
+    """The learner's code did what exercises do not need. Not an Exception, so that a broad ``except`` lets it pass."""
+
+
+class Printed(io.TextIOBase):
+    """Standard output of the learner's code: the beginning is kept, too much is refused."""
+
+    def __init__(self, refuse):
+        self.text, self.count, self.refuse = "", 0, refuse
+
+    def writable(self):
+        return True
+
+    def write(self, text):
+        self.count += len(text)
+        if len(self.text) < KEPT:
+            self.text += text[: KEPT - len(self.text)]
+        if self.count > PRINTED:
+            self.refuse("output", f"more than {PRINTED:,} characters")
+        return len(text)
+
+
+class Guard:
+    """The audit hook. ``report(kind, what, line)`` is called at the first offence of each kind."""
+
+    def __init__(self, scratch, filename, report):
+        self.scratch, self.filename, self.report = scratch, filename, report
+        homes = (sys.prefix, sys.base_prefix, sys.exec_prefix, os.path.dirname(os.__file__), NUMPY)
+        self.readable = tuple(os.path.realpath(p) for p in homes)
+        self.reported = set()
+
+    def refuse(self, kind, what):
+        if kind not in self.reported:
+            self.reported.add(kind)
+            self.report(kind, what, line_of(sys._getframe(), self.filename))
+        raise Refused(f"{kind}: {what}")
+
+    def __call__(self, event, args):
+        if event == "import":
+            self.importing(args[0].partition(".")[0])
+        elif event == "open":
+            self.opening(*args)
+        elif event in PROCESS:
+            self.refuse("process", event)
+        elif event in CHANGES or event.startswith("shutil."):
+            for path in args:
+                if isinstance(path, str | bytes | os.PathLike) and not self.inside(path, (self.scratch,)):
+                    self.refuse("write", os.fsdecode(path))
+        elif event.startswith("socket.") and event not in LOOKS:
+            self.refuse("network", event)
+        elif event.startswith("ctypes.") and event not in LOOKS:
+            self.refuse("process", event)
+        elif event == "resource.setrlimit":
+            self.refuse("process", event)
+
+    def importing(self, name):
+        if name in ("numpy", "") or name in sys.stdlib_module_names or self.asked_by_python(sys._getframe(2)):
+            return
+        if name == "cnnlib" or importlib.machinery.PathFinder.find_spec(name) is not None:
+            self.refuse("import", name)
+
+    def opening(self, path, mode, flags):
+        if isinstance(path, int):
+            if path > 2:
+                self.refuse("write", f"file descriptor {path}")
+            return
+        writes = bool(flags & WRITING) or bool(set(mode or "") & set("wax+"))
+        if path in (os.devnull, "/dev/urandom") or self.inside(path, (self.scratch,)):
+            return
+        if writes:
+            self.refuse("write", os.fsdecode(path))
+        if self.inside(path, (PACKAGE,)) or not self.inside(path, self.readable):
+            self.refuse("read", os.fsdecode(path))
+
+    def asked_by_python(self, frame):
+        """Whether NumPy or the standard library itself imports something, and not the learner's code through importlib."""
+        while frame is not None and "importlib" in frame.f_code.co_filename:
+            frame = frame.f_back
+        return frame is not None and self.inside(frame.f_code.co_filename, self.readable)
+
+    @staticmethod
+    def inside(path, folders):
+        real = os.path.realpath(os.fsdecode(path))
+        return any(real == f or real.startswith(f.rstrip(os.sep) + os.sep) for f in folders)
+
+
+def line_of(frame, filename):
+    """The innermost line of the learner's file among the callers of ``frame``."""
+    while frame is not None:
+        if frame.f_code.co_filename == filename:
+            return frame.f_lineno
+        frame = frame.f_back
+    return None
+
+
+def line_of_error(error, filename):
+    if isinstance(error, SyntaxError) and error.filename == filename:
+        return error.lineno
+    lines, trace = [], error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == filename:
+            lines.append(trace.tb_lineno)
+        trace = trace.tb_next
+    return lines[-1] if lines else None
+
+
+def describe(error, filename):
+    """An exception as plain values."""
+    try:
+        text = str(error.code if isinstance(error, SystemExit) else error.msg if isinstance(error, SyntaxError) else error)
+    except BaseException:
+        text = ""
+    return {"error": type(error).__name__, "text": text[:500], "line": line_of_error(error, filename)}
+
+
+def limit_memory(megabytes):
+    """At most so much more address space than now, where the system can (Linux); no core files, no large files."""
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 24, 1 << 24))
+        with open("/proc/self/statm") as f:
+            now = int(f.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (now + (megabytes << 20),) * 2)
+    except (ImportError, OSError, ValueError):
+        pass
+
+
+def load(request, source, filename):
+    """The namespace of the learner's file, after the exercise's own functions were put there."""
+    space = {"__name__": "learner", "__file__": filename, "__builtins__": __builtins__}
+    exec(compile(request["given"], "<given>", "exec"), space)
+    given = dict(space)
+    text = source.decode("utf-8-sig")
+    linecache.cache[filename] = (len(text), None, text.splitlines(True), filename)
+    module = types.ModuleType("learner")
+    module.__dict__.update(space)
+    sys.modules["learner"] = module  # dataclasses and the like look their module up
+    exec(compile(text, filename, "exec"), module.__dict__)
+    return module.__dict__, given
+
+
+def call(function, call, blobs, given):
+    """One call: what it returned, and the positions of the arguments that it wrote to."""
+    args = [wire.decode(a, blobs, given) for a in call["args"]]
+    before = [_flat(a) for a in args]
+    value = function(*args)
+    out: list[bytes] = []
+    tree = wire.encode(value, out)
+    changed = [i for i, a in enumerate(args) if _flat(a) != before[i]]
+    return {"value": tree, "mutated": changed}, out
+
+
+def _flat(argument):
+    blobs: list[bytes] = []
+    return (repr(wire.encode(argument, blobs)), blobs) if not callable(argument) else None
+
+
+def answer(request, blobs, emit, guard):
+    """Run one request; every call is answered with a message of its own, in the order of the calls."""
+    filename = request["filename"]
+    try:
+        space, given = load(request, blobs[request["source"]], filename)
+    except BaseException as e:
+        return emit({"load": describe(e, filename)}, [])
+    for name in request["functions"]:
+        if not callable(space.get(name)):
+            return emit({"missing": name}, [])
+    for i, one in enumerate(request["calls"]):
+        emit({"starts": i}, [])
+        try:
+            message, out = call(space[one["function"]], one, blobs, given)
+        except BaseException as e:
+            message, out = {"raised": describe(e, filename)}, []
+        emit({"call": i, **message}, out)
+        if guard.reported:
+            return None
+
+
+def main():
+    scratch = os.path.realpath(sys.argv[1])
+    requests, results = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(nowhere, fd)
+    trace = open(os.path.join(scratch, "trace"), "w")
+    faulthandler.enable(trace, all_threads=False)
+    guard = None
+    while (received := wire.receive(requests)) is not None:
+        request, blobs = received
+
+        def emit(message, out):
+            wire.send(results, message, out)
+
+        def report(kind, what, line):
+            emit({"refused": kind, "what": what[:200], "line": line}, [])
+
+        if guard is None:
+            limit_memory(request["megabytes"])
+            guard = Guard(scratch, request["filename"], report)
+            sys.addaudithook(guard)
+        printed = Printed(guard.refuse)
+        sys.stdout = sys.stderr = printed
+        os._exit = os.abort = lambda *code: guard.refuse("exit", "os._exit")
+        faulthandler.dump_traceback_later(request["seconds"], exit=True, file=trace)
+        answer(request, blobs, emit, guard)
+        faulthandler.cancel_dump_traceback_later()
+        emit({"done": True, "printed": printed.text, "count": printed.count}, [])
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        sys.path.append(sys.argv[2])  # where NumPy is, should python -I not find it
+    import numpy
+
+    NUMPY = os.path.dirname(os.path.dirname(numpy.__file__))
+    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+    import wire
+
+    sys.path.pop(0)
+    main()
