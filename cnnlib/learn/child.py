@@ -16,6 +16,7 @@ import importlib.machinery
 import io
 import linecache
 import os
+import re
 import sys
 import types
 from typing import TYPE_CHECKING
@@ -72,6 +73,9 @@ class Guard:
             self.report(kind, what, line_of(sys._getframe(), self.filename))
         raise Refused(f"{kind}: {what}")
 
+    def leaving(self, *code):
+        self.refuse("exit", "os._exit")
+
     def __call__(self, event, args):
         if event == "import":
             self.importing(args[0].partition(".")[0])
@@ -91,7 +95,7 @@ class Guard:
             self.refuse("process", event)
 
     def importing(self, name):
-        if name in ("numpy", "") or name in sys.stdlib_module_names or self.asked_by_python(sys._getframe(2)):
+        if name in ("numpy", "") or name in sys.stdlib_module_names or self.asked_by_python():
             return
         if name == "cnnlib" or importlib.machinery.PathFinder.find_spec(name) is not None:
             self.refuse("import", name)
@@ -108,10 +112,13 @@ class Guard:
             self.refuse("write", os.fsdecode(path))
         if self.inside(path, (PACKAGE,)) or not self.inside(path, self.readable):
             self.refuse("read", os.fsdecode(path))
+        if found := re.search(r"[/\\](?:site|dist)-packages[/\\](?!numpy\b)(\w+)", os.fsdecode(path)):
+            self.importing(found[1])  # importlib.import_module raises no event of its own
 
-    def asked_by_python(self, frame):
+    def asked_by_python(self):
         """Whether NumPy or the standard library itself imports something, and not the learner's code through importlib."""
-        while frame is not None and "importlib" in frame.f_code.co_filename:
+        frame = sys._getframe(1)
+        while frame is not None and (frame.f_code.co_filename == __file__ or "importlib" in frame.f_code.co_filename):
             frame = frame.f_back
         return frame is not None and self.inside(frame.f_code.co_filename, self.readable)
 
@@ -237,9 +244,9 @@ def main():
             limit_memory(request["megabytes"])
             guard = Guard(scratch, request["filename"], report)
             sys.addaudithook(guard)
+            os._exit = os.abort = guard.leaving
         printed = Printed(guard.refuse)
         sys.stdout = sys.stderr = printed
-        os._exit = os.abort = lambda *code: guard.refuse("exit", "os._exit")
         faulthandler.dump_traceback_later(request["seconds"], exit=True, file=trace)
         answer(request, blobs, emit, guard)
         faulthandler.cancel_dump_traceback_later()
@@ -253,7 +260,7 @@ if __name__ == "__main__":
 
     NUMPY = os.path.dirname(os.path.dirname(numpy.__file__))
     sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
-    import wire
+    import wire  # type: ignore[no-redef]
 
     sys.path.pop(0)
     main()

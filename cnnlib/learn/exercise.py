@@ -21,12 +21,12 @@ cases         ``cases(rng)`` -> 4 to 8 of ``Case`` or of plain argument tuples. 
               non-contiguous copy of a case is made by the checker.
 numerical     For backward exercises: how the same derivatives are found by differences; see Numerical.
 given         Functions that the learner's code may be handed (``Given``) or may call; they are defined there by name.
-explanations  Known mistakes. ``wrong(*args)`` returns the outputs of somebody who made this one; without it, the mutants
-              that name the explanation serve. The sentence is in the second person and says what is wrong and why.
+explanations  Known mistakes. The sentence is in the second person and says what is wrong and why. A learner reads it whose
+              numbers are those of a mutant that names the explanation, or those of ``wrong(*args)``, where there is one.
 mutants       Changes to the solution's text; ``old`` must occur exactly once. ``says`` is the key of an explanation, or of a
               general diagnosis (the keys of cnnlib.learn.diagnosis.KEYS: "raised", "count", "shape", "dtype", "nan",
-              "mutated", "sign", "factor", "transpose", "permuted", "flipped", "upstream", "swapped", "feature",
-              "constant", "precision", "value", "step"). "value", the last resort, is no right sentence: prefer others.
+              "mutated", "sign", "factor", "transpose", "permuted", "flipped", "upstream", "swapped", "constant", "term",
+              "precision", "feature", "edge"). "value", the last resort, is no right sentence: write an explanation.
 equivalent    Generated mutants that change nothing, as {what verify prints: the reason}.
 alternatives  Whole texts of right solutions in another style, as files a learner could have written.
 intermediates Named steps that a learner may return in a dict after the outputs; see Intermediates.
@@ -87,6 +87,7 @@ class Explanation:
     key: str
     sentence: str
     wrong: Callable[..., Any] | None = None
+    function: str = ""  # which one ``wrong`` is, where the exercise asks for several (default: the first)
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,7 @@ class Worker:
             self.close()
             raise
         run.seconds = time.monotonic() - started
-        if not keep or run.trouble and run.trouble.kind not in ("raised", "syntax", "missing"):
+        if not keep or (run.trouble and run.trouble.kind not in ("raised", "syntax", "missing")):
             self.close()
         return run
 

@@ -37,7 +37,7 @@ class BadFrame(Exception):
 
 
 def encode(value: Any, blobs: list[bytes], layout: str = "", depth: int = 0) -> Any:
-    """A JSON tree for ``value``; arrays are appended to ``blobs``. With ``layout="strided"`` they arrive with gaps, read-only."""
+    """A JSON tree for ``value``; arrays are appended to ``blobs``. ``layout="strided"``: with gaps, read-only."""
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, Given):

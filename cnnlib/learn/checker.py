@@ -1,0 +1,404 @@
+"""Check a learner's answer: draw the cases, have the judge call it, compare, and say what is wrong.
+
+>>> from cnnlib.learn.checker import check_source
+>>> verdict = check_source(find("softmax_cross_entropy"), b"def softmax_cross_entropy(dl, x, t): ...")
+>>> verdict.key
+'none'
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import inspect
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from cnnlib.errors import ValueRangeError
+from cnnlib.learn import derivative
+from cnnlib.learn.closeness import as_array, close, same
+from cnnlib.learn.diagnosis import Evidence, diagnose
+from cnnlib.learn.exercise import Case, Exercise, find, given_text, load, reference, solution_text
+from cnnlib.learn.judge import SECONDS, Call, Result, Run, Trouble, Worker
+from cnnlib.learn.localiser import first_wrong_step
+from cnnlib.learn.verdict import Verdict
+from cnnlib.learn.wire import Given, Other
+
+STRIDED = "read-only arrays that are not contiguous"
+
+
+def draw(exercise: Exercise, seed: str = "") -> list[Case]:
+    """The cases of a seed: any text, such as a student's number; always the same for the same text."""
+    words = np.frombuffer(hashlib.sha256(f"{exercise.name} {seed}".encode()).digest(), dtype=np.uint32)
+    return exercise.cases_of(np.random.default_rng(words))
+
+
+def calls_of(exercise: Exercise, cases: list[Case]) -> tuple[list[Case], list[Call]]:
+    """The cases with one read-only, non-contiguous copy per function, and the calls that the judge makes."""
+    firsts = [next(c for c in cases if c.function == name) for name in exercise.function_names]
+    strided = [Case(c.args, (*c.features, STRIDED), c.function) for c in firsts]
+    calls = [Call(c.function, c.args) for c in cases] + [Call(c.function, c.args, "strided") for c in strided]
+    return cases + strided, calls
+
+
+def check_source(
+    exercise: Exercise,
+    source: bytes,
+    *,
+    filename: str = "exercise.py",
+    seed: str = "",
+    seconds: float = SECONDS,
+    worker: Worker | None = None,
+    keep: bool = False,
+) -> Verdict:
+    """The verdict on a file. ``worker``: one that was started before; ``keep`` it only for texts of ours."""
+    cases, calls = calls_of(exercise, draw(exercise, seed))
+    worker = worker or Worker()
+    run = worker.run(
+        source,
+        exercise.function_names,
+        calls,
+        filename=filename,
+        given=given_text(exercise),
+        seconds=seconds,
+        keep=keep,
+    )
+    facts = {"file_hash": hashlib.sha256(source).hexdigest(), "seed": seed}
+    return _with(verdict_of(exercise, cases, run, seconds), facts | {"printed": run.printed, "seconds": round(run.seconds, 3)})
+
+
+def check(name: str | int, *functions: Callable, seed: str = "") -> Verdict:
+    """Check functions in this process, as in a notebook: ``check("softmax_cross_entropy", my_function)``.
+
+    The functions get copies of the arguments, in float64, and the right answers are computed only after they have returned.
+    In a notebook the verdict shows itself. An endless loop is yours to interrupt here; ``cnnlib learn check`` has limits.
+
+    >>> from cnnlib.learn import check
+    >>> check("softmax_cross_entropy", lambda dl, x, t: None).sentence
+    'softmax_cross_entropy returns None: it is not written yet.'
+
+    Raises UnknownNameError for an exercise that does not exist, ValueRangeError for another number of functions.
+    """
+    exercise = find(name)
+    wanted = exercise.function_names
+    if len(functions) != len(wanted) or not all(callable(f) for f in functions):
+        raise ValueRangeError(
+            f"learn.check: {exercise.name} needs {len(wanted)} function(s): {', '.join(wanted)}; got {len(functions)}."
+        )
+    cases, calls = calls_of(exercise, draw(exercise, seed))
+    given = {f.__name__: g for f, g in zip(exercise.given, load(given_text(exercise), [f.__name__ for f in exercise.given]))}
+    by_name = dict(zip(wanted, functions))
+    started = time.monotonic()
+    run = Run([_call_here(by_name[c.function], c, given) for c in calls])
+    return _with(verdict_of(exercise, cases, run), {"seed": seed, "seconds": round(time.monotonic() - started, 3)})
+
+
+def _call_here(function: Callable, call: Call, given: dict[str, Callable]) -> Result:
+    from cnnlib.learn import wire
+
+    blobs: list[bytes] = []
+    trees = [wire.encode(a, blobs, call.layout) for a in call.args]
+    args = [wire.decode(t, blobs, given) for t in trees]
+    try:
+        value = function(*args)
+    except Exception as e:
+        return Result(trouble=Trouble("raised", f"{type(e).__name__}: {e}".rstrip(": "), _line(e, function)))
+    changed = tuple(i for i, (a, b) in enumerate(zip(args, call.args)) if not isinstance(b, Given) and not _equal(a, b))
+    blobs = []
+    return Result(wire.decode(wire.encode(value, blobs), blobs), mutated=changed)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, np.ndarray):
+        return a.shape == np.shape(b) and a.tobytes() == np.asarray(b).tobytes()
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(_equal(x, y) for x, y in zip(a, b))
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_equal(a[k], b[k]) for k in a)
+    return callable(a) or a == b
+
+
+def _line(error: BaseException, function: Any) -> int | None:
+    try:
+        filename = inspect.getsourcefile(inspect.unwrap(function)) or ""
+    except TypeError:
+        filename = ""
+    trace, line = error.__traceback__, None
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == filename:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
+
+
+# ---- from results to a verdict
+
+
+def verdict_of(exercise: Exercise, cases: list[Case], run: Run, seconds: float = SECONDS) -> Verdict:
+    """Compare what came with the reference, function by function; the first wrong one is diagnosed."""
+    if run.trouble is not None:
+        where = cases[len(run.results)].features if 0 < len(run.results) < len(cases) else ()
+        return _failed(exercise, run.trouble.kind, _trouble(run.trouble, exercise), line=run.trouble.line, features=where)
+    for name in exercise.function_names:
+        mine = [i for i, c in enumerate(cases) if c.function == name]
+        verdict = _verdict_of_function(exercise, name, [cases[i] for i in mine], [run.results[i] for i in mine])
+        if verdict is not None:
+            return verdict
+    return Verdict(exercise.name, True, "passed", f"right in all {len(cases)} cases.")
+
+
+def _verdict_of_function(exercise: Exercise, name: str, cases: list[Case], results: list[Result]) -> Verdict | None:
+    if (failed := _raised(exercise, name, cases, results)) or (failed := _miscounted(exercise, name, cases, results)):
+        return failed
+    names = exercise.outputs_of(name)
+    expected = [expected_outputs(exercise, c) for c in cases]
+    split = [_split(r.value, len(names)) for r in results]
+    got = [outputs for outputs, _ in split if outputs is not None]
+    wrong = [o for o in range(len(names)) if not all(same(e[o], g[o], exercise.tolerance) for e, g in zip(expected, got))]
+    wrong += [o for o in range(len(names)) if o not in wrong and _wrong_dtype(expected, got, o)]
+    evidence = [_evidence(exercise, name, cases, expected, got, o, results) for o in range(len(names))]
+    if not wrong:
+        if evidence[0].mutated:
+            return _failed(exercise, *diagnose(evidence[0]), function=name)
+        return None
+    first = evidence[min(wrong)]
+    known = explain(exercise, name, cases, expected, got, wrong)
+    key, sentence = known if known else diagnose(first)
+    step = first_wrong_step(exercise, cases, [s for _, s in split])
+    if step is not None and key == "value":
+        key, sentence = "step", step.sentence
+    return _failed(
+        exercise,
+        key,
+        sentence,
+        function=name,
+        right=tuple(n for o, n in enumerate(names) if o not in wrong),
+        step=step.sentence if step is not None else "",
+        **_worst(first),
+    )
+
+
+def _raised(exercise: Exercise, name: str, cases: list[Case], results: list[Result]) -> Verdict | None:
+    troubles = [(c, r.trouble) for c, r in zip(cases, results) if r.trouble is not None]
+    if not troubles:
+        return None
+    case, trouble = troubles[0]
+    if "read-only" in trouble.what and STRIDED in case.features:
+        return _failed(
+            exercise, "mutated", "your function writes to its arguments: the caller still needs them, work on copies.",
+            function=name, line=trouble.line,
+        )  # fmt: skip
+    fine = [set(c.features) for c, r in zip(cases, results) if r.trouble is None]
+    sentence = _trouble(trouble, exercise)
+    always = set.intersection(*(set(c.features) for c, _ in troubles)) - set().union(*fine)
+    if fine and always:
+        sentence = f"{sentence.rstrip('.')}; only with {' and '.join(sorted(always))}."
+    return _failed(exercise, trouble.kind, sentence, function=name, line=trouble.line, features=case.features)
+
+
+def _miscounted(exercise: Exercise, name: str, cases: list[Case], results: list[Result]) -> Verdict | None:
+    """None, or another number of outputs."""
+    names = exercise.outputs_of(name)
+    for case, r in zip(cases, results):
+        expects_none = expected_outputs(exercise, case)[0] is None and len(names) == 1
+        if r.value is None and not expects_none:
+            some = any(other.value is not None for other in results)
+            why = f"returns None in the case with {', '.join(case.features) or 'no feature'}: is there a path without return?"
+            return _failed(exercise, "none", f"{name} {why if some else 'returns None: it is not written yet.'}", function=name)
+        if _split(r.value, len(names))[0] is None:
+            came = f"{len(r.value)} values" if isinstance(r.value, tuple | list) else _kind(r.value)
+            what = f"{len(names)} values in this order: {', '.join(names)}" if len(names) > 1 else names[0]
+            return _failed(exercise, "count", f"{name} must return {what}; got {came}.", function=name)
+    return None
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"one array of shape {value.shape}"
+    return value.kind if isinstance(value, Other) else f"one {type(value).__name__}"
+
+
+def _split(value: Any, count: int) -> tuple[list[Any] | None, dict[str, Any] | None]:
+    """The outputs (None when their number is wrong), and the dict of intermediates that may follow them."""
+    steps = None
+    if isinstance(value, tuple | list) and len(value) == count + 1 and isinstance(value[-1], dict):
+        *value, steps = value
+    elif count == 1:
+        return [value], None
+    if isinstance(value, tuple | list) and len(value) == count:
+        return list(value), steps
+    return None, steps
+
+
+def expected_outputs(exercise: Exercise, case: Case) -> list[Any]:
+    """The reference's outputs, one by one."""
+    with np.errstate(all="ignore"):
+        value = reference(exercise)[case.function](*arguments(exercise, case))
+    return [value] if len(exercise.outputs_of(case.function)) == 1 else list(value)
+
+
+def arguments(exercise: Exercise, case: Case) -> list[Any]:
+    """A copy of a case's arguments, with ``Given`` turned into functions."""
+    given = dict(zip([f.__name__ for f in exercise.given], load(given_text(exercise), [f.__name__ for f in exercise.given])))
+
+    def real(value: Any) -> Any:
+        if isinstance(value, Given):
+            return given[value.name]
+        if isinstance(value, tuple | list):
+            return type(value)(real(v) for v in value)
+        return {k: real(v) for k, v in value.items()} if isinstance(value, dict) else copy.deepcopy(value)
+
+    return [real(a) for a in case.args]
+
+
+def _wrong_dtype(expected: list[list[Any]], got: list[list[Any]], o: int) -> bool:
+    """Single precision where everything else was double: right by chance, wrong by habit."""
+    pairs = [(as_array(e[o]), as_array(g[o])) for e, g in zip(expected, got)]
+    return any(
+        e is not None and g is not None and e.dtype == np.float64 and g.dtype in (np.float16, np.float32) for e, g in pairs
+    )
+
+
+def _evidence(
+    exercise: Exercise,
+    name: str,
+    cases: list[Case],
+    expected: list[list[Any]],
+    got: list[list[Any]],
+    o: int,
+    results: list[Result],
+) -> Evidence:
+    names = exercise.outputs_of(name)
+    evidence = Evidence(
+        exercise,
+        name,
+        names[o],
+        cases,
+        [e[o] for e in expected],
+        [g[o] for g in got],
+        {n: [e[p] for e in expected] for p, n in enumerate(names) if p != o},
+    )
+    mutated = sorted({i for r in results for i in r.mutated})
+    evidence.mutated = tuple(evidence.parameters[i] for i in mutated)
+    return evidence
+
+
+# ---- the exercise's own explanations
+
+
+def explain(
+    exercise: Exercise, name: str, cases: list[Case], expected: list[list[Any]], got: list[list[Any]], wrong: list[int]
+) -> tuple[str, str] | None:
+    """The known mistake that gives exactly these numbers: in all outputs, or else in the first wrong one."""
+    candidates = [(e, _outputs_of_candidate(exercise, name, f, cases)) for e, f in _candidates(exercise, name)]
+    everything = list(range(len(expected[0])))
+    for chosen in (everything, [min(wrong)]):
+        for explanation, outputs in candidates:
+            if outputs is None:
+                continue
+            fits = all(same(c[o], g[o], exercise.tolerance) for c, g in zip(outputs, got) for o in chosen)
+            if fits and not all(same(e[o], c[o], exercise.tolerance) for e, c in zip(expected, outputs) for o in chosen):
+                return explanation.key, explanation.sentence
+    return None
+
+
+def _candidates(exercise: Exercise, name: str) -> list[tuple[Any, Callable]]:
+    found: list[tuple[Any, Callable]] = []
+    text = solution_text(exercise)
+    for explanation in exercise.explanations:
+        if explanation.wrong is not None and (explanation.function or exercise.function_names[0]) == name:
+            found.append((explanation, explanation.wrong))
+        for mutant in exercise.mutants:
+            if mutant.says == explanation.key:
+                changed = text.replace(mutant.old, mutant.new)
+                found.append((explanation, load(changed, [name], "<mutant>", given_text(exercise))[0]))
+    return found
+
+
+def _outputs_of_candidate(exercise: Exercise, name: str, function: Callable, cases: list[Case]) -> list[list[Any]] | None:
+    outputs = []
+    count = len(exercise.outputs_of(name))
+    for case in cases:
+        try:
+            with np.errstate(all="ignore"):
+                value = function(*arguments(exercise, case))
+        except Exception:
+            return None
+        split = _split(value, count)[0]
+        if split is None:
+            return None
+        outputs.append(split)
+    return outputs
+
+
+# ---- what a verdict shows
+
+
+def _worst(evidence: Evidence) -> dict[str, Any]:
+    """The case and the element with the largest difference, with the derivative by differences."""
+    i = evidence.right.index(False) if False in evidence.right else 0
+    shown: dict[str, Any] = {"output": evidence.output, "features": evidence.cases[i].features}
+    e, g = as_array(evidence.expected[i]), as_array(evidence.got[i])
+    if e is None or g is None or e.shape != g.shape or not e.size or "c" in e.dtype.kind + g.dtype.kind:
+        return shown
+    with np.errstate(all="ignore"):
+        gap = np.abs(e.astype(np.float64) - g.astype(np.float64))
+        gap = np.where(close(e.astype(np.float64), g.astype(np.float64), evidence.exercise.tolerance), -1.0, gap)
+        index = tuple(int(k) for k in np.unravel_index(int(np.argmax(np.nan_to_num(gap, nan=np.inf))), e.shape))
+    shown |= {"index": index, "expected": float(e[index]), "got": float(g[index])}
+    numerical = derivative.numerical_of(evidence.exercise, evidence.function, evidence.output)
+    if numerical is not None:
+        try:
+            shown["numerical"] = derivative.element(numerical, evidence.cases[i], evidence.output, e.shape, index)
+        except Exception:
+            pass
+    return shown
+
+
+def _failed(exercise: Exercise, key: str, sentence: str, **facts: Any) -> Verdict:
+    return Verdict(exercise.name, False, key, sentence, **facts)
+
+
+def _with(verdict: Verdict, facts: dict[str, Any]) -> Verdict:
+    return dataclasses.replace(verdict, **facts)
+
+
+def _trouble(trouble: Trouble, exercise: Exercise) -> str:
+    """A sentence about what happened instead of an answer."""
+    line = f"line {trouble.line}" if trouble.line is not None else "your file"
+    what = trouble.what
+    return {
+        "raised": f"{line} raises {what}.",
+        "exit": f"{line} ends the program ({what}): return the outputs instead.",
+        "timeout": f"still running after {what} seconds{f' in {line}' if trouble.line else ''}: a loop that never ends?",
+        "memory": f"{line} needs more memory than the {exercise.name} exercise may take: {what.removeprefix('MemoryError: ')}.",
+        "ended": f"{line} ended the process without a result ({what}).",
+        "import": f"{line} imports {what}: write it with NumPy and the standard library.",
+        "read": f"{line} reads the file {what}: everything that the exercise needs comes as an argument.",
+        "write": f"{line} writes to {what}: a function that returns its outputs needs no files.",
+        "network": f"{line} uses the network ({what}): everything that the exercise needs comes as an argument.",
+        "process": f"{line} starts or controls processes ({what}): the exercise needs NumPy only.",
+        "output": f"{line} has printed {what}: take the print out of the loop.",
+        "empty": f"{what}: `cnnlib learn reset` writes the starter again." if "empty" in what else f"{what}.",
+        "encoding": f"line {trouble.line} is not UTF-8 text ({what}): save the file as UTF-8.",
+        "syntax": f"line {trouble.line} is not Python: {what}.",
+        "missing": f"your file defines no function {what}: keep the name of the starter.",
+    }.get(trouble.kind, f"{line}: {what}.")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """``python -m cnnlib.learn.checker NAME FILE``: the verdict on a file."""
+    name, path = arguments
+    with open(path, "rb") as f:
+        verdict = check_source(find(name), f.read(), filename=path.rpartition("/")[2])
+    print(verdict)
+    return 0 if verdict.passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
