@@ -198,6 +198,7 @@ def plain_source(function: Any) -> str:
     text = textwrap.dedent(inspect.getsource(function)).strip("\n")
     text = text[re.search(r"^(def|class) ", text, re.MULTILINE).start() :]  # type: ignore[union-attr]
     text = re.sub(r"^ +xp = xp_of\([^()]*\)\n", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^( +)xp, (.+?) = xp_of\([^()]*\), ", r"\1\2 = ", text, flags=re.MULTILINE)
     text = re.sub(r"\bxp_of\([^()]*\)", "np", text)
     return re.sub(r"\bxp\b", "np", text)
 
