@@ -111,11 +111,12 @@ class Intermediates:
 class Fast:
     """Arguments of benchmark size, and the kernel (cnnlib/backends/interface.py) that is timed beside the learner's function.
 
-    ``kernel_args(*args)`` are the kernel's arguments where they differ from those of the exercise.
+    ``kernel_args(*args)`` are the kernel's arguments where they differ from those of the exercise. Where it takes several
+    kernels to do the exercise's work: ``kernel={name: its kernel_args or None, ...}``.
     """
 
     arguments: Callable[[Any], tuple]
-    kernel: str
+    kernel: str | Mapping[str, Callable[..., tuple] | None]
     kernel_args: Callable[..., tuple] | None = None
 
 
