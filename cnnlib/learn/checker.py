@@ -52,7 +52,7 @@ class Prepared:
         """The cases of the seed, and one of them per function again as STRIDED."""
         cases = draw(self.exercise, self.seed)
         firsts = [next(c for c in cases if c.function == name) for name in self.exercise.function_names]
-        return cases + [Case(c.args, (*c.features, STRIDED), c.function) for c in firsts]
+        return cases + [replace(c, features=(*c.features, STRIDED)) for c in firsts]
 
     @cached_property
     def calls(self) -> list[Call]:
@@ -258,7 +258,7 @@ def _miscounted(
     """None, or another number of outputs."""
     names = exercise.outputs_of(name)
     for case, e, r in zip(cases, expected, results):
-        if r.value is None and e != [None]:
+        if r.value is None and not (len(e) == 1 and e[0] is None):
             some = any(other.value is not None for other in results)
             why = f"returns None in the case with {', '.join(case.features) or 'no feature'}: is there a path without return?"
             return _failed(exercise, "none", f"{name} {why if some else 'returns None: it is not written yet.'}", function=name)
@@ -401,7 +401,7 @@ def _worst(evidence: Evidence) -> dict[str, Any]:
         gap = np.where(close(e.astype(np.float64), g.astype(np.float64), evidence.exercise.tolerance), -1.0, gap)
         index = tuple(int(k) for k in np.unravel_index(int(np.argmax(np.nan_to_num(gap, nan=np.inf))), e.shape))
     shown |= {"index": index, "expected": float(e[index]), "got": float(g[index])}
-    numerical = derivative.numerical_of(evidence.exercise, evidence.function, evidence.output)
+    numerical = derivative.numerical_of(evidence.exercise, evidence.cases[i], evidence.output)
     if numerical is not None:
         try:
             shown["numerical"] = derivative.element(numerical, evidence.cases[i], evidence.output, e.shape, index)

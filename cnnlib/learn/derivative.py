@@ -26,11 +26,11 @@ def numericals(exercise: Exercise) -> tuple[Numerical, ...]:
     return n if isinstance(n, tuple) else (n,) if n is not None else ()
 
 
-def numerical_of(exercise: Exercise, function: str, output: str) -> Numerical | None:
-    """How this output of this function is found numerically, None where the exercise does not say."""
+def numerical_of(exercise: Exercise, case: Case, output: str) -> Numerical | None:
+    """How this output is found numerically; None where the exercise does not say, and at kinks."""
     for n in numericals(exercise):
-        if (n.function or exercise.function_names[0]) == function and output in n.wrt:
-            return n
+        if (n.function or exercise.function_names[0]) == case.function and output in n.wrt:
+            return None if case.kink or "ties" in case.features else n
     return None
 
 
@@ -58,12 +58,14 @@ def along(numerical: Numerical, case: Case, output: str, direction: np.ndarray) 
 
 
 def richardson(f: Callable[[float], float], step: float = STEP) -> float:
-    """f′(0) from differences of widths step, step/2 and step/4. Raises Kink where they disagree."""
+    """f′(0) from differences of widths step, step/2 and step/4. Raises Kink where they or the two sides disagree."""
     d = [(f(h) - f(-h)) / (2 * h) for h in (step, step / 2, step / 4)]
     first, second = (4 * d[1] - d[0]) / 3, (4 * d[2] - d[1]) / 3
     best = (16 * second - first) / 15
-    if not abs(second - first) <= 1e-5 * max(1.0, abs(best)):
-        raise Kink(f"differences give {d[0]:.9g}, {d[1]:.9g}, {d[2]:.9g}")
+    size = max(1.0, abs(best))
+    wide, narrow = (abs(f(h) - 2 * f(0.0) + f(-h)) / h for h in (step, step / 4))
+    if not abs(second - first) <= 1e-5 * size or narrow > max(0.5 * wide, 1e-5 * size):  # a smooth f has narrow = wide / 4
+        raise Kink(f"differences give {d[0]:.9g}, {d[1]:.9g}, {d[2]:.9g}, and the two sides differ by {narrow:.3g}")
     return best
 
 

@@ -10,7 +10,7 @@ import inspect
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -82,6 +82,16 @@ class Evidence:
         """Arrays of the right shapes in all cases: what the rules about values need."""
         return self.numeric and all(e.shape == g.shape for e, g in zip(self.e, self.g))
 
+    def only_failing(self) -> Evidence:
+        keep = [i for i, ok in enumerate(self.right) if not ok]
+        return replace(
+            self,
+            cases=[self.cases[i] for i in keep],
+            expected=[self.expected[i] for i in keep],
+            got=[self.got[i] for i in keep],
+            others={n: [v[i] for i in keep] for n, v in self.others.items()},
+        )
+
     def fits(self, change: Callable[[int, np.ndarray], Any]) -> bool:
         """Whether ``change(i, expected)`` is what came in every case, and is not simply the right answer."""
         made = []
@@ -104,11 +114,18 @@ class Evidence:
 
 
 def diagnose(evidence: Evidence) -> tuple[str, str]:
-    """(key, sentence) of the first rule that fits."""
+    """(key, sentence) of the first rule that fits; else of one that fits the failing cases; else the largest difference."""
     for key, rule in RULES.items():
         if sentence := rule(evidence):
             return key, sentence
-    return "value", _value(evidence)
+    only = _feature(evidence)
+    if any(evidence.right):
+        failing = evidence.only_failing()
+        where = only[:-1] if only else f"{sum(evidence.right)} of {len(evidence.right)} cases are right"
+        for key, rule in RULES.items():
+            if sentence := rule(failing):
+                return key, f"{where}; in the others {sentence}"
+    return ("feature", only) if only else ("value", _value(evidence))
 
 
 # ---- rules about form
@@ -136,7 +153,7 @@ def _transpose(ev: Evidence) -> str | None:
 
 
 def _permuted(ev: Evidence) -> str | None:
-    if not ev.numeric or len({e.ndim for e in ev.e}) != 1 or not 3 <= ev.e[0].ndim <= 5:
+    if not ev.numeric or len({e.ndim for e in ev.e}) != 1 or not 3 <= ev.e[0].ndim <= 6:
         return None
     for axes in itertools.permutations(range(ev.e[0].ndim)):
         if ev.fits(lambda i, e, axes=axes: e.transpose(axes)):  # type: ignore[misc]
@@ -436,6 +453,5 @@ RULES: dict[str, Callable[[Evidence], str | None]] = {
     "constant": _constant,
     "term": _term,
     "precision": _precision,
-    "feature": _feature,
     "edge": _edge,
 }

@@ -16,7 +16,8 @@ outputs       The names of what a function returns, in order. With several funct
 cases         ``cases(rng)`` -> 4 to 8 of ``Case`` or of plain argument tuples. Arguments are arrays (float64, int64, bool),
               ints, floats, bools, strings, None, and tuples, lists or dicts (with strings as keys) of these. A case's
               ``features`` say what is special about it ("stride", "N = 1"): a verdict says "right except with stride".
-              ``Case(args, function="name")`` where the file asks for several functions; the default is the first.
+              ``Case(args, function="name")`` where the file asks for several functions; the default is the first. A case
+              about ties or kinks has the feature "ties" or kink=True: differences say nothing there.
               An argument ``Given("f")`` is the function f of ``given``. Draw from ``rng`` only. One read-only and
               non-contiguous copy of a case is made by the checker.
 numerical     For backward exercises: how the same derivatives are found by differences; see Numerical.
@@ -44,7 +45,7 @@ import pkgutil
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -54,11 +55,15 @@ from cnnlib.learn.wire import Given as Given
 
 @dataclass(frozen=True)
 class Case:
-    """The arguments of one call, what is special about them, and which function is called (default: the first)."""
+    """The arguments of one call, what is special about them, and which function is called (default: the first).
+
+    ``kink=True``: the case stands at a tie or a kink on purpose, where differences say nothing.
+    """
 
     args: tuple
     features: tuple[str, ...] = ()
     function: str = ""
+    kink: bool = False
 
 
 @dataclass(frozen=True)
@@ -179,7 +184,7 @@ class Exercise:
         """The cases, each with its function's name filled in."""
         first = self.function_names[0]
         cases = [c if isinstance(c, Case) else Case(tuple(c)) for c in self.cases(rng)]
-        return [c if c.function else Case(c.args, c.features, first) for c in cases]
+        return [c if c.function else replace(c, function=first) for c in cases]
 
 
 def solution_text(exercise: Exercise) -> str:

@@ -13,6 +13,7 @@ import ast
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 SWAPPED_OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult}
 SWAPPED_COMPARISONS = {ast.Lt: ast.Gt, ast.Gt: ast.Lt, ast.LtE: ast.GtE, ast.GtE: ast.LtE, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq}
@@ -31,30 +32,87 @@ SWAPPED_CALLS = {
 
 
 @dataclass(frozen=True)
+class Place:
+    """A node of a syntax tree and where it hangs; ``statement`` is the place of the statement that it is part of."""
+
+    tree: ast.Module
+    node: ast.AST
+    parent: ast.AST
+    attribute: str
+    position: int | None
+    statement: Place | None
+
+    def text_with(self, new: ast.AST) -> str:
+        """The tree's text with another node here."""
+        old = getattr(self.parent, self.attribute)
+        try:
+            if self.position is None:
+                setattr(self.parent, self.attribute, new)
+            else:
+                setattr(self.parent, self.attribute, [*old[: self.position], new, *old[self.position + 1 :]])
+            return ast.unparse(self.tree)
+        finally:
+            setattr(self.parent, self.attribute, old)
+
+
+@dataclass(frozen=True)
 class Generated:
-    """A mutant: what was changed (unique within a text), and the whole text."""
+    """A mutant: what was changed (unique within a text), where, and to what."""
 
     change: str
-    text: str
+    place: Place
+    new: ast.AST
+
+    @property
+    def text(self) -> str:
+        return self.place.text_with(self.new)
+
+    def probes(self) -> Iterator[str]:
+        """Texts with something impossible in the mutant's place: an unknown name, NaN, NaN for the whole statement.
+
+        Where one of them changes nothing, no output depends on this place: no case gets there, or its value is not used.
+        """
+        node, statement = self.place.node, self.place.statement
+        unknown = ast.Name("no_case_gets_here", ast.Load())
+        if isinstance(node, ast.keyword):
+            yield self.place.text_with(ast.keyword(node.arg, unknown))
+        elif isinstance(node, ast.stmt):
+            yield self.place.text_with(ast.Expr(unknown))
+        else:
+            yield self.place.text_with(unknown)
+            if not isinstance(node, ast.Slice):
+                yield POISONED + self.place.text_with(_poisoned(node))
+        if statement is not None and isinstance(statement.node, ast.Assign | ast.AugAssign):
+            yield POISONED + statement.text_with(_with(statement.node, value=_poisoned(statement.node.value)))
+
+
+POISONED = """\
+def poisoned(value):
+    return tuple(map(poisoned, value)) if isinstance(value, tuple) else value * float("nan")
+
+
+"""
+
+
+def _poisoned(value: Any) -> ast.expr:
+    return ast.Call(ast.Name("poisoned", ast.Load()), [value], [])
 
 
 def mutants(text: str) -> list[Generated]:
-    """All mutants of a text, in the order of the text."""
+    """All mutants of a text, in the order of its functions."""
     tree = ast.parse(text)
     found: dict[str, Generated] = {}
     for function in ast.walk(tree):
-        if not isinstance(function, ast.FunctionDef):
-            continue
-        for node, parent, attribute, position in _nodes(function):
-            for new in _changes(node, function):
-                mutated = _replaced(tree, parent, attribute, position, new)
-                change = f"{function.name}: {_short(node)} -> {_short(new)}"
+        for place in _places(tree, function) if isinstance(function, ast.FunctionDef) else ():
+            for new in _changes(place.node, function):  # type: ignore[arg-type]
+                change = f"{function.name}: {_short(place.node)} -> {_short(new)}"  # type: ignore[attr-defined]
                 name, count = change, 1
                 while name in found:
                     count += 1
                     name = f"{change} #{count}"
-                found[name] = Generated(name, mutated)
-    return [m for m in found.values() if _differs(m.text, tree)]
+                if _short(place.node) != _short(new):
+                    found[name] = Generated(name, place, new)
+    return list(found.values())
 
 
 def spread(generated: list[Generated], count: int) -> list[Generated]:
@@ -64,43 +122,28 @@ def spread(generated: list[Generated], count: int) -> list[Generated]:
     return [generated[i * len(generated) // count] for i in range(count)]
 
 
-def _short(node: ast.AST | None) -> str:
-    return "nothing" if node is None or isinstance(node, ast.Pass) else ast.unparse(node)
+def _short(node: ast.AST) -> str:
+    return "nothing" if isinstance(node, ast.Pass) else ast.unparse(node)
 
 
-def _differs(text: str, tree: ast.Module) -> bool:
-    return text != ast.unparse(tree)
-
-
-def _nodes(function: ast.FunctionDef) -> Iterator[tuple[ast.AST, ast.AST, str, int | None]]:
-    """Every node below the function with its place: (node, parent, attribute, position in the attribute's list)."""
-    stack: list[ast.AST] = [function]
-    while stack:
-        parent = stack.pop(0)
+def _places(tree: ast.Module, function: ast.FunctionDef) -> Iterator[Place]:
+    """Every place below the function; inner functions have their own turn."""
+    queue: list[tuple[ast.AST, Place | None]] = [(function, None)]
+    while queue:
+        parent, statement = queue.pop(0)
         for attribute, value in ast.iter_fields(parent):
-            if attribute in ("args", "decorator_list", "returns") and isinstance(parent, ast.FunctionDef):
+            if parent is function and attribute != "body":
                 continue
             for position, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
-                if isinstance(child, ast.AST) and not isinstance(child, ast.FunctionDef | ast.Lambda):
-                    if not _is_docstring(child):
-                        yield child, parent, attribute, position
-                        stack.append(child)
+                if not isinstance(child, ast.AST) or isinstance(child, ast.FunctionDef | ast.Lambda) or _is_docstring(child):
+                    continue
+                place = Place(tree, child, parent, attribute, position, statement)
+                yield place
+                queue.append((child, place if isinstance(child, ast.stmt) else statement))
 
 
 def _is_docstring(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-
-
-def _replaced(tree: ast.Module, parent: ast.AST, attribute: str, position: int | None, new: ast.AST) -> str:
-    old = getattr(parent, attribute)
-    try:
-        if position is None:
-            setattr(parent, attribute, new)
-        else:
-            setattr(parent, attribute, [*old[:position], new, *old[position + 1 :]])
-        return ast.unparse(ast.fix_missing_locations(tree))
-    finally:
-        setattr(parent, attribute, old)
 
 
 def _changes(node: ast.AST, function: ast.FunctionDef) -> Iterator[ast.AST]:
@@ -145,8 +188,13 @@ def _of_binary(node: ast.BinOp) -> Iterator[ast.AST]:
     elif isinstance(node.op, ast.Sub):
         yield ast.UnaryOp(ast.USub(), node.right)
     elif isinstance(node.op, ast.MatMult):
-        yield _with(node, right=ast.Attribute(node.right, "T", ast.Load()))
-        yield _with(node, left=ast.Attribute(node.left, "T", ast.Load()))
+        yield _with(node, right=_transposed(node.right))
+        yield _with(node, left=_transposed(node.left))
+
+
+def _transposed(matrix: ast.expr) -> ast.expr:
+    """Its last two axes swapped: an error for a vector, which would not change."""
+    return ast.parse(f"np.swapaxes({ast.unparse(matrix)}, -1, -2)", mode="eval").body
 
 
 def _of_call(node: ast.Call) -> Iterator[ast.AST]:
