@@ -139,6 +139,8 @@ class Worker:
             except OSError:
                 return Run(trouble=Trouble("ended", "the process did not start"))
             run = self._collect(filename, started + seconds + GRACE, seconds)
+            if run.trouble is None and len(run.results) != len(calls):
+                run.trouble = Trouble("ended", f"{len(run.results)} of {len(calls)} calls were answered")
         except BaseException:
             self.close()
             raise

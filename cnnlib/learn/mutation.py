@@ -72,7 +72,7 @@ class Generated:
 
         Where one of them changes nothing, no output depends on this place: no case gets there, or its value is not used.
         """
-        node, statement = self.place.node, self.place.statement
+        node = self.place.node
         unknown = ast.Name("no_case_gets_here", ast.Load())
         if isinstance(node, ast.keyword):
             yield self.place.text_with(ast.keyword(node.arg, unknown))
@@ -82,6 +82,7 @@ class Generated:
             yield self.place.text_with(unknown)
             if not isinstance(node, ast.Slice):
                 yield POISONED + self.place.text_with(_poisoned(node))
+        statement = self.place if isinstance(node, ast.stmt) else self.place.statement
         if statement is not None and isinstance(statement.node, ast.Assign | ast.AugAssign):
             yield POISONED + statement.text_with(_with(statement.node, value=_poisoned(statement.node.value)))
 

@@ -184,7 +184,8 @@ def _generated_mutants(exercise: Exercise, report: Report, quick: bool) -> Itera
     for change in set(exercise.equivalent) - {m.change for m in generated}:
         yield f"equivalent mutant {change!r} is not generated"
     counted, tried = (8, 24) if quick else (40, 160)
-    for mutant in mutation.spread([m for m in generated if m.change not in exercise.equivalent], tried):
+    generated = [m for m in generated if m.change not in exercise.equivalent]
+    for mutant in mutation.spread(generated, tried):
         verdict = checker.verdict_of(checker.prepare(exercise), _run(exercise, mutant.text))
         if verdict.key in FORM or (verdict.passed and _unused(exercise, mutant)):
             continue
@@ -194,8 +195,8 @@ def _generated_mutants(exercise: Exercise, report: Report, quick: bool) -> Itera
             report.survivors.append(mutant.change)
         if report.generated == counted:
             break
-    if exercise.numerical and not quick and report.generated < 10:
-        yield f"{report.generated} generated mutants count; at least 10 for a backward exercise"
+    if exercise.numerical and not quick and report.generated < min(10, len(generated) - tried):
+        yield f"{report.generated} of {tried} generated mutants count; at least 10 for a backward exercise"
 
 
 def _unused(exercise: Exercise, mutant: mutation.Generated) -> bool:
