@@ -281,6 +281,14 @@ def test_two_exercises_of_one_number_are_refused(monkeypatch):
         exercise._registry.__wrapped__()
 
 
+@pytest.mark.parametrize(
+    "there, lacks", [({"EXERCISE": TOY}, "a docstring"), ({"__doc__": "T"}, "EXERCISE"), ({"EXERCISE": 1}, "EXERCISE")]
+)
+def test_a_file_that_is_no_exercise_is_named(there, lacks):
+    with pytest.raises(CnnlibError, match=f"mine .*is no exercise: it lacks {lacks}"):
+        exercise.from_module(SimpleNamespace(**{"__name__": "mine", "__doc__": None, **there}))
+
+
 def test_several_functions_are_judged_one_after_the_other():
     outputs = {"scaled": ("dx", "dw"), "double": ("y",)}
     two = toy((scaled, double), outputs=outputs, cases=two_cases, given=(half,), numerical=None)

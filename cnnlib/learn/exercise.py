@@ -238,9 +238,12 @@ def _registry() -> dict[str, Exercise]:
 
 
 def from_module(module: Any) -> Exercise:
-    """The EXERCISE of a module, with title and story from its docstring."""
+    """The EXERCISE of a module, with title and story from its docstring. CnnlibError where one of them is missing."""
+    exercise = getattr(module, "EXERCISE", None)
+    if not isinstance(exercise, Exercise) or not module.__doc__:
+        what = "a docstring with title and story" if isinstance(exercise, Exercise) else "EXERCISE = Exercise(...)"
+        raise CnnlibError(f"{module.__name__} ({getattr(module, '__file__', '')}) is no exercise: it lacks {what}.")
     title, _, story = inspect.cleandoc(module.__doc__).partition("\n")
-    exercise: Exercise = module.EXERCISE
     object.__setattr__(exercise, "title", title.strip())
     object.__setattr__(exercise, "story", story.strip())
     return exercise
