@@ -16,6 +16,7 @@ from cnnlib.trace import trace
 if TYPE_CHECKING:
     from cnnlib import data as data
     from cnnlib import distributions as distributions
+    from cnnlib import learn as learn
     from cnnlib import models as models
     from cnnlib import nn as nn
     from cnnlib import train as train
@@ -37,7 +38,7 @@ _LAZY = {
     "set_num_threads": "cnnlib.backends.cpu",
     "set_precision": "cnnlib.backends.cpu",
 }
-_MODULES = ("data", "distributions", "models", "nn", "train", "viz")
+_MODULES = ("data", "distributions", "learn", "models", "nn", "train", "viz")
 
 __all__ = [
     "Context",

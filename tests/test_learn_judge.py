@@ -131,9 +131,15 @@ BROKEN = {
     "subprocess": ("import subprocess\ndef f(x):\n    subprocess.run(['true'])\n", "process", 3),
     "fork": ("import os\ndef f(x):\n    os.fork()\n", "process", 3),
     "kills its parent": ("import os, signal\ndef f(x):\n    os.kill(os.getppid(), signal.SIGTERM)\n", "process", 3),
+    "multiprocessing": (
+        "import multiprocessing\ndef f(x):\n    multiprocessing.get_context('spawn').Process(target=print).start()\n",
+        "process",
+        3,
+    ),
+    "sqlite": ("import sqlite3\ndef f(x):\n    sqlite3.connect('/tmp/outside')\n", "write", 3),
     "ctypes": ("import ctypes\ndef f(x):\n    ctypes.string_at(0)\n", "process", 3),
 }
-POSIX = {"posix._exit", "fork", "kills its parent"}
+POSIX = {"posix._exit", "fork", "kills its parent", "multiprocessing"}
 
 
 @pytest.mark.parametrize("name", [n for n in BROKEN if os.name == "posix" or n not in POSIX])
@@ -198,6 +204,22 @@ def test_what_needs_too_much_memory_is_ended(text, line):
 )
 def test_what_cannot_cross_the_border_is_named(value, kind):
     assert run(f"import numpy as np\ndef f(x): return {value}").results[0].value == wire.Other(kind)
+
+
+def test_too_large_a_result_is_not_taken():
+    value = run("import numpy as np\ndef f(x): return np.zeros(1 << 24)").results[0].value
+    assert value == wire.Other("more than 64 MB of arrays")
+
+
+def test_a_worker_whose_parent_is_gone_ends_and_cleans_up():
+    worker = Worker()
+    worker.process.stdin.close()
+    assert worker.process.wait(10) == 0 and not Path(worker.scratch).exists()
+    worker.close()
+
+
+def test_temporary_files_go_to_the_scratch_folder():
+    assert run("import tempfile\ndef f(x):\n    tempfile.TemporaryFile().write(b'x')\n    return 1").results[0].value == 1
 
 
 def test_a_list_that_holds_itself_comes_to_an_end():

@@ -54,6 +54,7 @@ def test_a_good_exercise_has_no_problems():
         ({"equivalent": {"nothing": "a reason"}}, "equivalent mutant 'nothing' is not generated"),
         ({"cases": lambda rng: SOFTMAX.cases(rng)[:3]}, "3 cases; at least 4"),
         ({"question": ""}, "no question"),
+        ({"alternatives": SOFTMAX.alternatives[:1]}, "1 alternatives; at least 2"),
         ({"cases": lambda rng: [Case((1,)) for _ in range(4)]}, "_good_texts: "),
     ],
     ids=lambda v: next(iter(v)) if isinstance(v, dict) else "",

@@ -15,8 +15,10 @@ import faulthandler
 import importlib.machinery
 import io
 import linecache
+import multiprocessing.util
 import os
 import re
+import shutil
 import sys
 import types
 from typing import TYPE_CHECKING
@@ -76,6 +78,9 @@ class Guard:
     def leaving(self, *code):
         self.refuse("exit", "os._exit")
 
+    def forking(self, *args):
+        self.refuse("process", "multiprocessing")
+
     def __call__(self, event, args):
         if event == "import":
             self.importing(args[0].partition(".")[0])
@@ -93,6 +98,8 @@ class Guard:
             self.refuse("process", event)
         elif event == "resource.setrlimit":
             self.refuse("process", event)
+        elif event == "sqlite3.connect" and args[0] != ":memory:":
+            self.opening(args[0], "w", WRITING)
 
     def importing(self, name):
         if name in ("numpy", "") or name in sys.stdlib_module_names or self.asked_by_python():
@@ -192,6 +199,8 @@ def call(function, call, blobs, given):
     value = function(*args)
     out: list[bytes] = []
     tree = wire.encode(value, out)
+    if sum(map(len, out)) > wire.LARGEST:
+        tree, out = {"other": f"more than {wire.LARGEST >> 20} MB of arrays"}, []
     changed = [i for i, a in enumerate(args) if _flat(a) != before[i]]
     return {"value": tree, "mutated": changed}, out
 
@@ -245,12 +254,14 @@ def main():
             guard = Guard(scratch, request["filename"], report)
             sys.addaudithook(guard)
             os._exit = os.abort = guard.leaving
+            multiprocessing.util.spawnv_passfds = guard.forking  # the one way to a process that raises no event
         printed = Printed(guard.refuse)
         sys.stdout = sys.stderr = printed
         faulthandler.dump_traceback_later(request["seconds"], exit=True, file=trace)
         answer(request, blobs, emit, guard)
         faulthandler.cancel_dump_traceback_later()
         emit({"done": True, "printed": printed.text, "count": printed.count}, [])
+    shutil.rmtree(scratch, ignore_errors=True)  # whoever started this process is gone
 
 
 if __name__ == "__main__":

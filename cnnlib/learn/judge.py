@@ -89,7 +89,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd=self.scratch,
-            env=_environment(),
+            env=_environment(self.scratch),
             start_new_session=os.name == "posix",
         )
         self.frames: queue.SimpleQueue = queue.SimpleQueue()
@@ -248,7 +248,8 @@ def _line(message: dict[str, Any]) -> int | None:
     return None if message["line"] is None else int(message["line"])
 
 
-def _environment() -> dict[str, str]:
+def _environment(scratch: str) -> dict[str, str]:
     """Nothing of ours: only what a process needs to start, and one thread for the matrix products."""
     keep = {k: v for k, v in os.environ.items() if k in ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG")}
+    keep |= {name: scratch for name in ("TMPDIR", "TEMP", "TMP")}
     return keep | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

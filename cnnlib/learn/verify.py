@@ -30,6 +30,7 @@ from cnnlib.learn.exercise import Exercise, exercises, find, given_text, solutio
 from cnnlib.learn.judge import Run, Worker
 
 SECONDS = 2.0  # for one text of ours
+MOST_IMPORTANT = {8, 10, 14, 16, 17, 21, 24, 26, 29, 33}  # judged in at least three styles
 REJECTED = 0.95  # of the generated mutants
 RIGHT_SENTENCE = 0.90  # of the written mutants
 FORM = {
@@ -90,6 +91,8 @@ def _contract(exercise: Exercise, report: Report, quick: bool) -> Iterator[str]:
         yield f"{len(cases)} cases; at least 4"
     if exercise.numerical and len(exercise.mutants) < 5:
         yield f"{len(exercise.mutants)} written mutants; at least 5 for a backward exercise"
+    if exercise.number in MOST_IMPORTANT and len(exercise.alternatives) < 2:
+        yield f"{len(exercise.alternatives)} alternatives; at least 2 for one of the most important exercises"
     for unit in ("title", "story", "question", "answer"):
         if not getattr(exercise, unit):
             yield f"no {unit}"
