@@ -147,6 +147,8 @@ def test_same_looks_at_shape_values_nan_and_containers():
     assert same({"a": 1.0, "b": [a]}, {"b": [a], "a": 1}, 1e-7) and not same({"a": 1.0}, {"a": 1.0, "b": 0}, 1e-7)
     assert same([np.zeros(2), np.zeros(3)], (np.zeros(2), np.zeros(3)), 1e-7)
     assert not same([np.zeros(2), np.zeros(3)], [np.zeros(2)], 1e-7)
+    assert same(60_965_224, 60_965_224.0, 1e-7) and not same(60_965_224, 60_965_225, 1e-7)
+    assert same(np.array([True, False]), [1, 0], 1e-7) and not same(np.array([1, 2]), [1, 2.5], 1e-7)
     assert same("left", "left", 1e-7) and not same("left", 1.0, 1e-7) and not same(1.0, "1", 1e-7)
     assert same(0.0, 1e-15, 1e-7) and not same(0.0, 1e-9, 1e-7)
     assert as_array([1, [2]]) is None and as_array("a") is None

@@ -50,6 +50,22 @@ def test_functions_of_the_exercise_are_arguments_and_names():
     np.testing.assert_array_equal(result.results[0].value, 4 * X)
 
 
+def test_a_file_must_import_what_it_uses():
+    given = "import numpy as np\nimport math\ndef double(v): return np.add(v, v)\n"
+    assert "name 'np' is not defined" in trouble_of(run("def f(x): return np.sum(x)", given=given)).what
+    assert run("def f(x): return double(x[0, 2])", given=given).results[0].value == 4
+
+
+def test_nothing_of_our_own_settings_is_inherited():
+    """child.py has ``from __future__ import annotations``; a learner's file that has it not is compiled without."""
+    assert run("def g(a: 1 + 1): pass\ndef f(x): return g.__annotations__['a']").results[0].value == 2
+
+
+@pytest.mark.parametrize("prefix", [b"\xef\xbb\xbf", b"# -*- coding: utf-8 -*-\r\n", "δ = 1\r\n\r\n".encode()])
+def test_windows_files_are_read(prefix):
+    assert run(prefix + b"def f(x):\r\n    return 1\r\n").results[0].value == 1
+
+
 def test_a_strided_call_gets_read_only_arrays_that_are_not_contiguous():
     source = b"def f(x): return x.flags.writeable, x.flags.c_contiguous, x + 0"
     with Worker() as worker:

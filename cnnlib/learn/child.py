@@ -179,16 +179,16 @@ def limit_memory(megabytes):
 
 
 def load(request, source, filename):
-    """The namespace of the learner's file, after the exercise's own functions were put there."""
-    space = {"__name__": "learner", "__file__": filename, "__builtins__": __builtins__}
-    exec(compile(request["given"], "<given>", "exec"), space)
-    given = dict(space)
+    """The namespace of the learner's file, and the exercise's own functions, which it may use by name."""
+    space = {"__name__": "given"}
+    exec(compile(request["given"], "<given>", "exec", dont_inherit=True), space)
+    given = {k: v for k, v in space.items() if callable(v) and not k.startswith("__")}
     text = source.decode("utf-8-sig")
     linecache.cache[filename] = (len(text), None, text.splitlines(True), filename)
     module = types.ModuleType("learner")
-    module.__dict__.update(space)
+    module.__dict__.update(given, __file__=filename)
     sys.modules["learner"] = module  # dataclasses and the like look their module up
-    exec(compile(text, filename, "exec"), module.__dict__)
+    exec(compile(text, filename, "exec", dont_inherit=True), module.__dict__)
     return module.__dict__, given
 
 

@@ -31,10 +31,12 @@ def close(expected: np.ndarray, got: np.ndarray, tolerance: float) -> np.ndarray
 
 
 def same(expected: Any, got: Any, tolerance: float) -> bool:
-    """Whether ``got`` is ``expected``: shapes equal and all elements close; containers of arrays part by part."""
+    """Whether ``got`` is ``expected``: shapes equal, floats close, whole numbers equal; containers of arrays part by part."""
     e, g = as_array(expected), as_array(got)
     if e is not None:
-        return g is not None and e.shape == g.shape and bool(close(_wide(e), _wide(g), tolerance).all())
+        if g is None or e.shape != g.shape:
+            return False
+        return bool(close(e, g, tolerance).all()) if e.dtype.kind in "fc" else bool((e == g).all())
     if isinstance(expected, dict):
         return (
             isinstance(got, dict) and set(expected) == set(got) and all(same(expected[k], got[k], tolerance) for k in expected)
@@ -43,7 +45,3 @@ def same(expected: Any, got: Any, tolerance: float) -> bool:
         parts = isinstance(got, list | tuple | np.ndarray) and len(got) == len(expected)
         return parts and all(same(e, g, tolerance) for e, g in zip(expected, got))
     return type(expected) is type(got) and bool(expected == got)
-
-
-def _wide(array: np.ndarray) -> np.ndarray:
-    return array if array.dtype.kind in "fc" else array.astype(np.float64)

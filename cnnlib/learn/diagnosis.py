@@ -391,7 +391,8 @@ def _precision(ev: Evidence) -> str | None:
             float((np.abs(g - e) / np.abs(e).max()).max()) if e.size and np.abs(e).max() else 0.0 for e, g in zip(ev.e, ev.g)
         )
     if worst < 1e-5:
-        return f"your {ev.output} is right to {worst:.0e} only, not to double precision: a float32 array or a rounded constant?"
+        why = "a float32 array, a rounded constant, or an eps?"
+        return f"your {ev.output} is right to {worst:.0e} only, not to double precision: {why}"
     return None
 
 

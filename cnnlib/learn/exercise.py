@@ -210,10 +210,11 @@ def plain_source(function: Any) -> str:
 
 
 def load(text: str, names: Sequence[str], filename: str = "<solution>", given: str = "") -> tuple[Callable, ...]:
-    """The functions called ``names`` of a trusted text: our solutions, alternatives and mutants."""
-    space: dict[str, Any] = {"__name__": "learn"}
-    exec(compile(given, "<given>", "exec"), space)
-    exec(compile(text, filename, "exec"), space)
+    """The functions called ``names`` of a trusted text: our solutions, alternatives and mutants; ``given`` is given_text."""
+    before: dict[str, Any] = {"__name__": "given"}
+    exec(compile(given, "<given>", "exec", dont_inherit=True), before)
+    space = {k: v for k, v in before.items() if callable(v) and not k.startswith("__")} | {"__name__": "learner"}
+    exec(compile(text, filename, "exec", dont_inherit=True), space)
     return tuple(space[name] for name in names)
 
 
