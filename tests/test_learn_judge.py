@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from cnnlib.learn import judge, wire
-from cnnlib.learn.judge import Call, Trouble, Worker
+from cnnlib.learn.judge import Call, Worker
+from cnnlib.learn.trouble import SENTENCES, Trouble
 
 X = np.arange(6.0).reshape(2, 3)
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the system limits no address space")
@@ -295,6 +296,38 @@ def test_broken_frames_are_refused(data):
         wire.receive(io.BytesIO(data))
 
 
+FLOOD = """
+import os, json, struct
+def f(x):
+    header = json.dumps({"message": {"call": 0, "value": 1}, "blobs": [1 << 25]}).encode()
+    frame = struct.pack(">I", len(header)) + header + bytes(1 << 25)
+    while True:
+        for fd in range(3, 20):
+            try:
+                os.write(fd, frame)
+            except OSError:
+                pass
+"""
+
+
+def test_a_flood_of_messages_is_not_taken():
+    assert run(FLOOD, seconds=2).trouble.kind == "ended"
+
+
+@pytest.mark.parametrize("source", ["", "def f(x): return 1", "while True: pass"])
+def test_no_process_and_no_folder_is_left(source):
+    worker = Worker()
+    worker.run(source.encode(), ("f",), [Call("f", (X,))], seconds=0.4)
+    assert not worker.alive and not Path(worker.scratch).exists()
+
+
+def test_every_kind_of_trouble_has_a_sentence():
+    kinds = {kind for _, kind, _ in BROKEN.values() if kind} | {"timeout", "memory"}
+    assert kinds == set(SENTENCES)
+    assert Trouble("timeout", "10", 3).sentence == "line 3 is still running after 10 seconds: a loop that never ends?"
+    assert Trouble("read", "/etc/hosts").sentence.startswith("your file reads the file /etc/hosts: everything")
+
+
 def test_a_pickle_in_an_array_is_not_loaded():
     out = io.BytesIO()
     np.save(out, np.array([print], dtype=object), allow_pickle=True)
@@ -316,7 +349,8 @@ def f(x):
 
 
 @pytest.mark.parametrize(
-    "message", ["{'done': True, 'printed': 'passed', 'count': 0}", "{'call': 7, 'value': 1}", "'passed'", "[]", "{'call': 0}"]
+    "message",
+    ["{'done': True, 'printed': 'passed', 'count': 0}", "{'call': 7, 'value': 1}", "'passed'", "[]", "{'call': 0}"],
 )
 def test_forged_messages_are_no_results(message):
     result = run(FORGED.replace("MESSAGE", message), calls=2)

@@ -11,9 +11,7 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
-import inspect
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,12 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from cnnlib.errors import ValueRangeError
 from cnnlib.learn import derivative
 from cnnlib.learn.closeness import as_array, close, same
 from cnnlib.learn.diagnosis import Evidence, diagnose
 from cnnlib.learn.exercise import Case, Exercise, Explanation, find, given_text, load, reference, solution_text
-from cnnlib.learn.judge import SECONDS, Call, Result, Run, Trouble, Worker
+from cnnlib.learn.judge import SECONDS, Call, Result, Run, Worker
 from cnnlib.learn.localiser import first_wrong_step
 from cnnlib.learn.verdict import Verdict
 from cnnlib.learn.wire import Given, Other
@@ -118,70 +115,6 @@ def check_source(
     )
 
 
-def check(name: str | int, *functions: Callable, seed: str = "") -> Verdict:
-    """Check functions in this process, as in a notebook: ``check("softmax_cross_entropy", my_function)``.
-
-    The functions get copies of the arguments, in float64, and the right answers are computed only after they have returned.
-    In a notebook the verdict shows itself. An endless loop is yours to interrupt here; ``cnnlib learn check`` has limits.
-
-    >>> from cnnlib.learn import check
-    >>> check("softmax_cross_entropy", lambda dl, x, t: None).sentence
-    'softmax_cross_entropy returns None: it is not written yet.'
-
-    Raises UnknownNameError for an exercise that does not exist, ValueRangeError for another number of functions.
-    """
-    exercise = find(name)
-    wanted = exercise.function_names
-    if len(functions) != len(wanted) or not all(callable(f) for f in functions):
-        raise ValueRangeError(
-            f"learn.check: {exercise.name} needs {len(wanted)} function(s): {', '.join(wanted)}; got {len(functions)}."
-        )
-    prepared = prepare(exercise, seed)
-    given = {f.__name__: g for f, g in zip(exercise.given, load(given_text(exercise), [f.__name__ for f in exercise.given]))}
-    by_name = dict(zip(wanted, functions))
-    started = time.monotonic()
-    run = Run([_call_here(by_name[c.function], c, given) for c in prepared.calls])
-    return replace(verdict_of(prepared, run), seed=seed, seconds=round(time.monotonic() - started, 3))
-
-
-def _call_here(function: Callable, call: Call, given: dict[str, Callable]) -> Result:
-    from cnnlib.learn import wire
-
-    blobs: list[bytes] = []
-    trees = [wire.encode(a, blobs, call.layout) for a in call.args]
-    args = [wire.decode(t, blobs, given) for t in trees]
-    try:
-        value = function(*args)
-    except Exception as e:
-        return Result(trouble=Trouble("raised", f"{type(e).__name__}: {e}".rstrip(": "), _line(e, function)))
-    changed = tuple(i for i, (a, b) in enumerate(zip(args, call.args)) if not isinstance(b, Given) and not _equal(a, b))
-    blobs = []
-    return Result(wire.decode(wire.encode(value, blobs), blobs), mutated=changed)
-
-
-def _equal(a: Any, b: Any) -> bool:
-    if isinstance(a, np.ndarray):
-        return a.shape == np.shape(b) and a.tobytes() == np.asarray(b).tobytes()
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(_equal(x, y) for x, y in zip(a, b))
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(_equal(a[k], b[k]) for k in a)
-    return callable(a) or a == b
-
-
-def _line(error: BaseException, function: Any) -> int | None:
-    try:
-        filename = inspect.getsourcefile(inspect.unwrap(function)) or ""
-    except TypeError:
-        filename = ""
-    trace, line = error.__traceback__, None
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == filename:
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return line
-
-
 # ---- from results to a verdict
 
 
@@ -193,7 +126,7 @@ def verdict_of(prepared: Prepared, run: Run, without: str = "") -> Verdict:
     exercise, cases = prepared.exercise, prepared.cases
     if run.trouble is not None:
         where = cases[len(run.results)].features if 0 < len(run.results) < len(cases) else ()
-        return _failed(exercise, run.trouble.kind, _trouble(run.trouble, exercise), line=run.trouble.line, features=where)
+        return _failed(exercise, run.trouble.kind, run.trouble.sentence, line=run.trouble.line, features=where)
     for name in exercise.function_names:
         verdict = _verdict_of_function(prepared, name, run.results, without)
         if verdict is not None:
@@ -245,7 +178,7 @@ def _raised(exercise: Exercise, name: str, cases: list[Case], results: list[Resu
             function=name, line=trouble.line,
         )  # fmt: skip
     fine = [set(c.features) for c, r in zip(cases, results) if r.trouble is None]
-    sentence = _trouble(trouble, exercise)
+    sentence = trouble.sentence
     always = set.intersection(*(set(c.features) for c, _ in troubles)) - set().union(*fine)
     if fine and always:
         sentence = f"{sentence.rstrip('.')}; only with {' and '.join(sorted(always))}."
@@ -294,9 +227,15 @@ def expected_outputs(exercise: Exercise, case: Case) -> list[Any]:
     return [value] if len(exercise.outputs_of(case.function)) == 1 else list(value)
 
 
+@functools.cache
+def given_functions(exercise: Exercise) -> dict[str, Callable]:
+    names = [f.__name__ for f in exercise.given]
+    return dict(zip(names, load(given_text(exercise), names)))
+
+
 def arguments(exercise: Exercise, case: Case) -> list[Any]:
     """A copy of a case's arguments, with ``Given`` turned into functions."""
-    given = dict(zip([f.__name__ for f in exercise.given], load(given_text(exercise), [f.__name__ for f in exercise.given])))
+    given = given_functions(exercise)
 
     def real(value: Any) -> Any:
         if isinstance(value, Given):
@@ -390,7 +329,7 @@ def _outputs_of_mistake(exercise: Exercise, name: str, function: Callable, cases
 
 
 def _worst(evidence: Evidence) -> dict[str, Any]:
-    """The case and the element with the largest difference, with the derivative by differences."""
+    """The worst element of the first wrong case, with the derivative by differences."""
     i = evidence.right.index(False) if False in evidence.right else 0
     shown: dict[str, Any] = {"output": evidence.output, "features": evidence.cases[i].features}
     e, g = as_array(evidence.expected[i]), as_array(evidence.got[i])
@@ -412,29 +351,6 @@ def _worst(evidence: Evidence) -> dict[str, Any]:
 
 def _failed(exercise: Exercise, key: str, sentence: str, **facts: Any) -> Verdict:
     return Verdict(exercise.name, False, key, sentence, **facts)
-
-
-def _trouble(trouble: Trouble, exercise: Exercise) -> str:
-    """A sentence about what happened instead of an answer."""
-    line = f"line {trouble.line}" if trouble.line is not None else "your file"
-    what = trouble.what
-    return {
-        "raised": f"{line} raises {what}.",
-        "exit": f"{line} ends the program ({what}): return the outputs instead.",
-        "timeout": f"still running after {what} seconds{f' in {line}' if trouble.line else ''}: a loop that never ends?",
-        "memory": f"{line} needs more memory than the {exercise.name} exercise may take: {what.removeprefix('MemoryError: ')}.",
-        "ended": f"{line} ended the process without a result ({what}).",
-        "import": f"{line} imports {what}: write it with NumPy and the standard library.",
-        "read": f"{line} reads the file {what}: everything that the exercise needs comes as an argument.",
-        "write": f"{line} writes to {what}: a function that returns its outputs needs no files.",
-        "network": f"{line} uses the network ({what}): everything that the exercise needs comes as an argument.",
-        "process": f"{line} starts or controls processes ({what}): the exercise needs NumPy only.",
-        "output": f"{line} has printed {what}: take the print out of the loop.",
-        "empty": f"{what}: `cnnlib learn reset` writes the starter again." if "empty" in what else f"{what}.",
-        "encoding": f"line {trouble.line} is not UTF-8 text ({what}): save the file as UTF-8.",
-        "syntax": f"line {trouble.line} is not Python: {what}.",
-        "missing": f"your file defines no function {what}: keep the name of the starter.",
-    }.get(trouble.kind, f"{line}: {what}.")
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -221,7 +221,6 @@ def answer(request, blobs, emit, guard):
         if not callable(space.get(name)):
             return emit({"missing": name}, [])
     for i, one in enumerate(request["calls"]):
-        emit({"starts": i}, [])
         try:
             message, out = call(space[one["function"]], one, blobs, given)
         except BaseException as e:
@@ -257,6 +256,7 @@ def main():
             multiprocessing.util.spawnv_passfds = guard.forking  # the one way to a process that raises no event
         printed = Printed(guard.refuse)
         sys.stdout = sys.stderr = printed
+        emit("begins", [])
         faulthandler.dump_traceback_later(request["seconds"], exit=True, file=trace)
         answer(request, blobs, emit, guard)
         faulthandler.cancel_dump_traceback_later()

@@ -215,6 +215,7 @@ def load(text: str, names: Sequence[str], filename: str = "<solution>", given: s
     exec(compile(given, "<given>", "exec", dont_inherit=True), before)
     space = {k: v for k, v in before.items() if callable(v) and not k.startswith("__")} | {"__name__": "learner"}
     exec(compile(text, filename, "exec", dont_inherit=True), space)
+    space |= {name: before[name] for name in names if name not in space and name in before}
     return tuple(space[name] for name in names)
 
 

@@ -31,11 +31,14 @@ from typing import Any
 import numpy as np
 
 from cnnlib.learn import wire
+from cnnlib.learn.trouble import SENTENCES, Trouble
 
 CHILD = Path(__file__).with_name("child.py")
 SECONDS = 10.0
 MEGABYTES = 1024
 GRACE = 2.0  # how much later than the child's own watchdog we give up on it
+START = 60.0  # for a child to start on a busy machine
+ROOM = 4 * wire.LARGEST  # bytes that we take from a child for one text
 
 
 @dataclass(frozen=True)
@@ -45,16 +48,6 @@ class Call:
     function: str
     args: tuple
     layout: str = ""
-
-
-@dataclass(frozen=True)
-class Trouble:
-    """Why there is no value. ``kind``: raised, exit, timeout, memory, ended, import, read, write, network, process, output,
-    empty, encoding, syntax, missing; ``what`` says more, ``line`` is the learner's."""
-
-    kind: str
-    what: str = ""
-    line: int | None = None
 
 
 @dataclass
@@ -93,11 +86,13 @@ class Worker:
             start_new_session=os.name == "posix",
         )
         self.frames: queue.SimpleQueue = queue.SimpleQueue()
+        self.room = ROOM
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
         try:
-            while (frame := wire.receive(self.process.stdout)) is not None:  # type: ignore[arg-type]
+            while self.room > 0 and (frame := wire.receive(self.process.stdout)) is not None:  # type: ignore[arg-type]
+                self.room -= 1000 + sum(map(len, frame[1]))
                 self.frames.put(frame)
         except (wire.BadFrame, OSError, ValueError):
             pass
@@ -120,8 +115,6 @@ class Worker:
         keep: bool = False,
     ) -> Run:
         """Load ``source``, make the calls, and bring back what came. Ends the process unless ``keep``."""
-        if trouble := unreadable(source):
-            return Run(trouble=trouble)
         blobs = [source]
         request = {
             "source": 0,
@@ -132,40 +125,45 @@ class Worker:
             "megabytes": megabytes,
             "calls": [{"function": c.function, "args": [wire.encode(a, blobs, c.layout) for a in c.args]} for c in calls],
         }
-        started = time.monotonic()
+        run = Run(trouble=unreadable(source))
+        ended = run.trouble is None
         try:
-            try:
+            if run.trouble is None:
+                self.room = ROOM
                 wire.send(self.process.stdin, request, blobs)  # type: ignore[arg-type]
-            except OSError:
-                return Run(trouble=Trouble("ended", "the process did not start"))
-            run = self._collect(filename, started + seconds + GRACE, seconds)
-            if run.trouble is None and len(run.results) != len(calls):
-                run.trouble = Trouble("ended", f"{len(run.results)} of {len(calls)} calls were answered")
-        except BaseException:
-            self.close()
-            raise
-        run.seconds = time.monotonic() - started
-        if not keep or (run.trouble and run.trouble.kind not in ("raised", "syntax", "missing")):
-            self.close()
+                ended = not self._collect(run, filename, seconds)
+                if run.trouble is None and len(run.results) != len(calls):
+                    run.trouble = Trouble("ended", f"{len(run.results)} of {len(calls)} calls were answered")
+        except OSError:
+            run.trouble = self._death(filename, seconds)
+        finally:
+            if ended or not keep:
+                self.close()
         return run
 
-    def _collect(self, filename: str, deadline: float, seconds: float) -> Run:
-        run = Run()
+    def _collect(self, run: Run, filename: str, seconds: float) -> bool:
+        """Put what arrives into ``run``; whether the child is ready for the next text."""
+        started, deadline = time.monotonic(), time.monotonic() + START
         while True:
+            run.seconds = time.monotonic() - started
             try:
                 frame = self.frames.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
                 run.trouble = run.trouble or Trouble("timeout", f"{seconds:g}")
-                return run
+                return False
             if frame is None:
                 run.trouble = run.trouble or self._death(filename, seconds)
-                return run
+                return False
+            if frame[0] == "begins":  # the clock starts when NumPy is imported, however busy the machine is
+                started, deadline = time.monotonic(), min(deadline, time.monotonic() + seconds + GRACE)
+                continue
             try:
                 if _take(run, *frame):
-                    return run
+                    run.seconds = time.monotonic() - started
+                    return True
             except Exception:  # whatever a hostile child may have written
                 run.trouble = run.trouble or Trouble("ended", "its answer could not be read")
-                return run
+                return False
 
     def _death(self, filename: str, seconds: float) -> Trouble:
         """Why the process ended by itself: the watchdog's or a crash's traceback names the line."""
@@ -173,7 +171,8 @@ class Worker:
             self.process.wait(GRACE)
         code = self.process.poll()
         try:
-            trace = Path(self.scratch, "trace").read_text(errors="replace")[:100_000]
+            with open(Path(self.scratch, "trace"), errors="replace") as f:
+                trace = f.read(100_000)
         except OSError:
             trace = ""
         found = re.search(rf'File "{re.escape(filename)}", line (\d+)', trace)
@@ -204,13 +203,13 @@ class Worker:
 def unreadable(source: bytes) -> Trouble | None:
     """What is wrong with a file before any of it runs."""
     if len(source) > 1_000_000:
-        return Trouble("empty", f"the file has {len(source):,} bytes; an exercise has a few thousand")
+        return Trouble("empty", f"your file has {len(source):,} bytes: an answer has a few thousand")
     try:
         text = source.decode("utf-8-sig")
     except UnicodeDecodeError as e:
         return Trouble("encoding", f"byte 0x{source[e.start]:02x}", source.count(b"\n", 0, e.start) + 1)
     if not text.strip():
-        return Trouble("empty", "the file is empty")
+        return Trouble("empty", "your file is empty: `cnnlib learn reset` writes the starter again")
     return None
 
 
@@ -220,13 +219,12 @@ def _take(run: Run, message: dict[str, Any], blobs: list[bytes]) -> bool:
         run.printed, run.printed_count = str(message["printed"]), int(message["count"])
         return True
     if "refused" in message:
-        run.trouble = run.trouble or Trouble(str(message["refused"]), str(message["what"]), _line(message))
+        kind = message["refused"] if message["refused"] in SENTENCES else "ended"
+        run.trouble = run.trouble or Trouble(kind, str(message["what"]), _line(message))
     elif "load" in message:
         run.trouble = run.trouble or _raised(message["load"])
     elif "missing" in message:
         run.trouble = run.trouble or Trouble("missing", str(message["missing"]))
-    elif "starts" in message:
-        pass
     elif message["call"] != len(run.results):
         raise wire.BadFrame("calls out of order")
     elif "raised" in message:
