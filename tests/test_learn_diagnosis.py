@@ -98,7 +98,19 @@ MISTAKES = [
     ("factor", lambda dx, dw, dy, x, w, lr, stride: (dx, dw / x.size), "divided by the number of elements of x"),
     ("factor", lambda dx, dw, dy, x, w, lr, stride: (dx, dw / lr), "your dw is the right one divided by lr"),
     ("factor", lambda dx, dw, dy, x, w, lr, stride: (dx * (1 - lr), dw), "your dx is the right one times (1 − lr)"),
+    (
+        "factor",
+        lambda dx, dw, dy, x, w, lr, stride: (0.7 * dx, dw),
+        "the right one times 0.7: a constant factor is missing",
+    ),
+    (
+        "factor",
+        lambda dx, dw, dy, x, w, lr, stride: (dx, -0.5 * dw / len(x)),
+        "times -1/2, divided by the length of x's axis 0.",
+    ),
+    ("factor", lambda dx, dw, dy, x, w, lr, stride: (-lr * dx, dw), "your dx is the right one times -1, times lr."),
     ("factor", lambda dx, dw, dy, x, w, lr, stride: (0 * dx, dw), "your dx is zero everywhere."),
+    ("shape", lambda dx, dw, dy, x, w, lr, stride: (dx.mean(), dw), "got (): you averaged over axes (0, 1), which must stay."),
     ("flipped", lambda dx, dw, dy, x, w, lr, stride: (dx, dw[::-1]), "your dw is turned around along axis 0"),
     ("flipped", lambda dx, dw, dy, x, w, lr, stride: (dx[::-1, ::-1], dw), "your dx is turned around along axes (0, 1)"),
     (

@@ -1,15 +1,17 @@
 """verify finds what is wrong with an exercise, mutants are what they say, and what cannot matter is not counted."""
 
 import ast
+import itertools
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from cnnlib.learn import mutation, verify
-from cnnlib.learn.exercise import Case, Explanation, Mutant, Numerical, exercises, find, solution_text
+from cnnlib.learn.exercise import Case, Explanation, Intermediates, Mutant, Numerical, exercises, find, solution_text
 from cnnlib.learn.mutation import mutants
 
+COUNT = itertools.count()
 SOFTMAX = find("softmax_cross_entropy")
 
 
@@ -54,6 +56,12 @@ def test_a_good_exercise_has_no_problems():
         ({"equivalent": {"nothing": "a reason"}}, "equivalent mutant 'nothing' is not generated"),
         ({"cases": lambda rng: SOFTMAX.cases(rng)[:3]}, "3 cases; at least 4"),
         ({"question": ""}, "no question"),
+        ({"intermediates": Intermediates(lambda dl, x, t: {"p": 0 * x}, {"p": ""})}, "the wrong step p is not found"),
+        ({"intermediates": Intermediates(lambda dl, x, t: {"p": x}, {})}, "the step p has no formula"),
+        (
+            {"intermediates": Intermediates(lambda dl, x, t: {"p": np.random.rand()}, {"p": ""})},
+            "the right step p is called wrong",
+        ),
         ({"alternatives": SOFTMAX.alternatives[:1]}, "1 alternatives; at least 2"),
         ({"cases": lambda rng: [Case((1,)) for _ in range(4)]}, "_good_texts: "),
     ],

@@ -153,7 +153,8 @@ def _verdict_of_function(prepared: Prepared, name: str, results: list[Result], w
         return _failed(exercise, *diagnose(first), function=name)
     mistakes = [m for m in prepared.mistakes[name] if not without or m.source != without]
     key, sentence = explain(exercise, mistakes, expected, got, min(wrong)) or diagnose(first)
-    step = first_wrong_step(exercise, cases, [s for _, s in split])
+    steps = [s for _, s in split] if name == exercise.function_names[0] else []
+    step = first_wrong_step(exercise, cases, steps)
     if step is not None and key == "value":
         key, sentence = "step", step.sentence
     return _failed(

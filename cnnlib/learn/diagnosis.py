@@ -181,6 +181,8 @@ def _shape(ev: Evidence) -> str | None:
                 return f"{but}: {_axes(axes)} must be summed over and stay with length 1."
     for count in range(1, e.ndim + 1):
         for axes in itertools.combinations(range(e.ndim), count):
+            if same(e.mean(axis=axes), g, ev.exercise.tolerance):
+                return f"{but}: you averaged over {_axes(axes)}, which must stay."
             if same(e.sum(axis=axes), g, ev.exercise.tolerance) or same(
                 e.sum(axis=axes, keepdims=True), g, ev.exercise.tolerance
             ):
@@ -260,26 +262,29 @@ def _factor(ev: Evidence) -> str | None:
     known = [r for r in ratios if r is not None]
     if len(known) < 2 or not ev.fits(lambda i, e: e if ratios[i] is None else ratios[i] * e):
         return None
-    constant = all(math.isclose(r, known[0], rel_tol=1e-6) for r in known)
-    for name, values in _sizes(ev):
-        if constant and len(set(values)) == 1:
-            continue
-        for what, value_of in (("times", lambda v: v), ("divided by", lambda v: 1.0 / v), ("times minus", lambda v: -v)):
-            if all(r is None or (v and math.isclose(r, value_of(v), rel_tol=1e-6)) for r, v in zip(ratios, values)):
-                return f"your {ev.output} is the right one {what} {name}: this factor is {_too(what)}."
-    if constant and abs(known[0]) > 1e-12:
-        r = known[0]
-        number = f"{r:.6g}" if abs(r) >= 1 else f"1/{1 / r:.6g}"
-        return (
-            f"your {ev.output} is the right one times {number}: a constant factor is {'too much' if abs(r) > 1 else 'missing'}."
-        )
     if all(abs(r) <= 1e-12 for r in known):
         return f"your {ev.output} is zero everywhere."
+    if all(math.isclose(r, known[0], rel_tol=1e-6) for r in known):
+        why = "too much" if abs(known[0]) > 1 else "missing"
+        return f"your {ev.output} is the right one times {_number(known[0])}: a constant factor is {why}."
+    named = list(_sizes(ev))
+    for exactly in (True, False):  # first those that need no other number
+        for name, values in named:
+            for what, why, power in (("times", "too much", 1), ("divided by", "missing", -1)):
+                rest = [r / v**power for r, v in zip(ratios, values) if r is not None and v]
+                if len(rest) < len(known) or not all(math.isclose(c, rest[0], rel_tol=1e-6) for c in rest):
+                    continue
+                if math.isclose(rest[0], 1.0, rel_tol=1e-6):
+                    return f"your {ev.output} is the right one {what} {name}: this factor is {why}."
+                if not exactly:
+                    return f"your {ev.output} is the right one times {_number(rest[0])}, {what} {name}."
     return None
 
 
-def _too(what: str) -> str:
-    return "missing" if what == "divided by" else "too much"
+def _number(c: float) -> str:
+    """-1/3 rather than -0.333333."""
+    whole = round(1 / c) if abs(c) < 1 else 1
+    return f"{'-' * (c < 0)}1/{abs(whole)}" if abs(whole) > 1 and math.isclose(c * whole, 1.0, rel_tol=1e-6) else f"{c:.6g}"
 
 
 def _ratio(e: np.ndarray, g: np.ndarray) -> float | None:

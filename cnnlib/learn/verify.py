@@ -28,6 +28,7 @@ from cnnlib.learn import checker, derivative, mutation
 from cnnlib.learn.closeness import as_array, same
 from cnnlib.learn.exercise import Exercise, exercises, find, given_text, solution_text
 from cnnlib.learn.judge import Run, Worker
+from cnnlib.learn.localiser import first_wrong_step
 
 SECONDS = 2.0  # for one text of ours
 MOST_IMPORTANT = {8, 10, 14, 16, 17, 21, 24, 26, 29, 33}  # judged in at least three styles
@@ -73,7 +74,7 @@ def verify(exercise: Exercise, quick: bool = False) -> Report:
     """Judge one exercise with this process's warm worker."""
     started = time.monotonic()
     report = Report(exercise.number, exercise.name, alternatives=len(exercise.alternatives))
-    for step in (_contract, _good_texts, _derivatives, _planted_errors, _written_mutants, _generated_mutants):
+    for step in (_contract, _intermediates, _good_texts, _derivatives, _planted_errors, _written_mutants, _generated_mutants):
         try:
             report.problems += step(exercise, report, quick)
         except Exception as e:
@@ -100,6 +101,23 @@ def _contract(exercise: Exercise, report: Report, quick: bool) -> Iterator[str]:
         yield "three hints are needed"
     if checker.check_source(exercise, exercise.starter.encode(), worker=_worker(), keep=True).passed:
         yield "the stub passes"
+
+
+def _intermediates(exercise: Exercise, report: Report, quick: bool) -> Iterator[str]:
+    """Right steps are called right, and each one that is a thousandth off is the one that is named."""
+    if exercise.intermediates is None:
+        return
+    cases = checker.draw(exercise)
+    right = [dict(exercise.intermediates.compute(*c.args)) for c in cases]
+    if step := first_wrong_step(exercise, cases, list(right)):
+        yield f"the right step {step.name} is called wrong"
+    for name in right[0]:
+        wrong = [{**steps, name: np.asarray(steps[name]) * 1.001} for steps in right]
+        step = first_wrong_step(exercise, cases, list(wrong))
+        if step is None or step.name != name:
+            yield f"the wrong step {name} is not found"
+        if name not in exercise.intermediates.formulas:
+            yield f"the step {name} has no formula"
 
 
 def _good_texts(exercise: Exercise, report: Report, quick: bool) -> Iterator[str]:
