@@ -2,7 +2,9 @@
 
 import json
 import math
+import multiprocessing
 import re
+from concurrent.futures import ProcessPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -120,6 +122,17 @@ def test_answers_learnt_by_heart_fail_with_another_seed():
     body = f"return {table!r}[dy.tobytes().hex()]"
     assert verdict(body).passed
     assert verdict(body, seed="1").key == "raised"
+
+
+def _checked(text):
+    return check_source(SOFTMAX, text.encode()).key
+
+
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_checks_run_in_other_processes_however_they_start(method):
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
+        assert list(pool.map(_checked, [SOLUTION, SOFTMAX.starter])) == ["passed", "none"]
 
 
 # ---- tolerances

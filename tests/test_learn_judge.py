@@ -99,6 +99,12 @@ def test_prints_are_caught_and_cut():
     assert result.printed_count == 9014
 
 
+def test_prints_and_messages_cannot_steer_a_terminal():
+    result = run(r"def f(x):\n    print('\x1b[2J passed \ud800')\n    raise ValueError('\x1b[1A passed')".replace(r"\n", "\n"))
+    assert result.printed == "\ufffd[2J passed \ufffd\n"
+    assert result.results[0].trouble.what == "ValueError: \ufffd[1A passed"
+
+
 # ---- what is wrong: (text, kind, line)
 
 BROKEN = {
@@ -216,6 +222,7 @@ def test_what_needs_too_much_memory_is_ended(text, line):
         ("np.array([{}])", "array of object"),
         ("np.array(['a'])", "array of str32"),
         ("{1: 2}", "dict"),
+        ("10 ** 5000", "int of more than 1000 bits"),
         ("object()", "object"),
     ],
 )

@@ -216,15 +216,15 @@ def unreadable(source: bytes) -> Trouble | None:
 def _take(run: Run, message: dict[str, Any], blobs: list[bytes]) -> bool:
     """Add one message to ``run``; True after the last one."""
     if "done" in message:
-        run.printed, run.printed_count = str(message["printed"]), int(message["count"])
+        run.printed, run.printed_count = _clean(message["printed"]), int(message["count"])
         return True
     if "refused" in message:
         kind = message["refused"] if message["refused"] in SENTENCES else "ended"
-        run.trouble = run.trouble or Trouble(kind, str(message["what"]), _line(message))
+        run.trouble = run.trouble or Trouble(kind, _clean(message["what"]), _line(message))
     elif "load" in message:
         run.trouble = run.trouble or _raised(message["load"])
     elif "missing" in message:
-        run.trouble = run.trouble or Trouble("missing", str(message["missing"]))
+        run.trouble = run.trouble or Trouble("missing", _clean(message["missing"]))
     elif message["call"] != len(run.results):
         raise wire.BadFrame("calls out of order")
     elif "raised" in message:
@@ -236,10 +236,15 @@ def _take(run: Run, message: dict[str, Any], blobs: list[bytes]) -> bool:
 
 
 def _raised(error: dict[str, Any]) -> Trouble:
-    name, text, line = str(error["error"]), str(error["text"]), _line(error)
+    name, text, line = _clean(error["error"]), _clean(error["text"]), _line(error)
     kinds = {"SystemExit": "exit", "MemoryError": "memory", "SyntaxError": "syntax", "IndentationError": "syntax"}
     kinds |= {"TabError": "syntax", "_ArrayMemoryError": "memory"}
     return Trouble(kinds.get(name, "raised"), text if kinds.get(name) == "syntax" else f"{name}: {text}".rstrip(": "), line)
+
+
+def _clean(text: str) -> str:
+    """Without what would move a terminal's cursor or could not be written to a file."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
 
 
 def _line(message: dict[str, Any]) -> int | None:
