@@ -5,9 +5,10 @@ import pytest
 
 from cnnlib.learn import checker, diagnosis
 from cnnlib.learn.checker import verdict_of
-from cnnlib.learn.exercise import Case, Exercise, Numerical
+from cnnlib.learn.exercise import Case, Exercise, Intermediates, Numerical
 from cnnlib.learn.judge import Result, Run
 from cnnlib.learn.verdict import Verdict
+from cnnlib.learn.wire import Other
 
 
 def layer(dy, x, w, lr, stride):
@@ -207,3 +208,27 @@ def test_a_verdict_shows_the_worst_element_beside_the_derivative_by_differences(
     found = verdict(lambda dx, dw, dy, x, w, lr, stride: (dx, dw + np.eye(*dw.shape)[:, ::-1] * 0.5 * dw))
     assert found.output == "dw" and found.right == ("dx",)
     assert found.expected == pytest.approx(found.numerical) and found.got == pytest.approx(1.5 * found.expected)
+
+
+# ---- whatever comes, there is a verdict
+
+ANYTHING = [
+    None, True, 3, -2.5, np.nan, "text", "x" * 10_000, [], (), {}, {"a": 1}, [None], [[1.0], [1.0, 2.0]], Other("generator"),
+    [Other("set")], np.zeros(0), np.zeros((0, 3)), np.zeros((1,) * 30), np.zeros(()), np.ones((4, 3), dtype=bool),
+    np.ones((4, 3), dtype=np.uint8), np.ones((4, 3), dtype=complex), np.full((4, 3), np.inf), np.ones((4, 3), dtype="float16"),
+    np.ones((3, 4)), [1e400, "a"], [["a"]], [{"b": 2}], 10**30, np.ones(4), np.zeros((4, 3), dtype=np.longdouble),
+]  # fmt: skip
+EXPECTED = [np.ones((4, 3)) * 0.1, np.arange(4) > 1, np.arange(3), 7, 0.5, "left", [1, [2, 3]], {"a": np.ones(2)}, np.zeros(4)]
+
+
+@pytest.mark.parametrize("right", EXPECTED, ids=lambda v: type(v).__name__)
+def test_whatever_comes_there_is_a_verdict(right):
+    of = Exercise(**{**vars(AXES), "outputs": ("y", "z"), "intermediates": Intermediates(lambda x: {"s": x}, {})})
+    prepared = checker.prepare(of)
+    prepared.expected = [[right, x] for x in map(np.ones, (2, 2, 2, 2, 2))]
+    for first in ANYTHING:
+        for second in ANYTHING:
+            for value in ((first, second), first, (first, np.ones(2)), (first, second, {"s": first, "t": second})):
+                found = verdict_of(prepared, Run([Result(value)] * len(prepared.cases)))
+                assert not found.passed and len(found.sentence) < 500
+                str(found), found.to_dict(), found._repr_html_()

@@ -214,6 +214,7 @@ def _split(value: Any, count: int) -> tuple[list[Any] | None, dict[str, Any] | N
     steps = None
     if isinstance(value, tuple | list) and len(value) == count + 1 and isinstance(value[-1], dict):
         *value, steps = value
+        steps = {name: array for name, step in steps.items() if (array := as_array(step)) is not None}
     elif count == 1:
         return [value], None
     if isinstance(value, tuple | list) and len(value) == count:

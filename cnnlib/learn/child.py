@@ -199,8 +199,8 @@ def call(function, call, blobs, given):
     value = function(*args)
     out: list[bytes] = []
     tree = wire.encode(value, out)
-    if sum(map(len, out)) > wire.LARGEST:
-        tree, out = {"other": f"more than {wire.LARGEST >> 20} MB of arrays"}, []
+    if sum(map(len, out)) > wire.LARGEST or len(str(tree)) > wire.LARGEST_HEADER // 2:
+        tree, out = {"other": "too large"}, []
     changed = [i for i, a in enumerate(args) if _flat(a) != before[i]]
     return {"value": tree, "mutated": changed}, out
 

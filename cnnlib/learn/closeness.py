@@ -21,7 +21,9 @@ def as_array(value: Any) -> np.ndarray | None:
 
 
 def close(expected: np.ndarray, got: np.ndarray, tolerance: float) -> np.ndarray:
-    """Where two arrays of one shape agree: within ``tolerance`` of the element, or 1 % of it of the largest element."""
+    """Where two arrays of one shape agree: floats within ``tolerance`` of the element, or 1 % of it of the largest element."""
+    if expected.dtype.kind not in "fc":
+        return np.asarray(expected == got)
     with np.errstate(all="ignore"):
         finite = np.isfinite(expected)
         largest = float(np.abs(expected[finite]).max(initial=0.0))
@@ -36,12 +38,12 @@ def same(expected: Any, got: Any, tolerance: float) -> bool:
     if e is not None:
         if g is None or e.shape != g.shape:
             return False
-        return bool(close(e, g, tolerance).all()) if e.dtype.kind in "fc" else bool((e == g).all())
+        return bool(close(e, g, tolerance).all())
     if isinstance(expected, dict):
         return (
             isinstance(got, dict) and set(expected) == set(got) and all(same(expected[k], got[k], tolerance) for k in expected)
         )
     if isinstance(expected, list | tuple):
-        parts = isinstance(got, list | tuple | np.ndarray) and len(got) == len(expected)
-        return parts and all(same(e, g, tolerance) for e, g in zip(expected, got))
+        parts = got if isinstance(got, list | tuple) else list(got) if isinstance(got, np.ndarray) and got.ndim else []
+        return len(parts) == len(expected) and all(same(e, p, tolerance) for e, p in zip(expected, parts))
     return type(expected) is type(got) and bool(expected == got)

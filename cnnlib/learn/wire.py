@@ -14,7 +14,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-LARGEST = 1 << 26  # bytes in one frame
+LARGEST = 1 << 26  # bytes in the blobs of one frame
+LARGEST_HEADER = 1 << 24
 DEEPEST = 16
 
 
@@ -103,7 +104,7 @@ def receive(stream: BinaryIO) -> tuple[Any, list[bytes]] | None:
     if not length:
         return None
     try:
-        header = json.loads(_exactly(stream, struct.unpack(">I", length)[0]))
+        header = json.loads(_exactly(stream, struct.unpack(">I", length)[0], LARGEST_HEADER))
         sizes = [int(n) for n in header["blobs"]]
         if min(sizes, default=0) < 0 or sum(sizes) > LARGEST:
             raise BadFrame(f"{sum(sizes)} bytes")
@@ -112,8 +113,8 @@ def receive(stream: BinaryIO) -> tuple[Any, list[bytes]] | None:
         raise BadFrame(str(e)) from e
 
 
-def _exactly(stream: BinaryIO, count: int) -> bytes:
-    if count > LARGEST:
+def _exactly(stream: BinaryIO, count: int, most: int = LARGEST) -> bytes:
+    if count > most:
         raise BadFrame(f"{count} bytes")
     data = stream.read(count)
     if len(data) != count:
