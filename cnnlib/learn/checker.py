@@ -21,7 +21,8 @@ import numpy as np
 
 from cnnlib.learn import derivative
 from cnnlib.learn.closeness import as_array, close, same
-from cnnlib.learn.diagnosis import Evidence, diagnose
+from cnnlib.learn.diagnosis import diagnose
+from cnnlib.learn.evidence import Evidence
 from cnnlib.learn.exercise import Case, Exercise, Explanation, find, given_text, load, reference, solution_text
 from cnnlib.learn.judge import SECONDS, Call, Result, Run, Worker
 from cnnlib.learn.localiser import first_wrong_step
