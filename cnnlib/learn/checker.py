@@ -76,7 +76,7 @@ class Mistake:
     """An explanation with the numbers that belong to it; ``source`` is the mutant's text, "" for ``wrong``."""
 
     explanation: Explanation
-    outputs: list[list[Any]]
+    outputs: list[list[Any] | None]  # None in a case that the mistake is not about
     source: str
 
 
@@ -290,8 +290,9 @@ def explain(
     """The known mistake that gives exactly these numbers: in all outputs, or else in the first wrong one."""
     for chosen in (range(len(expected[0])), [first]):
         for m in mistakes:
-            fits = all(same(w[o], g[o], exercise.tolerance) for w, g in zip(m.outputs, got) for o in chosen)
-            if fits and not all(same(e[o], w[o], exercise.tolerance) for e, w in zip(expected, m.outputs) for o in chosen):
+            told = [(w, g, e) for w, g, e in zip(m.outputs, got, expected) if w is not None]
+            fits = all(same(w[o], g[o], exercise.tolerance) for w, g, _ in told for o in chosen)
+            if fits and not all(same(e[o], w[o], exercise.tolerance) for w, _, e in told for o in chosen):
                 return m.explanation.key, m.explanation.sentence
     return None
 
@@ -312,8 +313,9 @@ def _mistakes(prepared: Prepared, name: str) -> Iterator[Mistake]:
                     yield Mistake(explanation, outputs, changed)
 
 
-def _outputs_of_mistake(exercise: Exercise, name: str, function: Callable, cases: list[Case]) -> list[list[Any]] | None:
-    outputs = []
+def _outputs_of_mistake(exercise: Exercise, name: str, function: Callable, cases: list[Case]) -> list[list[Any] | None] | None:
+    """Case by case, None in those that the mistake is not about; None when ``function`` cannot be called at all."""
+    outputs: list[list[Any] | None] = []
     count = len(exercise.outputs_of(name))
     for case in cases:
         try:
@@ -321,8 +323,8 @@ def _outputs_of_mistake(exercise: Exercise, name: str, function: Callable, cases
                 value = function(*arguments(exercise, case))
         except Exception:
             return None
-        split = _split(value, count)[0]
-        if split is None:
+        split = _split(value, count)[0] if value is not None else None
+        if split is None and value is not None:
             return None
         outputs.append(split)
     return outputs

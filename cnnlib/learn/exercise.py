@@ -23,7 +23,8 @@ cases         ``cases(rng)`` -> 4 to 8 of ``Case`` or of plain argument tuples. 
 numerical     For backward exercises: how the same derivatives are found by differences; see Numerical.
 given         Functions that the learner's code may be handed (``Given``) or may call; they are defined there by name.
 explanations  Known mistakes. The sentence is in the second person and says what is wrong and why. A learner reads it whose
-              numbers are those of a mutant that names the explanation, or those of ``wrong(*args)``, where there is one.
+              numbers are those of a mutant that names the explanation, or those of ``wrong(*args)``, where there is one;
+              ``wrong`` returns None in a case that the mistake is not about, where another one may be.
 mutants       Changes to the solution's text; ``old`` must occur exactly once. ``says`` is the key of an explanation, or of a
               general diagnosis (the keys of cnnlib.learn.diagnosis.KEYS: "raised", "count", "shape", "dtype", "nan",
               "mutated", "sign", "factor", "transpose", "permuted", "flipped", "upstream", "swapped", "constant", "term",

@@ -16,8 +16,11 @@ from cnnlib.learn.wire import Other
 
 
 def none(ev: Evidence) -> str | None:
-    if any(g is None and e is not None for e, g in zip(ev.expected, ev.got)):
-        return f"your {ev.output} is None: it is not computed yet."
+    for e, g in zip(ev.expected, ev.got):
+        if g is None and e is not None:
+            return f"your {ev.output} is None: it is not computed yet."
+        if isinstance(g, Other) and g.kind == "ellipsis":
+            return f"your {ev.output} is still ...: it is not written yet."
     return None
 
 
