@@ -156,7 +156,7 @@ def _verdict_of_function(prepared: Prepared, name: str, results: list[Result], w
     key, sentence = explain(exercise, mistakes, expected, got, min(wrong)) or diagnose(first)
     steps = [s for _, s in split] if name == exercise.function_names[0] else []
     step = first_wrong_step(exercise, cases, steps)
-    if step is not None and key == "value":
+    if step is not None and key in ("value", "feature", "edge"):  # the vague ones
         key, sentence = "step", step.sentence
     return _failed(
         exercise,
