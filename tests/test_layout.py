@@ -18,7 +18,7 @@ FILES = sorted(p for p in PACKAGE.rglob("*.py") if "__pycache__" not in p.parts)
 
 # A module may import from its own layer and from those above it in this list.
 LAYERS = (
-    ("errors",),
+    ("errors", "files"),
     ("backends",),
     ("tensor", "op", "tape", "random"),
     ("ops",),

@@ -12,7 +12,6 @@ Any safetensors reader opens it; a file of another program, a truncated or a cha
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from cnnlib import files
 from cnnlib.backends import backend, cpu
 from cnnlib.errors import CheckpointError
 from cnnlib.nn.module import Module
@@ -148,42 +148,13 @@ def environment(model: Module) -> dict[str, str]:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write to a temporary file beside ``path``, force it to the disk, then put it in place of the old one in one move."""
-    temporary = path.with_name(f".{path.name}.tmp")  # one name per target: what a killed run left is overwritten
+    """`cnnlib.files.write_atomically`. Raises CheckpointError that says what became of the old file."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write(temporary, data)
-        os.replace(temporary, path)
-        _flush_folder(path.parent)
-    except BaseException as reason:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        if isinstance(reason, OSError):
-            kept = " The checkpoint that was there before is unharmed." if path.exists() else ""
-            raise CheckpointError(f"{path}: the checkpoint ({len(data) / 1e6:.1f} MB) could not be written: "
-                                  f"{reason.strerror or reason}.{kept} Free space or change folder.") from reason  # fmt: skip
-        raise
-
-
-def _write(path: Path, data: bytes) -> None:
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o644)
-    try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(file, rest) :]
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
-def _flush_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows cannot open folders; it keeps the order of renames itself
-        return
-    file = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
+        files.write_atomically(path, data)
+    except OSError as reason:
+        kept = " The checkpoint that was there before is unharmed." if path.exists() else ""
+        raise CheckpointError(f"{path}: the checkpoint ({len(data) / 1e6:.1f} MB) could not be written: "
+                              f"{reason.strerror or reason}.{kept} Free space or change folder.") from reason  # fmt: skip
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
