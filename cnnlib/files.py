@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -43,3 +45,40 @@ def _flush_folder(folder: Path) -> None:
         os.fsync(file)
     finally:
         os.close(file)
+
+
+def keep_aside(path: Path) -> Path:
+    """Rename ``path`` to the first free of ``path.bak``, ``path.bak1``, ``path.bak2`` …, and say which. Raises OSError."""
+    kept = path.with_name(f"{path.name}.bak")
+    for number in itertools.count(1):
+        if not os.path.lexists(kept):
+            break
+        kept = path.with_name(f"{path.name}.bak{number}")
+    os.rename(path, kept)
+    return kept
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Inside the block this process alone holds the lock file ``path``; the system frees it when a process dies."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        _lock(file)
+        yield
+    finally:
+        os.close(file)  # and with it the lock
+
+
+if os.name == "nt":
+
+    def _lock(file: int) -> None:
+        import msvcrt
+
+        msvcrt.locking(file, msvcrt.LK_LOCK, 1)  # type: ignore[attr-defined]
+
+else:
+
+    def _lock(file: int) -> None:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX)
