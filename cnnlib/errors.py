@@ -42,6 +42,10 @@ class CheckpointError(CnnlibError, ValueError):
     """A checkpoint that cannot be read, or does not fit the model."""
 
 
+class LearnerError(CnnlibError, RuntimeError):
+    """A learner's function that failed, or took too long, where it was put to work."""
+
+
 class UnknownNameError(CnnlibError, KeyError):
     """A name (model, data set, optimiser, kernel ...) that does not exist."""
 
