@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 import cnnlib
-from cnnlib.backends import available, backend, kernel_set, override_kernel, use
+from cnnlib.backends import backend, kernel_set, override_kernel, use
 from cnnlib.errors import ValueRangeError
 from cnnlib.learn.exercise import Exercise, exercises, find
 from cnnlib.learn.networks import Network, network

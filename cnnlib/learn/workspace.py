@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,10 +65,10 @@ class Workspace:
         return self.folder / file_name(exercise)
 
     def reset(self, exercise: Exercise) -> Path | None:
-        """Put the starter back; the file that was there is renamed, and its new path returned. Raises DataError."""
+        """Put the starter back; a file that holds something else is renamed, and its new path returned. Raises DataError."""
         path = self.path(exercise)
         try:
-            kept = keep_aside(path) if os.path.lexists(path) else None
+            kept = keep_aside(path) if os.path.lexists(path) and self.touched(exercise) else None
             write_atomically(path, starter_text(exercise).encode())
         except OSError as reason:
             raise _unwritable(self.folder, reason) from reason
@@ -87,11 +88,31 @@ class Workspace:
         content = self.content(exercise)
         return content is not None and content.split() != starter_text(exercise).encode().split()
 
+    def saves(self, wait: Callable[[], None]) -> Iterator[Exercise]:
+        """Each exercise whose file got a new content, as soon as it is the same before and after a ``wait()``: for ever."""
+        known = {e.name: self.content(e) for e in exercises()}
+        before = dict(known)
+        while True:
+            wait()
+            for exercise in exercises():
+                content = self.content(exercise)
+                settled = content == before[exercise.name]  # an editor may be in the middle of writing
+                before[exercise.name] = content
+                if content and settled and content != known[exercise.name]:
+                    known[exercise.name] = content
+                    yield exercise
+
     def current(self, records: dict[str, Record]) -> Exercise | None:
         """The exercise at hand: of the unsolved ones the file edited last, else the first; None when all are solved."""
         unsolved = [e for e in exercises() if not records.get(e.name, Record()).passed]
         edited = [e for e in unsolved if self.touched(e)]
         return max(edited, key=lambda e: _modified(self.path(e)), default=unsolved[0] if unsolved else None)
+
+    def after(self, exercise: Exercise, records: dict[str, Record]) -> Exercise | None:
+        """The first unsolved one after ``exercise``, else the first unsolved one of all; None when all are solved."""
+        unsolved = [e for e in exercises() if not records.get(e.name, Record()).passed]
+        later = [e for e in unsolved if e.number > exercise.number]
+        return next(iter(later or unsolved), None)
 
 
 def file_name(exercise: Exercise) -> str:

@@ -1,0 +1,255 @@
+"""cnnlib learn: a group of small commands around a workspace; what they print is made in cnnlib/cli/learn_show.py.
+
+Exit codes: 0 passed (or done), 1 not passed, 2 wrong usage, such as an unknown exercise or no workspace.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cnnlib.cli.options import examples
+
+if TYPE_CHECKING:
+    from cnnlib.learn.exercise import Exercise
+    from cnnlib.learn.workspace import Workspace
+
+POLLED = 0.25  # seconds between two looks at the files
+
+
+class ExerciseName(click.ParamType):
+    """A number, a name, or the file of an exercise."""
+
+    name = "exercise"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Exercise:
+        from cnnlib.errors import UnknownNameError
+        from cnnlib.learn.exercise import find
+
+        try:
+            return find(value)
+        except UnknownNameError as error:
+            self.fail(f"{error}. `cnnlib learn list` shows them all.", param, ctx)
+
+
+def in_workspace(function: Callable) -> Callable:
+    """The option --dir, as the argument ``workspace``."""
+
+    def opened(ctx: click.Context, param: click.Parameter, folder: Path | None) -> Workspace:
+        from cnnlib.errors import DataError
+        from cnnlib.learn.workspace import Workspace
+
+        try:
+            return Workspace.find(folder or Path())
+        except DataError as error:
+            raise click.UsageError(str(error), ctx) from error
+
+    return click.option(
+        "--dir", "workspace", type=click.Path(path_type=Path), metavar="DIR", callback=opened,
+        help="The workspace.  [default: this folder, one above it, or cnnlib-learn in it]",
+    )(function)  # fmt: skip
+
+
+@click.group(
+    epilog=examples(
+        "cnnlib learn start", "cd cnnlib-learn", "cnnlib learn check", "cnnlib learn watch", "cnnlib learn hint 8",
+    )
+)  # fmt: skip
+def command() -> None:
+    """Write backpropagation yourself: exercises with a checker that says what is wrong.
+
+    Leaves with exit code 0 when an exercise is passed, 1 when it is not.
+    """
+
+
+@command.command(epilog=examples("cnnlib learn start", "cnnlib learn start my-exercises"))
+@click.argument("folder", metavar="[DIR]", type=click.Path(path_type=Path, file_okay=False), default="cnnlib-learn")
+def start(folder: Path) -> None:
+    """Make a workspace in DIR (cnnlib-learn), or add to it the exercises that it lacks.
+
+    Files that are there are never written over.
+    """
+    from cnnlib.cli import learn_show
+    from cnnlib.learn.workspace import Workspace
+
+    workspace = Workspace(folder)
+    learn_show.started(workspace, workspace.start())
+
+
+@command.command("list")
+@in_workspace
+def list_(workspace: Workspace) -> None:
+    """Show all exercises, what you have solved, and which one is next."""
+    from cnnlib.cli import learn_show
+
+    learn_show.listing(workspace)
+
+
+@command.command(
+    epilog=examples("cnnlib learn check", "cnnlib learn check 8", "cnnlib learn check 08_softmax_cross_entropy.py")
+)
+@click.argument("exercise", metavar="[NAME]", type=ExerciseName(), required=False)
+@click.option("--all", "everything", is_flag=True, help="Check every exercise that you have begun, a line each.")
+@in_workspace
+def check(exercise: Exercise | None, everything: bool, workspace: Workspace) -> int:
+    """Run an exercise (number, name or file) and say whether it is right, and if not, what is wrong.
+
+    Without NAME: the unsolved one that you edited last, else the next one.
+    """
+    from cnnlib.cli import learn_show
+
+    if everything:
+        return _check_all(workspace)
+    exercise = exercise or workspace.current(workspace.progress.read())
+    if exercise is None:
+        learn_show.solved(workspace)
+        return 0
+    return int(not _check(workspace, exercise))
+
+
+@command.command()
+@in_workspace
+def watch(workspace: Workspace) -> None:
+    """Check an exercise whenever you save it. Ctrl-C ends."""
+    from cnnlib.cli import learn_show
+
+    learn_show.watching(workspace)
+    with contextlib.suppress(KeyboardInterrupt):
+        if exercise := workspace.current(workspace.progress.read()):
+            _check(workspace, exercise)
+        for saved in workspace.saves(lambda: time.sleep(POLLED)):
+            learn_show.saved(workspace, saved)
+            _check(workspace, saved)
+    learn_show.watched(workspace)
+
+
+@command.command()
+@click.argument("exercise", metavar="NAME", type=ExerciseName())
+@in_workspace
+def hint(exercise: Exercise, workspace: Workspace) -> None:
+    """Show a hint; the next call shows the next one, and the third is almost the line."""
+    from cnnlib.cli import learn_show
+
+    with workspace.progress.change(exercise.name) as record:
+        record.hints = min(record.hints + 1, len(exercise.hints))
+    learn_show.hints(exercise, record.hints)
+
+
+@command.command()
+@click.argument("exercise", metavar="NAME", type=ExerciseName())
+@click.option("--give-up", is_flag=True, help="Show it although you have not passed.")
+@in_workspace
+def solution(exercise: Exercise, give_up: bool, workspace: Workspace) -> int:
+    """Show the library's own code for an exercise, after you have passed it."""
+    from cnnlib.cli import learn_show
+    from cnnlib.learn.progress import Record
+
+    if not (passed := workspace.progress.read().get(exercise.name, Record()).passed):
+        if not give_up:
+            learn_show.not_yet(exercise)
+            return 1
+        with workspace.progress.change(exercise.name) as record:
+            record.gave_up = True
+    learn_show.solution(exercise, bool(passed))
+    return 0
+
+
+@command.command()
+@click.argument("exercise", metavar="NAME", type=ExerciseName())
+@in_workspace
+def reset(exercise: Exercise, workspace: Workspace) -> None:
+    """Begin an exercise anew; your file is kept beside it."""
+    from cnnlib.cli import learn_show
+
+    learn_show.reset(workspace.path(exercise), workspace.reset(exercise))
+
+
+@command.command("train", epilog=examples("cnnlib learn train 14", "cnnlib learn train 14 --out curve.png"))
+@click.argument("exercise", metavar="NAME", type=ExerciseName())
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Draw the curves into FILE as well."
+)
+@in_workspace
+def train_(exercise: Exercise, out: Path | None, workspace: Workspace) -> int:
+    """Train a real network with your function in place of ours, once it is right."""
+    from cnnlib.cli import learn_training
+    from cnnlib.learn.exercise import exercises
+    from cnnlib.learn.training import train
+
+    _one_of(exercise, [e for e in exercises() if e.train], "has no network to train")
+    if not _check(workspace, exercise, quiet_when_passed=True):
+        return 1
+    learn_training.training(exercise, train(exercise, workspace.path(exercise)), out)
+    return 0
+
+
+@command.command("fast")
+@click.argument("exercise", metavar="NAME", type=ExerciseName())
+@in_workspace
+def fast_(exercise: Exercise, workspace: Workspace) -> int:
+    """Time your function beside the textbook and every backend, once it is right; and what to try next."""
+    from cnnlib.cli import learn_training
+    from cnnlib.learn.exercise import exercises
+    from cnnlib.learn.fast import fast
+
+    _one_of(exercise, [e for e in exercises() if e.fast], "is not timed")
+    if not _check(workspace, exercise, quiet_when_passed=True):
+        return 1
+    learn_training.timings(exercise, fast(exercise, workspace.path(exercise)))
+    return 0
+
+
+# ---- shared
+
+
+def _check(workspace: Workspace, exercise: Exercise, quiet_when_passed: bool = False) -> bool:
+    """Check the learner's file, show what came out, note it; whether it passed."""
+    from cnnlib.cli import learn_show
+    from cnnlib.errors import DataError
+    from cnnlib.learn.workspace import sha256
+
+    content = workspace.content(exercise)
+    if content is None or not workspace.touched(exercise):
+        learn_show.untouched(workspace, exercise, there=content is not None)
+        return False
+    verdict = learn_show.judged(exercise, content, workspace.path(exercise))
+    if not (verdict.passed and quiet_when_passed):
+        learn_show.verdict(exercise, verdict)
+    try:
+        with workspace.progress.change(exercise.name) as record:
+            record.checked(verdict.passed, sha256(content))
+    except DataError as error:  # the verdict stands all the same
+        click.echo(f"cnnlib: {error}", err=True)
+        return verdict.passed
+    if not quiet_when_passed:
+        learn_show.what_next(workspace, exercise, record, verdict.passed)
+    return verdict.passed
+
+
+def _check_all(workspace: Workspace) -> int:
+    from cnnlib.cli import learn_show
+    from cnnlib.learn.exercise import exercises
+    from cnnlib.learn.workspace import sha256
+
+    failed = 0
+    for exercise in exercises():
+        if (content := workspace.content(exercise)) is None or not workspace.touched(exercise):
+            continue
+        verdict = learn_show.judged(exercise, content, workspace.path(exercise))
+        learn_show.verdict_line(exercise, verdict)
+        failed += not verdict.passed
+        with workspace.progress.change(exercise.name) as record:
+            record.checked(verdict.passed, sha256(content))
+    learn_show.solved(workspace)
+    return int(failed > 0)
+
+
+def _one_of(exercise: Exercise, able: list[Exercise], lacks: str) -> None:
+    if exercise not in able:
+        others = ", ".join(str(e.number) for e in able) or "none yet"
+        raise click.UsageError(f"exercise {exercise.number}, {exercise.name}, {lacks}; those for which it works: {others}.")

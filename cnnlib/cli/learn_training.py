@@ -1,0 +1,145 @@
+"""What `cnnlib learn train` and `cnnlib learn fast` print while networks learn and clocks tick."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.columns import Columns
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+
+from cnnlib.cli.learn_show import command, console, name_of
+from cnnlib.learn.exercise import Exercise
+from cnnlib.learn.fast import next_step
+
+TITLES = {"yours": "with your function", "library": "with the library's"}
+WIDTH, HEIGHT = 34, 8  # of a curve, in characters
+BLOCKS = " ▁▂▃▄▅▆▇█"
+
+
+def training(exercise: Exercise, happening: Iterable[Mapping[str, Any]], out: Path | None) -> None:
+    """Follow a training to its result."""
+    screen = console()
+    losses: dict[str, list[float]] = {"yours": [], "library": []}
+    plan: Mapping[str, Any] = {}
+    with Live(console=screen, refresh_per_second=8, transient=True) if screen.is_terminal else screen as live:
+        for event in happening:
+            if event["event"] == "plan":
+                plan = event
+                screen.print(_announced(exercise, plan))
+            elif event["event"] == "step":
+                losses[event["who"]].append(event["loss"])
+                _show_step(live, event["who"], losses, plan["steps"])
+            else:
+                result = event
+    screen.print(_curves(losses, plan["steps"]))
+    _report(screen, exercise, losses, result)
+    if out:
+        _draw(exercise, losses, out)
+        screen.print(f"The curves are drawn in {out}.")
+
+
+def _announced(exercise: Exercise, plan: Mapping[str, Any]) -> str:
+    kernels = " and ".join(plan["kernels"])
+    return (
+        f"{name_of(exercise)}: the network [bold]{plan['model']}[/] learns with your function as {kernels}: "
+        f"{plan['steps']} steps, batches of {plan['batch']}."
+    )
+
+
+def _show_step(live: Any, who: str, losses: Mapping[str, list[float]], steps: int) -> None:
+    done = len(losses[who])
+    if isinstance(live, Live):
+        live.update(_curves(losses, steps))
+    elif done == 1 or done % max(steps // 5, 1) == 0:
+        live.print(f"{TITLES[who]:20}step {done:3}/{steps}  loss {losses[who][-1]:.4f}")
+
+
+def _curves(losses: Mapping[str, list[float]], steps: int) -> RenderableType:
+    ceiling = max((max(values) for values in losses.values() if values), default=1.0)
+    return Columns(
+        [Panel("\n".join(curve(values, steps, ceiling)), title=TITLES[who], width=WIDTH + 4,
+               subtitle=f"loss {values[0]:.3f} → {values[-1]:.3f}" if values else "waiting",
+               border_style="cyan" if who == "yours" else "dim")
+         for who, values in losses.items()]
+    )  # fmt: skip
+
+
+def curve(values: Sequence[float], steps: int, ceiling: float, width: int = WIDTH, height: int = HEIGHT) -> list[str]:
+    """Lines of text: the values as columns of eighths of a character, each column the mean of its share of the steps.
+
+    >>> curve([8.0, 4.0], steps=2, ceiling=8.0, width=2, height=1)
+    ['█▄']
+    """
+    columns = []
+    for i in range(width):
+        share = values[i * steps // width : max((i + 1) * steps // width, i * steps // width + 1)]
+        columns.append(round(8 * height * min(sum(share) / len(share) / ceiling, 1.0)) if share else 0)
+    return ["".join(BLOCKS[min(max(c - 8 * row, 0), 8)] for c in columns) for row in reversed(range(height))]
+
+
+def _report(screen: Console, exercise: Exercise, losses: Mapping[str, list[float]], result: Mapping[str, Any]) -> None:
+    accuracy = result["accuracy"]
+    apart = max(abs(a - b) for a, b in zip(losses["yours"], losses["library"], strict=True))
+    screen.print(
+        f"Right on data that it never saw: [bold]{100 * accuracy['yours']:.1f} %[/], with the library's own function "
+        f"{100 * accuracy['library']:.1f} %. The two curves are never further apart than {apart:.2g}."
+    )
+    taken = {name: result["milliseconds"][name] for name in sorted(result["milliseconds"], key=_rank)}
+    screen.print(_times({_backend(name): ms for name, ms in taken.items()}, "milliseconds a step"))
+    if exercise.fast:
+        screen.print(f"Now make it fast: {command('fast', exercise)}")
+
+
+def _rank(name: str) -> tuple[int, str]:
+    return (["yours", "reference"].index(name) if name in ("yours", "reference") else 2), name
+
+
+def _backend(name: str) -> str:
+    return {"yours": "yours", "reference": "the textbook (NumPy)", "textbook": "the textbook (NumPy)"}.get(
+        name, f"backend {name}"
+    )
+
+
+def timings(exercise: Exercise, seconds: Mapping[str, float]) -> None:
+    """What `fast` measured, and what to try next."""
+    screen = console()
+    screen.print(f"{name_of(exercise)}, on arguments of benchmark size:")
+    screen.print(_times({_backend(name): 1000 * s for name, s in seconds.items()}, "milliseconds a call"))
+    screen.print(f"[bold]Next:[/] {next_step(exercise, seconds)}")
+
+
+def _times(milliseconds: Mapping[str, float], unit: str) -> Table:
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    table.add_column("")
+    table.add_column(unit, justify="right")
+    table.add_column("")
+    yours = milliseconds["yours"]
+    for name, ms in milliseconds.items():
+        table.add_row(
+            name, f"{ms:.3g}" if ms < 1000 else f"{ms:,.0f}", "" if name == "yours" else _compared(yours / max(ms, 1e-9))
+        )
+    return table
+
+
+def _compared(ratio: float) -> str:
+    if ratio >= 1.05:
+        return f"{ratio:,.1f} times faster than yours" if ratio < 10 else f"{ratio:,.0f} times faster than yours"
+    return f"{1 / ratio:,.1f} times slower than yours" if ratio < 0.95 else "the same"
+
+
+def _draw(exercise: Exercise, losses: Mapping[str, list[float]], out: Path) -> None:
+    from cnnlib.viz.figure import new_figure
+
+    figure = new_figure(5.0, 3.0)
+    ax = figure.subplots()
+    for (who, values), style in zip(losses.items(), ("-", "--"), strict=True):
+        ax.plot(range(1, len(values) + 1), values, style, label=TITLES[who])
+    ax.set(xlabel="step", ylabel="loss", title=f"{exercise.number} {exercise.name}")
+    ax.legend(frameon=False)
+    ax.grid(alpha=0.25)
+    figure.savefig(out)
