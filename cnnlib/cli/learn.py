@@ -68,16 +68,17 @@ def command() -> None:
 
 
 @command.command(epilog=examples("cnnlib learn start", "cnnlib learn start my-exercises"))
-@click.argument("folder", metavar="[DIR]", type=click.Path(path_type=Path, file_okay=False), default="cnnlib-learn")
-def start(folder: Path) -> None:
-    """Make a workspace in DIR (cnnlib-learn), or add to it the exercises that it lacks.
+@click.argument("folder", metavar="[DIR]", type=click.Path(path_type=Path), required=False)
+def start(folder: Path | None) -> None:
+    """Make a workspace in DIR, or add to it the exercises that it lacks.
 
-    Files that are there are never written over.
+    Without DIR: in the workspace that this folder is, else in a folder cnnlib-learn. Files that are there are never written
+    over.
     """
     from cnnlib.cli import learn_show
     from cnnlib.learn.workspace import Workspace
 
-    workspace = Workspace(folder)
+    workspace = Workspace(folder) if folder else Workspace.here_or_new(Path())
     learn_show.started(workspace, workspace.start())
 
 
@@ -213,13 +214,12 @@ def _check(workspace: Workspace, exercise: Exercise, quiet_when_passed: bool = F
     from cnnlib.errors import DataError
     from cnnlib.learn.workspace import sha256
 
-    content = workspace.content(exercise)
-    if content is None or not workspace.touched(exercise):
+    if (content := workspace.content(exercise)) is None or not workspace.touched(exercise):
         learn_show.untouched(workspace, exercise, there=content is not None)
         return False
     verdict = learn_show.judged(exercise, content, workspace.path(exercise))
     if not (verdict.passed and quiet_when_passed):
-        learn_show.verdict(exercise, verdict)
+        learn_show.verdict(verdict, content)
     try:
         with workspace.progress.change(exercise.name) as record:
             record.checked(verdict.passed, sha256(content))
@@ -233,12 +233,17 @@ def _check(workspace: Workspace, exercise: Exercise, quiet_when_passed: bool = F
 
 def _check_all(workspace: Workspace) -> int:
     from cnnlib.cli import learn_show
+    from cnnlib.errors import DataError
     from cnnlib.learn.exercise import exercises
     from cnnlib.learn.workspace import sha256
 
     failed = 0
-    for exercise in exercises():
-        if (content := workspace.content(exercise)) is None or not workspace.touched(exercise):
+    for exercise in filter(workspace.touched, exercises()):
+        try:
+            content = workspace.content(exercise) or b""
+        except DataError as error:
+            click.echo(f"cnnlib: {error}", err=True)
+            failed += 1
             continue
         verdict = learn_show.judged(exercise, content, workspace.path(exercise))
         learn_show.verdict_line(exercise, verdict)

@@ -42,9 +42,9 @@ def name_of(exercise: Exercise) -> str:
 
 
 def started(workspace: Workspace, done: Started) -> None:
-    out, folder = console(), shown(workspace.folder)
+    out, folder = console(), place(workspace)
     if not done.written:
-        out.print(f"{escape(folder)} has all {len(done.kept)} exercises already; nothing was changed.")
+        out.print(f"All {len(done.kept)} exercises are in {escape(folder)} already; nothing was changed.")
         return listing(workspace)
     if done.kept:
         out.print(f"[green]✓[/] {len(done.written)} new in {escape(folder)}: {escape(', '.join(done.written))}")
@@ -137,7 +137,7 @@ def judged(exercise: Exercise, content: bytes, path: Path) -> Any:
     out = console()
     waiting = out.status(f"checking {path.name} …") if out.is_terminal else contextlib.nullcontext()
     with waiting:
-        return check_source(exercise, content, path.name)
+        return check_source(exercise, content, filename=path.name)
 
 
 def untouched(workspace: Workspace, exercise: Exercise, there: bool) -> None:
@@ -149,8 +149,16 @@ def untouched(workspace: Workspace, exercise: Exercise, there: bool) -> None:
     out.print(f"Nothing is written yet: open [bold]{escape(path)}[/], replace the [bold]...[/], save, and check again.")
 
 
-def verdict(exercise: Exercise, verdict: Any) -> None:
-    console().print(verdict)
+def verdict(verdict: Any, content: bytes) -> None:
+    """The verdict, and the line of the learner's file that it is about."""
+    out = console()
+    out.print(verdict)
+    if verdict.line is None:
+        return
+    lines = content.decode("utf-8", errors="replace").splitlines()
+    for number in range(max(verdict.line - 1, 1), min(verdict.line + 1, len(lines)) + 1):
+        arrow, style = ("→", "bold") if number == verdict.line else (" ", "dim")
+        out.print(Text(f"  {arrow} {number:4} │ {lines[number - 1]}", style), no_wrap=True, overflow="ellipsis")
 
 
 def verdict_line(exercise: Exercise, verdict: Any) -> None:
@@ -192,7 +200,7 @@ def what_next(workspace: Workspace, exercise: Exercise, record: Record, passed: 
 
 
 def watching(workspace: Workspace) -> None:
-    console().print(f"Watching {escape(shown(workspace.folder))}: save a file and it is checked. Ctrl-C ends.", style="dim")
+    console().print(f"Watching {escape(place(workspace))}: save a file and it is checked. Ctrl-C ends.", style="dim")
 
 
 def saved(workspace: Workspace, exercise: Exercise) -> None:
@@ -260,6 +268,11 @@ def shown(path: Path) -> str:
         if not relative.startswith(".."):
             return relative
     return str(path)
+
+
+def place(workspace: Workspace) -> str:
+    folder = shown(workspace.folder)
+    return "this folder" if folder == "." else folder
 
 
 def quoted(folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def _show_step(live: Any, who: str, losses: Mapping[str, list[float]], steps: in
 
 
 def _curves(losses: Mapping[str, list[float]], steps: int) -> RenderableType:
-    ceiling = max((max(values) for values in losses.values() if values), default=1.0)
+    ceiling = max((v for values in losses.values() for v in values if math.isfinite(v)), default=1.0)
     return Columns(
         [Panel("\n".join(curve(values, steps, ceiling)), title=TITLES[who], width=WIDTH + 4,
                subtitle=f"loss {values[0]:.3f} → {values[-1]:.3f}" if values else "waiting",
@@ -75,11 +76,13 @@ def curve(values: Sequence[float], steps: int, ceiling: float, width: int = WIDT
     >>> curve([8.0, 4.0], steps=2, ceiling=8.0, width=2, height=1)
     ['█▄']
     """
-    columns = []
+    heights = []
     for i in range(width):
-        share = values[i * steps // width : max((i + 1) * steps // width, i * steps // width + 1)]
-        columns.append(round(8 * height * min(sum(share) / len(share) / ceiling, 1.0)) if share else 0)
-    return ["".join(BLOCKS[min(max(c - 8 * row, 0), 8)] for c in columns) for row in reversed(range(height))]
+        first, last = i * steps // width, (i + 1) * steps // width
+        share = values[first : max(last, first + 1)]
+        mean = sum(share) / max(len(share), 1)
+        heights.append(round(8 * height * min(mean / ceiling, 1.0)) if math.isfinite(mean) else 0)
+    return ["".join(BLOCKS[min(max(c - 8 * row, 0), 8)] for c in heights) for row in reversed(range(height))]
 
 
 def _report(screen: Console, exercise: Exercise, losses: Mapping[str, list[float]], result: Mapping[str, Any]) -> None:

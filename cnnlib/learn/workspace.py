@@ -47,6 +47,14 @@ class Workspace:
             "change into it or name it with --dir."
         )
 
+    @classmethod
+    def here_or_new(cls, start: Path) -> Workspace:
+        """The workspace that `find` finds, else one to be made in ``start``."""
+        try:
+            return cls.find(start)
+        except DataError:
+            return cls(start / FOLDER)
+
     def start(self) -> Started:
         """Write the files that are not there yet. Raises DataError when the folder cannot be written."""
         done = Started()
@@ -81,11 +89,17 @@ class Workspace:
         except FileNotFoundError:
             return None
         except OSError as reason:
-            raise DataError(f"{self.path(exercise)}: could not be read: {reason.strerror or reason}.") from reason
+            raise DataError(
+                f"{self.path(exercise)}: could not be read: {reason.strerror or reason}. "
+                f"`cnnlib learn reset {exercise.number}` keeps it as it is under another name, and writes the starter again."
+            ) from reason
 
     def touched(self, exercise: Exercise) -> bool:
         """Whether the learner has written something into the file."""
-        content = self.content(exercise)
+        try:
+            content = self.content(exercise)
+        except DataError:  # whatever stands there, it is not the starter
+            return True
         return content is not None and content.split() != starter_text(exercise).encode().split()
 
     def saves(self, wait: Callable[[], None]) -> Iterator[Exercise]:
