@@ -273,3 +273,9 @@ def test_a_curve_is_made_of_eighths():
 
 def test_json_of_progress_is_readable(workspace):
     assert json.loads(workspace.progress.path.read_text())["format"] == "cnnlib learn"
+
+
+def test_verify_needs_no_workspace_and_prints_scores(learn):
+    code, out, err = learn("verify", "--quick", EIGHT.name)
+    assert code == 0 and EIGHT.name in out and not err
+    assert learn("verify", "nothing")[0] == 2

@@ -205,6 +205,26 @@ def fast_(exercise: Exercise, workspace: Workspace) -> int:
     return 0
 
 
+@command.command(epilog=examples("cnnlib learn verify --quick", "cnnlib learn verify conv2d_backward"))
+@click.argument("chosen", metavar="[NAME]...", type=ExerciseName(), nargs=-1)
+@click.option("--quick", is_flag=True, help="Two seeds, and a sample of the generated mistakes.")
+def verify(chosen: tuple[Exercise, ...], quick: bool) -> int:
+    """Are the exercises and their checker right? For those who maintain them.
+
+    Stubs must fail, solutions must pass in several styles, and every planted mistake must be found and named.
+    """
+    from cnnlib.cli import learn_show
+    from cnnlib.learn.exercise import exercises
+    from cnnlib.learn.verify import failures, print_reports, verify_all
+
+    names = [e.name for e in chosen or exercises()]
+    reports = list(learn_show.verifying(verify_all(names, quick), len(names)))
+    print_reports(reports)
+    for line in (why := failures(reports)):
+        click.echo(f"cnnlib: {line}", err=True)
+    return int(bool(why))
+
+
 # ---- shared
 
 

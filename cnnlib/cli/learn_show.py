@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.rule import Rule
 from rich.syntax import Syntax
 from rich.table import Table
@@ -211,6 +213,22 @@ def watched(workspace: Workspace) -> None:
     out = console()
     out.print()
     out.print(standing(workspace.progress.read()))
+
+
+# ---- verify
+
+
+def verifying(reports: Iterable[Any], count: int) -> Iterator[Any]:
+    """The reports, with a bar while they are made."""
+    out = console()
+    if not out.is_terminal:
+        yield from reports
+        return
+    with Progress(TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn(), console=out, transient=True) as bar:
+        task = bar.add_task("verifying", total=count)
+        for report in reports:
+            bar.update(task, advance=1, description=report.name)
+            yield report
 
 
 # ---- hint, solution, reset
