@@ -6,7 +6,7 @@
 lenet5                              digits; LeNet-5 with tanh and average pooling: conv2d, avg_pool2d, tanh, linear
 max_pool  lp_pool                   digits; two convolutions with ReLU and such pooling: max_pool2d, lp_pool2d, relu
 batch_norm  lrn  layer_norm         digits; two convolutions, each normalised so: batch_norm, local_response_norm
-mlp  sigmoid  relu                  digits; one hidden layer, of tanh (sigmoid, ReLU): linear, cross_entropy
+mlp  sigmoid  relu  elu             digits; one hidden layer, of tanh (sigmoid, ReLU, ELU): linear, cross_entropy
 dropout  drop_connect  maxout       digits; an MLP with such a layer
 momentum  nesterov  adagrad         digits; the MLP with this optimiser: sgd_step, adagrad_step,
 rmsprop  adam                       rmsprop_step, adam_step
@@ -136,6 +136,7 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     "mlp": lambda: _mlp(nn.Tanh()),
     "sigmoid": lambda: _mlp(nn.Sigmoid()),
     "relu": lambda: _mlp(nn.ReLU()),
+    "elu": lambda: _mlp(nn.ELU()),
     "dropout": lambda: _mlp(nn.Sequential(nn.Tanh(), nn.Dropout(0.3))),
     "drop_connect": lambda: _mlp(nn.Tanh(), hidden=nn.DropConnect(64, 32, 0.3)),
     "maxout": lambda: _mlp(nn.Identity(), hidden=nn.Maxout(64, 32, 3)),

@@ -1,0 +1,222 @@
+"""A learner's function at work: in a real network, and against the clock."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from cnnlib.errors import LearnerError, UnknownNameError, ValueRangeError
+from cnnlib.learn import fast as fast_module
+from cnnlib.learn import process, training
+from cnnlib.learn.exercise import exercises, find, reference, solution_text
+from cnnlib.learn.fast import fast, measure, next_step, timed_function
+from cnnlib.learn.networks import NETWORKS, network
+from cnnlib.learn.training import Training, fitted, train
+
+TRAINED = [e for e in exercises() if e.train]
+TIMED = [e for e in exercises() if e.fast]
+
+
+def losses(name, kernels, steps=3, batch=4):
+    run = Training(name, batch, kernels)
+    return [run.step() for _ in range(steps)], run
+
+
+def replacements(exercise):
+    functions = tuple(reference(exercise).values())
+    return dict(exercise.train.kernels(functions if len(functions) > 1 else functions[0]))
+
+
+@pytest.mark.parametrize("exercise", TRAINED, ids=lambda e: e.name)
+def test_a_right_function_gives_the_librarys_own_curve_and_is_really_used(exercise):
+    called = set()
+
+    def noted(name, function):
+        return lambda *args: (called.add(name), function(*args))[1]
+
+    kernels = replacements(exercise)
+    yours, _ = losses(exercise.train.model, {n: noted(n, f) for n, f in kernels.items()})
+    library, _ = losses(exercise.train.model, dict.fromkeys(kernels))
+    assert called == set(kernels)
+    assert yours == pytest.approx(library, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_learns_something_in_a_few_steps(name):
+    run = Training(name, 32, {})
+    values = [run.step() for _ in range(60)]
+    assert np.mean(values[-10:]) < 0.95 * np.mean(values[:10])
+
+
+def test_a_wrong_function_gives_another_curve():
+    right, _ = losses("mlp", {"tanh_backward": None})
+    wrong, _ = losses("mlp", {"tanh_backward": lambda dy, y: dy})
+    assert right[0] == pytest.approx(wrong[0]) and right[2] != pytest.approx(wrong[2], rel=1e-3)
+
+
+def test_the_clock_counts_the_replaced_kernels_only():
+    _, run = losses("mlp", {})
+    assert run.milliseconds == 0.0
+    _, run = losses("mlp", {"tanh_backward": None})
+    assert run.milliseconds > 0.0
+
+
+def test_accuracy_is_of_data_that_was_not_trained_on():
+    net = network("mlp")
+    assert net.accuracy() < 0.5
+    assert not {row.tobytes() for row in net.x} & {row.tobytes() for row in net.x_test}
+
+
+def test_an_unknown_network_is_refused():
+    with pytest.raises(UnknownNameError, match="unknown network of cnnlib learn 'lenet': did you mean 'lenet5'"):
+        network("lenet")
+
+
+def test_what_a_function_returns_is_made_to_fit():
+    args = (np.zeros(2, np.float32), 3)
+    turned = np.zeros((2, 3)).T
+    y, count, nothing = fitted((turned, np.arange(2), None), args)
+    assert y.dtype == np.float32 and y.flags.c_contiguous and y.shape == (3, 2)
+    assert count.dtype.kind == "i" and nothing is None
+    assert fitted(np.float64(2.0), args).shape == () and fitted([[1.0]], args).dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "per_sample, expected",
+    [(1e-5, (32, 200)), (30 / 3200, (32, 100)), (0.1, (1, 200)), (1.0, (1, 30)), (1000.0, (1, training.FEWEST_STEPS))],
+)
+def test_slow_functions_get_small_batches_and_few_steps(monkeypatch, per_sample, expected):
+    monkeypatch.setattr(training, "_seconds", lambda name, batch, kernels: per_sample * batch)
+    assert training._plan("mlp", {}, 30.0) == expected
+
+
+# ---- in a process of its own
+
+
+@pytest.fixture
+def exercise(monkeypatch):
+    """The first that can be trained."""
+    if not TRAINED:
+        pytest.skip("no exercise trains yet")
+    return TRAINED[0]
+
+
+def file_with(tmp_path, exercise, code=""):
+    path = tmp_path / f"{exercise.number:02d} größe.py"
+    path.write_text(solution_text(exercise) + "\n" + code, encoding="utf-8")
+    return path
+
+
+def test_a_training_says_what_it_plans_does_and_found(exercise, tmp_path):
+    noise = "print('{\"event\": \"result\"}', flush=True)\nimport os; os.write(1, b'noise')\n"
+    (tmp_path / "numpy.py").write_text("raise SystemExit")  # a learner's file of that name is not ours
+    happened = list(train(exercise, file_with(tmp_path, exercise, noise), budget=0.2))
+    plan, *steps, result = happened
+    assert plan["event"] == "plan" and plan["kernels"] == sorted(replacements(exercise))
+    for who in ("yours", "library"):
+        mine = [e for e in steps if e["who"] == who]
+        assert [e["step"] for e in mine] == list(range(plan["steps"])) and all(math.isfinite(e["loss"]) for e in mine)
+    assert result["accuracy"].keys() == {"yours", "library"}
+    assert {"yours", "reference"} <= result["milliseconds"].keys() and min(result["milliseconds"].values()) > 0
+
+
+FAILURES = {
+    "raises": ("raise ValueError('no\\nway')", r"ValueError: no way, in line \d+ of \d\d größe\.py"),
+    "leaves": ("raise SystemExit(0)", "SystemExit: 0, in line"),
+    "ends": ("import os; os._exit(7)", "ended by itself, with exit code 7"),
+    "hangs": ("while True: pass", "was not done after 1 s: it was stopped"),
+}
+
+
+@pytest.mark.parametrize("code, message", FAILURES.values(), ids=FAILURES)
+def test_a_function_that_fails_at_work_is_a_message(exercise, tmp_path, monkeypatch, code, message):
+    monkeypatch.setattr(training, "OVERHEAD", 1.0 if "while" in code else 60.0)
+    with pytest.raises(LearnerError, match=message):
+        list(train(exercise, file_with(tmp_path, exercise, code), budget=0.2 if "while" not in code else 0.0))
+
+
+def test_leaving_the_loop_ends_the_process(exercise, tmp_path, monkeypatch):
+    started = []
+    popen = process.subprocess.Popen
+    monkeypatch.setattr(process.subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[0])
+    happening = train(exercise, file_with(tmp_path, exercise), budget=5.0)
+    next(happening)
+    happening.close()
+    assert started[0].poll() is not None
+
+
+def test_an_exercise_without_a_network_is_refused(tmp_path):
+    without = dataclasses.replace(find(8), train=None)
+    with pytest.raises(ValueRangeError, match=r"exercise 8, softmax_cross_entropy, has no network to train; those with one:"):
+        train(without, tmp_path)
+
+
+# ---- now make it fast
+
+
+@pytest.mark.parametrize("exercise", TIMED, ids=lambda e: e.name)
+def test_what_is_timed_can_be_called_with_what_it_is_given(exercise):
+    args = fast_module._float32(exercise.fast.arguments(np.random.default_rng(0)))
+    assert not [a for a in args if isinstance(a, np.ndarray) and a.dtype == np.float64]
+    assert reference(exercise)[timed_function(exercise, args)](*args) is not None
+    fast_module._kernels(exercise.fast, "reference", args)()
+
+
+def test_arguments_that_no_function_takes_are_refused():
+    with pytest.raises(ValueRangeError, match="none of its functions takes the 9 arguments"):
+        timed_function(find(8), (0,) * 9)
+
+
+def test_contenders_take_turns_and_the_median_counts_without_the_first(monkeypatch):
+    clock, calls = [0.0], []
+    monkeypatch.setattr(fast_module.time, "perf_counter", lambda: clock[0])
+    durations = {"a": iter([9.0, 1.0, 5.0, 2.0]), "b": iter([1.0, 1.0, 1.0, 1.0])}
+
+    def contender(name):
+        def call():
+            calls.append(name)
+            clock[0] += next(durations[name])
+
+        return call
+
+    assert measure({n: contender(n) for n in "ab"}, rounds=3, share=100.0) == {"a": 2.0, "b": 1.0}
+    assert "".join(calls) == "abababab"
+
+
+def test_what_takes_longer_than_its_share_is_measured_once(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(fast_module.time, "perf_counter", lambda: clock[0])
+    calls = []
+
+    def slow():
+        calls.append(1)
+        clock[0] += 7.0
+
+    assert measure({"yours": slow}, rounds=5, share=4.0) == {"yours": 7.0} and len(calls) == 1
+
+
+def test_the_next_step_follows_from_the_ratios():
+    exercise = find(8)
+    advice = [
+        next_step(exercise, {"yours": y, "textbook": 1.0, "cpu": c})
+        for y, c in ((100.0, 0.1), (5.0, 0.1), (1.0, 0.1), (0.05, 0.1))
+    ]
+    for words, text in zip(
+        ("Loops over samples", "Most loops are gone", "10.0 times faster", "faster than the cpu kernel"), advice
+    ):
+        assert words in text
+    assert "no compiled backend runs here" in next_step(exercise, {"yours": 1.0, "textbook": 1.0})
+
+
+@pytest.mark.parametrize("exercise", TIMED[:1], ids=lambda e: e.name)
+def test_fast_times_the_learners_function_the_textbook_and_the_backends(exercise, tmp_path, monkeypatch):
+    seconds = fast(exercise, file_with(tmp_path, exercise))
+    assert {"yours", "textbook"} <= seconds.keys() and min(seconds.values()) > 0
+    with pytest.raises(LearnerError, match="ZeroDivisionError"):
+        fast(exercise, file_with(tmp_path, exercise, "1 / 0"))
+
+
+def test_an_exercise_that_is_not_timed_is_refused(tmp_path):
+    with pytest.raises(ValueRangeError, match="is not timed; those that are:"):
+        fast(dataclasses.replace(find(8), fast=None), tmp_path)
