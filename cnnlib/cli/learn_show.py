@@ -30,10 +30,10 @@ def console() -> Console:
     return Console(highlight=False, soft_wrap=False)
 
 
-def command(words: str, exercise: Exercise | None = None) -> str:
+def command(name: str, exercise: Exercise | None = None, option: str = "") -> str:
     """``cnnlib learn hint 8``, in colour."""
-    number = f" {exercise.number}" if exercise else ""
-    return f"[cyan]cnnlib learn {words}{number}[/]"
+    words = ["cnnlib learn", name, *([str(exercise.number)] if exercise else []), *([option] if option else [])]
+    return f"[cyan]{' '.join(words)}[/]"
 
 
 def name_of(exercise: Exercise) -> str:
@@ -177,7 +177,7 @@ def what_next(workspace: Workspace, exercise: Exercise, record: Record, passed: 
         if left > 0:
             out.print(f"Stuck? {command('hint', exercise)} ({left} of {len(exercise.hints)} hints left)")
         else:
-            give_up = command("solution --give-up", exercise)
+            give_up = command("solution", exercise, "--give-up")
             out.print(f"All hints are used: {command('hint', exercise)} shows them again, {give_up} the code.")
         return
     out.print(Padding(f"[bold]To think about:[/] {escape(exercise.question)}", (1, 2, 0, 2)))
@@ -244,7 +244,7 @@ def hints(exercise: Exercise, shown_so_far: int) -> None:
     more = (
         f"{left} more: {command('hint', exercise)}"
         if left
-        else f"That was the last one. {command('solution --give-up', exercise)} shows the code."
+        else f"That was the last one. {command('solution', exercise, '--give-up')} shows the code."
     )
     out.print(f"[dim]{more}[/]")
 
@@ -252,7 +252,7 @@ def hints(exercise: Exercise, shown_so_far: int) -> None:
 def not_yet(exercise: Exercise) -> None:
     console().print(
         f"{name_of(exercise)} is not passed yet. {command('hint', exercise)} helps; "
-        f"{command('solution --give-up', exercise)} shows the code all the same."
+        f"{command('solution', exercise, '--give-up')} shows the code all the same."
     )
 
 

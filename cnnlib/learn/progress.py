@@ -48,7 +48,7 @@ class Record:
 class Progress:
     """The progress kept in ``folder``.
 
-    >>> progress = Progress(folder)
+    >>> progress = Progress(Path())
     >>> with progress.change("neuron") as record:
     ...     record.hints += 1
     >>> progress.read()["neuron"].hints
