@@ -86,7 +86,7 @@ def test_dir_names_the_workspace(learn, workspace, monkeypatch):
     assert learn("list", "--dir", folder.parent)[0] == 0  # cnnlib-learn in it
 
 
-@pytest.mark.parametrize("name", ["99", "softmax", "conv3d"])
+@pytest.mark.parametrize("name", ["99", "attention", "conv3d"])
 def test_an_unknown_exercise_is_wrong_usage(learn, workspace, name):
     code, _, err = learn("check", name)
     assert code == 2 and f"unknown exercise '{name}'" in err and "cnnlib learn list" in err

@@ -2,11 +2,12 @@
 
 import dataclasses
 import math
+import re
 
 import numpy as np
 import pytest
 
-from cnnlib.errors import LearnerError, UnknownNameError, ValueRangeError
+from cnnlib.errors import DeviceError, LearnerError, UnknownNameError, ValueRangeError
 from cnnlib.learn import fast as fast_module
 from cnnlib.learn import process, training
 from cnnlib.learn.exercise import exercises, find, reference, solution_text
@@ -209,9 +210,47 @@ def test_the_next_step_follows_from_the_ratios():
     assert "no compiled backend runs here" in next_step(exercise, {"yours": 1.0, "textbook": 1.0})
 
 
+BUILT = [
+    ({"yours, built": 0.5, "cpu": 0.1}, "2 times faster than before. The library's kernel is 5.0 times faster still"),
+    ({"yours, built": 0.1, "cpu": 0.5}, "10 times faster than before.$"),
+    ({"cpu": 0.1}, "What is missing to build it stands above"),
+]
+
+
+@pytest.mark.parametrize("others, words", BUILT)
+def test_what_is_built_is_compared_with_what_it_was(others, words):
+    fast = fast_module.Fast(lambda rng: (), "max_pool2d_forward", build=lambda text: ("yours, built", len))
+    exercise = dataclasses.replace(find(8), fast=fast)
+    assert re.search(words, next_step(exercise, {"yours": 1.0, "textbook": 0.7, **others}))
+
+
+def built(text):
+    return "yours, built", lambda x, *geometry: x
+
+
+def not_built(text):
+    raise DeviceError("there is no compiler here.")
+
+
+@pytest.mark.parametrize(
+    "build, names, notes", [(built, ["yours, built"], []), (not_built, [], ["there is no compiler here."])]
+)
+def test_what_cannot_be_built_is_noted_and_the_rest_is_timed(tmp_path, monkeypatch, build, names, notes):
+    (tmp_path / "x.py").write_text("def softmax_cross_entropy(x, *geometry): return x")
+    case = (np.ones((1, 1, 4, 4)), (2, 2), (2, 2), (0, 0, 0, 0))
+    exercise = dataclasses.replace(find(8), fast=fast_module.Fast(lambda rng: case, "max_pool2d_forward", build=build))
+    monkeypatch.setattr(fast_module, "find", lambda name: exercise)
+    monkeypatch.setattr(fast_module, "timed_function", lambda exercise, args: exercise.function_names[0])
+    monkeypatch.setattr(fast_module, "reference", lambda exercise: {exercise.function_names[0]: lambda *args: None})
+    sent = []
+    fast_module.work({"exercise": "x", "path": str(tmp_path / "x.py")}, sent.append)
+    assert sent[0]["notes"] == notes and [n for n in sent[0]["seconds"] if n.startswith("yours,")] == names
+    assert {"yours", "textbook"} <= sent[0]["seconds"].keys()
+
+
 @pytest.mark.parametrize("exercise", TIMED[:1], ids=lambda e: e.name)
 def test_fast_times_the_learners_function_the_textbook_and_the_backends(exercise, tmp_path, monkeypatch):
-    seconds = fast(exercise, file_with(tmp_path, exercise))
+    seconds = fast(exercise, file_with(tmp_path, exercise)).seconds
     assert {"yours", "textbook"} <= seconds.keys() and min(seconds.values()) > 0
     with pytest.raises(LearnerError, match="ZeroDivisionError"):
         fast(exercise, file_with(tmp_path, exercise, "1 / 0"))

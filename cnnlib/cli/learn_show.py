@@ -126,7 +126,7 @@ def solved(workspace: Workspace) -> None:
     out, records = console(), workspace.progress.read()
     out.print(standing(records))
     if workspace.current(records) is None:
-        out.print("[bold green]All exercises are solved.[/] You have written every backward pass of a deep-learning library.")
+        out.print("[bold green]All exercises are solved.[/] What the library does, you can do by hand.")
 
 
 # ---- check

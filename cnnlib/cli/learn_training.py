@@ -10,12 +10,13 @@ from typing import Any
 from rich.columns import Columns
 from rich.console import Console, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
 from cnnlib.cli.learn_show import command, console, name_of
 from cnnlib.learn.exercise import Exercise
-from cnnlib.learn.fast import next_step
+from cnnlib.learn.fast import Timings, next_step
 
 TITLES = {"yours": "with your function", "library": "with the library's"}
 WIDTH, HEIGHT = 34, 8  # of a curve, in characters
@@ -103,17 +104,19 @@ def _rank(name: str) -> tuple[int, str]:
 
 
 def _backend(name: str) -> str:
-    return {"yours": "yours", "reference": "the textbook (NumPy)", "textbook": "the textbook (NumPy)"}.get(
-        name, f"backend {name}"
+    return {"reference": "the textbook", "textbook": "the textbook", "cpu": "backend cpu", "cuda": "backend cuda"}.get(
+        name, name
     )
 
 
-def timings(exercise: Exercise, seconds: Mapping[str, float]) -> None:
+def timings(exercise: Exercise, timed: Timings) -> None:
     """What `fast` measured, and what to try next."""
     screen = console()
     screen.print(f"{name_of(exercise)}, on arguments of benchmark size:")
-    screen.print(_times({_backend(name): 1000 * s for name, s in seconds.items()}, "milliseconds a call"))
-    screen.print(f"[bold]Next:[/] {next_step(exercise, seconds)}")
+    screen.print(_times({_backend(name): 1000 * s for name, s in timed.seconds.items()}, "milliseconds a call"))
+    for note in timed.notes:
+        screen.print(f"[dim]{escape(note)}[/]")
+    screen.print(f"[bold]Next:[/] {next_step(exercise, timed.seconds)}")
 
 
 def _times(milliseconds: Mapping[str, float], unit: str) -> Table:

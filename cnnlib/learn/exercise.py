@@ -118,12 +118,14 @@ class Fast:
     """Arguments of benchmark size, and the kernel (cnnlib/backends/interface.py) that is timed beside the learner's function.
 
     ``kernel_args(*args)`` are the kernel's arguments where they differ from those of the exercise. Where it takes several
-    kernels to do the exercise's work: ``kernel={name: its kernel_args or None, ...}``.
+    kernels to do the exercise's work: ``kernel={name: its kernel_args or None, ...}``. ``build(text)`` -> (what it is called,
+    the learner's function made fast): compiled, or on a GPU; DeviceError with the reason where that cannot be done.
     """
 
     arguments: Callable[[Any], tuple]
     kernel: str | Mapping[str, Callable[..., tuple] | None]
     kernel_args: Callable[..., tuple] | None = None
+    build: Callable[[str], tuple[str, Callable]] | None = None
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,14 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cnnlib.backends import available, kernel_set
-from cnnlib.errors import ValueRangeError
+from cnnlib.errors import DeviceError, ValueRangeError
 from cnnlib.learn.exercise import Exercise, Fast, exercises, find, reference
 from cnnlib.learn.process import Event, events, learners_functions, serve
 from cnnlib.tensor import to_device
@@ -29,8 +30,16 @@ SHARE = 4.0  # seconds for each contender, but one call at least
 ROUNDS = 15
 
 
-def fast(exercise: Exercise, path: Path) -> dict[str, float]:
-    """{contender: seconds of a call}: "yours", from the file ``path``, "textbook", and every backend that runs here.
+@dataclass
+class Timings:
+    """``seconds`` of a call: of "yours", "textbook" and every backend that runs here; ``notes``: who could not take part."""
+
+    seconds: dict[str, float]
+    notes: list[str]
+
+
+def fast(exercise: Exercise, path: Path) -> Timings:
+    """Time the learner's function in the file ``path`` beside the others.
 
     Raises ValueRangeError for an exercise without this rung, LearnerError when the learner's code fails or takes too long.
     """
@@ -39,11 +48,13 @@ def fast(exercise: Exercise, path: Path) -> dict[str, float]:
         raise ValueRangeError(f"exercise {exercise.number}, {exercise.name}, is not timed; those that are: {able}.")
     task = {"exercise": exercise.name, "path": str(path)}
     (result,) = events("cnnlib.learn.fast", task, LIMIT)
-    return result["seconds"]
+    return Timings(result["seconds"], result["notes"])
 
 
 def next_step(exercise: Exercise, seconds: Mapping[str, float]) -> str:
     """What to try next, by how far the learner's function is from the textbook and the textbook from the fastest kernel."""
+    if exercise.fast and exercise.fast.build:
+        return _after_building(seconds)
     ratio = seconds["yours"] / seconds["textbook"]
     if ratio > 30:
         return "Loops over samples or pixels cost most. Keep only the short loops: " + _short_loops(exercise)
@@ -60,6 +71,19 @@ def next_step(exercise: Exercise, seconds: Mapping[str, float]) -> str:
         "times faster: it touches memory once where NumPy makes a new array for every operation. Read it in csrc/; exercise 37 "
         "lets you write one."
     )
+
+
+def _after_building(seconds: Mapping[str, float]) -> str:
+    built = [s for name, s in seconds.items() if name.startswith("yours, ")]
+    if not built:
+        return "as it is, it shows what a loop costs in Python. What is missing to build it stands above."
+    kernels = [s for name, s in seconds.items() if name not in ("yours", "textbook") and not name.startswith("yours, ")]
+    text = f"The same loops, built: {seconds['yours'] / built[0]:,.0f} times faster than before."
+    if kernels and min(kernels) < built[0]:
+        text += (
+            f" The library's kernel is {built[0] / min(kernels):.1f} times faster still: vectors, threads, tiles. See csrc/."
+        )
+    return text
 
 
 def _short_loops(exercise: Exercise) -> str:
@@ -94,12 +118,19 @@ def work(task: Event, send: Callable[[Event], None]) -> None:
     args = _float32(exercise.fast.arguments(np.random.default_rng(0)))
     which = timed_function(exercise, args)
     yours = learners_functions(exercise, Path(task["path"]))[exercise.function_names.index(which)]
-    textbook = reference(exercise)[which]
-    contenders: dict[str, Callable[[], Any]] = {"yours": lambda: yours(*args), "textbook": lambda: textbook(*args)}
-    for backend, reason in available().items():
-        if backend != "reference" and reason is None:
+    solution = reference(exercise)[which]
+    contenders: dict[str, Callable[[], Any]] = {"yours": lambda: yours(*args), "textbook": lambda: solution(*args)}
+    notes = []
+    if exercise.fast.build is not None:
+        try:
+            name, built = exercise.fast.build(Path(task["path"]).read_text(encoding="utf-8"))
+            contenders |= {"textbook": _kernels(exercise.fast, "reference", args), name: lambda: built(*args)}
+        except DeviceError as reason:
+            notes.append(str(reason))
+    for backend, missing in available().items():
+        if backend != "reference" and missing is None:
             contenders[backend] = _kernels(exercise.fast, backend, args)
-    send({"event": "result", "seconds": measure(contenders)})
+    send({"event": "result", "seconds": measure(contenders), "notes": notes})
 
 
 def timed_function(exercise: Exercise, args: tuple) -> str:

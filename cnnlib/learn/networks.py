@@ -7,6 +7,7 @@ lenet5                              digits; LeNet-5 with tanh and average poolin
 max_pool  lp_pool                   digits; two convolutions with ReLU and such pooling: max_pool2d, lp_pool2d, relu
 batch_norm  lrn  layer_norm         digits; two convolutions, each normalised so: batch_norm, local_response_norm
 mlp  sigmoid  relu  elu             digits; one hidden layer, of tanh (sigmoid, ReLU, ELU): linear, cross_entropy
+recipe                              digits; three sigmoid layers without biases and the squared loss: linear, sigmoid
 dropout  drop_connect  maxout       digits; an MLP with such a layer
 momentum  nesterov  adagrad         digits; the MLP with this optimiser: sgd_step, adagrad_step,
 rmsprop  adam                       rmsprop_step, adam_step
@@ -14,8 +15,8 @@ rnn  lstm  peepholes                sonnets; reads letters one by one and guesse
 gru  gru_before                     the same; the reset gate after or before the product with the state: gru
 ==================================  ================================================================================
 
-All end in the cross-entropy (cross_entropy_forward, cross_entropy_backward); those without an optimiser in their name follow
-SGD with momentum, or Adam where they read letters.
+All but recipe end in the cross-entropy (cross_entropy_forward, cross_entropy_backward); those without an optimiser in their
+name follow SGD with momentum, or Adam where they read letters (and in recipe).
 """
 
 from __future__ import annotations
@@ -56,6 +57,14 @@ class Network:
             return float((self.model(self.x_test).numpy().argmax(axis=1) == self.y_test.reshape(-1)).mean())
 
 
+class SquaredNetwork(Network):
+    """One that is trained on ½ ‖f − one-hot label‖², averaged over the samples, as the lecture's first networks were."""
+
+    def loss(self, x: np.ndarray, y: np.ndarray) -> Any:
+        target = np.eye(10, dtype=np.float32)[y]
+        return ops.mse_loss(self.model(x), target, "sum") * (0.5 / len(y))
+
+
 def network(name: str) -> Network:
     """A fresh one, with weights drawn by ``cnnlib.manual_seed``. Raises UnknownNameError."""
     if name not in NETWORKS:
@@ -91,6 +100,15 @@ def _lenet5() -> Network:
 
 def _mlp(activation: nn.Module, *, hidden: nn.Module | None = None, optimizer: Callable | None = None) -> Network:
     return _on_digits(nn.Flatten(), hidden or nn.Linear(64, 32), activation, nn.Linear(32, 10), optimizer=optimizer)
+
+
+def _recipe() -> Network:
+    train, test = data.digits()
+    sizes = ((64, 48), (48, 32), (32, 10))
+    model = nn.Sequential(nn.Flatten(), *(layer for a, b in sizes for layer in (nn.Linear(a, b, bias=False), nn.Sigmoid())))
+    for w in model.parameters():
+        w.set(nn.init.xavier_uniform(w.shape, gain=4.0))  # a sigmoid's slope is ¼: without it three of them never get going
+    return SquaredNetwork(model, optim.Adam(model.parameters(), lr=0.02), train.x, train.y, test.x, test.y)
 
 
 class Reader(nn.Module):
@@ -137,6 +155,7 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     "sigmoid": lambda: _mlp(nn.Sigmoid()),
     "relu": lambda: _mlp(nn.ReLU()),
     "elu": lambda: _mlp(nn.ELU()),
+    "recipe": _recipe,
     "dropout": lambda: _mlp(nn.Sequential(nn.Tanh(), nn.Dropout(0.3))),
     "drop_connect": lambda: _mlp(nn.Tanh(), hidden=nn.DropConnect(64, 32, 0.3)),
     "maxout": lambda: _mlp(nn.Identity(), hidden=nn.Maxout(64, 32, 3)),
