@@ -16,7 +16,7 @@ gru  gru_before                     the same; the reset gate after or before the
 ==================================  ================================================================================
 
 All but recipe end in the cross-entropy (cross_entropy_forward, cross_entropy_backward); those without an optimiser in their
-name follow SGD with momentum, or Adam where they read letters (and in recipe).
+name follow SGD with momentum, or Adam where they read letters, and in lenet5 and recipe.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _lenet5() -> Network:
     return _on_digits(
         nn.Conv2d(1, 6, 3, padding=1), nn.Tanh(), nn.AvgPool2d(2), nn.Conv2d(6, 16, 3, padding=1), nn.Tanh(), nn.AvgPool2d(2),
         nn.Flatten(), nn.Linear(16 * 2 * 2, 32), nn.Tanh(), nn.Linear(32, 10),
-        optimizer=lambda p: optim.SGD(p, lr=0.1, momentum=0.9),
+        optimizer=lambda p: optim.Adam(p, lr=0.02),
     )  # fmt: skip
 
 

@@ -31,7 +31,7 @@ BUDGET = 30.0  # seconds of training with the learner's function
 OVERHEAD = 60.0  # seconds for all else, until everything is ended
 SEED = 0
 MOST_STEPS, USEFUL_STEPS, FEWEST_STEPS = 200, 100, 3
-BATCHES = (1, 4, 32)
+BATCHES = (1, 8, 32)
 TEXTBOOK_STEPS = 10
 
 
