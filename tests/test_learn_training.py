@@ -122,6 +122,12 @@ def test_a_training_says_what_it_plans_does_and_found(exercise, tmp_path):
     assert {"yours", "reference"} <= result["milliseconds"].keys() and min(result["milliseconds"].values()) > 0
 
 
+def test_the_mark_that_some_editors_put_in_front_does_no_harm(exercise, tmp_path):
+    path = file_with(tmp_path, exercise)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert len(process.learners_functions(exercise, path)) == len(exercise.function_names)
+
+
 FAILURES = {
     "raises": ("raise ValueError('no\\nway')", r"ValueError: no way, in line \d+ of \d\d größe\.py"),
     "leaves": ("raise SystemExit(0)", "SystemExit: 0, in line"),

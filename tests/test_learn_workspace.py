@@ -86,6 +86,18 @@ def test_a_workspace_is_found_from_inside_from_below_and_from_beside(tmp_path):
         assert Workspace.find(place).folder.resolve() == (tmp_path / FOLDER).resolve()
 
 
+def test_the_folder_of_somebody_elses_progress_is_no_workspace(tmp_path):
+    Workspace(tmp_path / FOLDER).start()
+    (tmp_path / FILE).write_text('{"percent": 50}')
+    assert Workspace.find(tmp_path).folder == tmp_path / FOLDER
+    assert (tmp_path / FILE).read_text() == '{"percent": 50}'
+
+
+def test_a_workspace_without_its_progress_is_one_still(workspace):
+    workspace.progress.path.unlink()
+    assert Workspace.find(workspace.folder).progress.read() == {}
+
+
 def test_no_workspace_is_said_with_what_to_do(tmp_path):
     with pytest.raises(DataError, match=r"no workspace here .*`cnnlib learn start` makes one"):
         Workspace.find(tmp_path)

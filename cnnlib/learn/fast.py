@@ -22,7 +22,7 @@ import numpy as np
 from cnnlib.backends import available, kernel_set
 from cnnlib.errors import DeviceError, ValueRangeError
 from cnnlib.learn.exercise import Exercise, Fast, exercises, find, reference
-from cnnlib.learn.process import Event, events, learners_functions, serve
+from cnnlib.learn.process import Event, events, learners_functions, serve, text_of
 from cnnlib.tensor import to_device
 
 LIMIT = 90.0  # seconds for everything
@@ -123,7 +123,7 @@ def work(task: Event, send: Callable[[Event], None]) -> None:
     notes = []
     if exercise.fast.build is not None:
         try:
-            name, built = exercise.fast.build(Path(task["path"]).read_text(encoding="utf-8"))
+            name, built = exercise.fast.build(text_of(Path(task["path"])))
             contenders |= {"textbook": _kernels(exercise.fast, "reference", args), name: lambda: built(*args)}
         except DeviceError as reason:
             notes.append(str(reason))

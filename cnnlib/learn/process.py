@@ -92,8 +92,12 @@ def serve(work: Callable[[Event, Callable[[Event], None]], None]) -> None:
 
 def learners_functions(exercise: Exercise, path: Path) -> tuple[Callable, ...]:
     """The functions that the exercise asks for, out of the learner's file."""
-    text = path.read_text(encoding="utf-8")
-    return load(text, exercise.function_names, str(path), given_text(exercise))
+    return load(text_of(path), exercise.function_names, str(path), given_text(exercise))
+
+
+def text_of(path: Path) -> str:
+    """Of a Python file, without the mark that some editors put in front."""
+    return path.read_text(encoding="utf-8-sig")
 
 
 def _where(error: BaseException, path: str) -> str:

@@ -102,7 +102,6 @@ class Progress:
         with contextlib.suppress(FileNotFoundError, _Repaired):
             _still_broken(self.path)
             kept = keep_aside(self.path)
-            write_atomically(self.path, _encode({}))  # the file is what makes the folder a workspace
             warnings.warn(
                 f"{self.path} is no progress file ({reason}); it is kept as {kept.name} and a new one is begun. "
                 "`cnnlib learn check --all` finds out again what you have solved.",

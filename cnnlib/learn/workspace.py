@@ -16,7 +16,7 @@ from pathlib import Path
 from cnnlib.errors import DataError
 from cnnlib.files import keep_aside, write_atomically
 from cnnlib.learn.exercise import Exercise, exercises
-from cnnlib.learn.progress import FILE, Progress, Record
+from cnnlib.learn.progress import Progress, Record
 
 FOLDER = "cnnlib-learn"  # that `start` makes where it is given no name
 
@@ -40,11 +40,11 @@ class Workspace:
     def find(cls, start: Path) -> Workspace:
         """The workspace that ``start`` or a folder above it is, or the one called cnnlib-learn in it. Raises DataError."""
         for folder in (start, *start.absolute().parents, start / FOLDER):
-            if (folder / FILE).is_file():
+            if any((folder / file_name(exercise)).exists() for exercise in exercises()):
                 return cls(folder)
         raise DataError(
-            f"{start.absolute()}: no workspace here (a folder with {FILE}): `cnnlib learn start` makes one; if you have one, "
-            "change into it or name it with --dir."
+            f"{start.absolute()}: no workspace here (a folder with files such as {file_name(exercises()[0])}): "
+            "`cnnlib learn start` makes one; if you have one, change into it or name it with --dir."
         )
 
     @classmethod
