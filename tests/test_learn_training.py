@@ -1,17 +1,20 @@
 """A learner's function at work: in a real network, and against the clock."""
 
 import dataclasses
+import itertools
 import math
 import re
 
 import numpy as np
 import pytest
 
+import cnnlib
 from cnnlib.errors import DeviceError, LearnerError, UnknownNameError, ValueRangeError
 from cnnlib.learn import fast as fast_module
 from cnnlib.learn import process, training
 from cnnlib.learn.exercise import exercises, find, reference, solution_text
 from cnnlib.learn.fast import fast, measure, next_step, timed_function
+from cnnlib.learn.loops import LOOPS, Loop
 from cnnlib.learn.networks import NETWORKS, network
 from cnnlib.learn.training import Training, fitted, train
 
@@ -48,6 +51,58 @@ def test_every_network_learns_something_in_a_few_steps(name):
     run = Training(name, 32, {})
     values = [run.step() for _ in range(60)]
     assert np.mean(values[-10:]) < 0.95 * np.mean(values[:10])
+
+
+LOOPED = [e for e in exercises() if e.name in LOOPS]
+
+
+@pytest.mark.parametrize("exercise", LOOPED, ids=lambda e: e.name)
+def test_every_loop_learns_and_uses_what_it_is_given(exercise):
+    def values(steps):
+        cnnlib.manual_seed(0)
+        called = set()
+
+        def noted(name, function):
+            return lambda *args: (called.add(name), function(*args))[1]
+
+        functions = [noted(name, function) for name, function in reference(exercise).items()]
+        found = [float(v) for v in itertools.islice(LOOPS[exercise.name].run(*functions), steps)]
+        assert called
+        return found
+
+    steps = LOOPS[exercise.name].steps
+    first = values(steps)
+    assert np.isfinite(first).all() and first[:5] == values(5)
+    if exercise.name != "gan_losses":  # where nobody wins
+        assert np.mean(first[-steps // 4 :]) < 0.9 * np.mean(first[: steps // 8 + 1])
+
+
+def test_names_of_loops_are_names_of_exercises():
+    if len(exercises()) >= 38:
+        assert {e.name for e in LOOPED} == set(LOOPS)
+
+
+@pytest.mark.parametrize("exercise", LOOPED[:1], ids=lambda e: e.name)
+def test_a_loop_gives_the_same_curve_with_a_right_function(exercise, tmp_path):
+    plan, *steps, result = train(exercise, file_with(tmp_path, exercise))
+    yours, library = ([e["value"] for e in steps if e["who"] == who] for who in ("yours", "library"))
+    assert yours == library and len(yours) == plan["steps"] and plan["measured"] == LOOPS[exercise.name].measured
+    assert result["accuracy"] == {} and result["milliseconds"].keys() == {"yours", "reference"}
+
+
+def test_a_slow_function_makes_fewer_turns_in_a_loop(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(training.time, "perf_counter", lambda: clock[0])
+
+    def run(function):
+        while True:
+            clock[0] += 5.0
+            yield 1.0
+
+    watch = training.StopWatch([len])
+    assert training._steps_of(Loop("", "loss", 200, run), watch, budget=30.0) == 6
+    assert training._steps_of(Loop("", "loss", 4, run), watch, budget=30.0) == 4
+    assert training._steps_of(Loop("", "loss", 200, run), watch, budget=1.0) == training.FEWEST_STEPS
 
 
 def test_a_wrong_function_gives_another_curve():
@@ -114,10 +169,10 @@ def test_a_training_says_what_it_plans_does_and_found(exercise, tmp_path):
     (tmp_path / "numpy.py").write_text("raise SystemExit")  # a learner's file of that name is not ours
     happened = list(train(exercise, file_with(tmp_path, exercise, noise), budget=0.2))
     plan, *steps, result = happened
-    assert plan["event"] == "plan" and plan["kernels"] == sorted(replacements(exercise))
+    assert plan["event"] == "plan" and all(name in plan["what"] for name in replacements(exercise))
     for who in ("yours", "library"):
         mine = [e for e in steps if e["who"] == who]
-        assert [e["step"] for e in mine] == list(range(plan["steps"])) and all(math.isfinite(e["loss"]) for e in mine)
+        assert [e["step"] for e in mine] == list(range(plan["steps"])) and all(math.isfinite(e["value"]) for e in mine)
     assert result["accuracy"].keys() == {"yours", "library"}
     assert {"yours", "reference"} <= result["milliseconds"].keys() and min(result["milliseconds"].values()) > 0
 
@@ -154,8 +209,8 @@ def test_leaving_the_loop_ends_the_process(exercise, tmp_path, monkeypatch):
 
 
 def test_an_exercise_without_a_network_is_refused(tmp_path):
-    without = dataclasses.replace(find(8), train=None)
-    with pytest.raises(ValueRangeError, match=r"exercise 8, softmax_cross_entropy, has no network to train; those with one:"):
+    without = dataclasses.replace(find(8), train=None, name="xor_mlp")
+    with pytest.raises(ValueRangeError, match=r"exercise 8, xor_mlp, has nothing to train; those that have: "):
         train(without, tmp_path)
 
 

@@ -179,10 +179,9 @@ def reset(exercise: Exercise, workspace: Workspace) -> None:
 def train_(exercise: Exercise, out: Path | None, workspace: Workspace) -> int:
     """Train a real network with your function in place of ours, once it is right."""
     from cnnlib.cli import learn_training
-    from cnnlib.learn.exercise import exercises
-    from cnnlib.learn.training import train
+    from cnnlib.learn.training import train, trainable
 
-    _one_of(exercise, [e for e in exercises() if e.train], "has no network to train")
+    _one_of(exercise, trainable(), "has nothing to train")
     if not _check(workspace, exercise, quiet_when_passed=True):
         return 1
     learn_training.training(exercise, train(exercise, workspace.path(exercise)), out)

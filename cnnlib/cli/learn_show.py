@@ -21,6 +21,7 @@ from rich.text import Text
 
 from cnnlib.learn.exercise import Exercise, exercises, solution_text
 from cnnlib.learn.progress import Record
+from cnnlib.learn.training import trainable
 from cnnlib.learn.workspace import Started, Workspace
 
 MARKS = {"passed": ("✓", "green"), "begun": ("◐", "yellow"), "new": ("·", "dim")}
@@ -183,7 +184,7 @@ def what_next(workspace: Workspace, exercise: Exercise, record: Record, passed: 
     out.print(Padding(f"[bold]To think about:[/] {escape(exercise.question)}", (1, 2, 0, 2)))
     out.print(f"  [dim]The answer, and how the library does it:[/] {command('solution', exercise)}")
     for able, words, what in (
-        (exercise.train, "train", "let a real network learn with your code"),
+        (exercise in trainable(), "train", "let a real network learn with your code"),
         (exercise.fast, "fast", "make it fast, against every backend"),
     ):
         if able:

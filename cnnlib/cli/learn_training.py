@@ -34,38 +34,35 @@ def training(exercise: Exercise, happening: Iterable[Mapping[str, Any]], out: Pa
                 plan = event
                 screen.print(_announced(exercise, plan))
             elif event["event"] == "step":
-                losses[event["who"]].append(event["loss"])
-                _show_step(live, event["who"], losses, plan["steps"])
+                losses[event["who"]].append(event["value"])
+                _show_step(live, event["who"], losses, plan)
             else:
                 result = event
-    screen.print(_curves(losses, plan["steps"]))
+    screen.print(_curves(losses, plan))
     _report(screen, exercise, losses, result)
     if out:
-        _draw(exercise, losses, out)
+        _draw(exercise, losses, plan, out)
         screen.print(f"The curves are drawn in {out}.")
 
 
 def _announced(exercise: Exercise, plan: Mapping[str, Any]) -> str:
-    kernels = " and ".join(plan["kernels"])
-    return (
-        f"{name_of(exercise)}: the network [bold]{plan['model']}[/] learns with your function as {kernels}: "
-        f"{plan['steps']} steps, batches of {plan['batch']}."
-    )
+    return f"{name_of(exercise)}: {plan['what']}, {plan['steps']} steps."
 
 
-def _show_step(live: Any, who: str, losses: Mapping[str, list[float]], steps: int) -> None:
-    done = len(losses[who])
+def _show_step(live: Any, who: str, losses: Mapping[str, list[float]], plan: Mapping[str, Any]) -> None:
+    done, steps = len(losses[who]), plan["steps"]
     if isinstance(live, Live):
-        live.update(_curves(losses, steps))
+        live.update(_curves(losses, plan))
     elif done == 1 or done % max(steps // 5, 1) == 0:
-        live.print(f"{TITLES[who]:20}step {done:3}/{steps}  loss {losses[who][-1]:.4f}")
+        live.print(f"{TITLES[who]:20}step {done:3}/{steps}  {plan['measured']} {losses[who][-1]:.4g}")
 
 
-def _curves(losses: Mapping[str, list[float]], steps: int) -> RenderableType:
-    ceiling = max((v for values in losses.values() for v in values if math.isfinite(v)), default=1.0)
+def _curves(losses: Mapping[str, list[float]], plan: Mapping[str, Any]) -> RenderableType:
+    steps = plan["steps"]
+    ceiling = max((v for values in losses.values() for v in values if math.isfinite(v)), default=0.0) or 1.0
     return Columns(
         [Panel("\n".join(curve(values, steps, ceiling)), title=TITLES[who], width=WIDTH + 4,
-               subtitle=f"loss {values[0]:.3f} → {values[-1]:.3f}" if values else "waiting",
+               subtitle=f"{plan['measured']} {values[0]:.3g} → {values[-1]:.3g}" if values else "waiting",
                border_style="cyan" if who == "yours" else "dim")
          for who, values in losses.items()]
     )  # fmt: skip
@@ -87,12 +84,13 @@ def curve(values: Sequence[float], steps: int, ceiling: float, width: int = WIDT
 
 
 def _report(screen: Console, exercise: Exercise, losses: Mapping[str, list[float]], result: Mapping[str, Any]) -> None:
-    accuracy = result["accuracy"]
     apart = max(abs(a - b) for a, b in zip(losses["yours"], losses["library"], strict=True))
-    screen.print(
-        f"Right on data that it never saw: [bold]{100 * accuracy['yours']:.1f} %[/], with the library's own function "
-        f"{100 * accuracy['library']:.1f} %. The two curves are never further apart than {apart:.2g}."
-    )
+    if accuracy := result["accuracy"]:
+        screen.print(
+            f"Right on data that it never saw: [bold]{100 * accuracy['yours']:.1f} %[/], with the library's own function "
+            f"{100 * accuracy['library']:.1f} %."
+        )
+    screen.print(f"The two curves are never further apart than {apart:.2g}.")
     taken = {name: result["milliseconds"][name] for name in sorted(result["milliseconds"], key=_rank)}
     screen.print(_times({_backend(name): ms for name, ms in taken.items()}, "milliseconds a step"))
     if exercise.fast:
@@ -138,14 +136,14 @@ def _compared(ratio: float) -> str:
     return f"{1 / ratio:,.1f} times slower than yours" if ratio < 0.95 else "the same"
 
 
-def _draw(exercise: Exercise, losses: Mapping[str, list[float]], out: Path) -> None:
+def _draw(exercise: Exercise, losses: Mapping[str, list[float]], plan: Mapping[str, Any], out: Path) -> None:
     from cnnlib.viz.figure import new_figure
 
     figure = new_figure(5.0, 3.0)
     ax = figure.subplots()
     for (who, values), style in zip(losses.items(), ("-", "--"), strict=True):
         ax.plot(range(1, len(values) + 1), values, style, label=TITLES[who])
-    ax.set(xlabel="step", ylabel="loss", title=f"{exercise.number} {exercise.name}")
+    ax.set(xlabel="step", ylabel=plan["measured"], title=f"{exercise.number} {exercise.name}")
     ax.legend(frameon=False)
     ax.grid(alpha=0.25)
     figure.savefig(out)

@@ -4,16 +4,16 @@ The work is done in a child process, ``python -m cnnlib.learn.training``: a func
 nobody. It reads its task as one line of JSON and writes what happens, a line of JSON each; `train` starts it, passes the
 lines on as they come, and ends it when its time is up.
 
-The same batches train the network three times from the same weights: with the learner's function, with the library's, and for
-a few steps with the textbook. A right function gives the library's own curve, however slow it is; how slow, the clock inside
-the replaced kernels tells.
+The same batches train the same network twice from the same weights: with the learner's function and with the library's. A
+right function gives the library's own curve, however slow it is; how slow, a stop watch around the replaced functions tells.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ import numpy as np
 import cnnlib
 from cnnlib.backends import backend, kernel_set, override_kernel, use
 from cnnlib.errors import ValueRangeError
-from cnnlib.learn.exercise import Exercise, exercises, find
+from cnnlib.learn.exercise import Exercise, Train, exercises, find, reference
+from cnnlib.learn.loops import LOOPS, Loop
 from cnnlib.learn.networks import Network, network
 from cnnlib.learn.process import Event, events, learners_functions, serve
 from cnnlib.nn.module import in_mode
@@ -35,46 +36,102 @@ BATCHES = (1, 8, 32)
 TEXTBOOK_STEPS = 10
 
 
+def trainable() -> list[Exercise]:
+    """The exercises whose functions can be put to work: as a network's kernels, or in a loop of their own."""
+    return [e for e in exercises() if e.train or e.name in LOOPS]
+
+
 def train(exercise: Exercise, path: Path, budget: float = BUDGET) -> Iterator[Event]:
-    """Train the exercise's network with the functions in ``path``; what happens, as it happens:
+    """Train with the functions in ``path``; what happens, as it happens:
 
-    ``{"event": "plan", "model", "steps", "batch", "kernels"}``, then ``{"event": "step", "who": "yours" or "library", "step",
-    "loss"}`` for each, then ``{"event": "result", "accuracy": {who: …}, "milliseconds": {"yours": …, "reference": …, …}}``:
-    those spent in the replaced kernels per step of training.
+    ``{"event": "plan", "what", "measured", "steps"}``, then ``{"event": "step", "who": "yours" or "library", "step",
+    "value"}`` for each, then ``{"event": "result", "accuracy": {who: …}, "milliseconds": {"yours": …, "reference": …, …}}``:
+    the accuracy where classes are learnt, and the milliseconds spent in the functions per step of training.
 
-    Raises ValueRangeError for an exercise without a network; LearnerError when the learner's code fails, or takes too long.
+    Raises ValueRangeError for an exercise that has nothing to train; LearnerError when the learner's code fails or takes too
+    long.
     """
-    if exercise.train is None:
-        able = ", ".join(str(e.number) for e in exercises() if e.train)
-        raise ValueRangeError(f"exercise {exercise.number}, {exercise.name}, has no network to train; those with one: {able}.")
+    if exercise not in (able := trainable()):
+        numbers = ", ".join(str(e.number) for e in able)
+        raise ValueRangeError(f"exercise {exercise.number}, {exercise.name}, has nothing to train; those that have: {numbers}.")
     task = {"exercise": exercise.name, "path": str(path), "budget": budget}
     return events("cnnlib.learn.training", task, budget + OVERHEAD)
 
 
 # ---- inside the child
 
+Send = Callable[[Event], None]
 
-def work(task: Event, send: Callable[[Event], None]) -> None:
+
+def work(task: Event, send: Send) -> None:
     exercise = find(task["exercise"])
-    if exercise.train is None:
-        raise ValueRangeError(f"exercise {exercise.name} has no network.")
     functions = learners_functions(exercise, Path(task["path"]))
-    name = exercise.train.model
-    kernels = dict(exercise.train.kernels(functions if len(functions) > 1 else functions[0]))
-    batch, steps = _plan(name, kernels, task["budget"])
-    send({"event": "plan", "model": name, "batch": batch, "steps": steps, "kernels": sorted(kernels)})
+    if exercise.train is None:
+        _train_in_loop(exercise, functions, task["budget"], send)
+    else:
+        _train_network(exercise.train, functions, task["budget"], send)
+
+
+def _train_network(train: Train, functions: tuple[Callable, ...], budget: float, send: Send) -> None:
+    kernels = dict(train.kernels(functions if len(functions) > 1 else functions[0]))
+    batch, steps = _plan(train.model, kernels, budget)
+    names = " and ".join(sorted(kernels))
+    what = f"the network {train.model} learns with your function as {names}, in batches of {batch}"
+    send({"event": "plan", "what": what, "measured": "loss", "steps": steps})
     library = dict.fromkeys(kernels)
     milliseconds, accuracy = {}, {}
     for who, replaced in (("yours", kernels), ("library", library)):
-        training = Training(name, batch, replaced)
+        training = Training(train.model, batch, replaced)
         for step in range(steps):
-            send({"event": "step", "who": who, "step": step, "loss": training.step()})
+            send({"event": "step", "who": who, "step": step, "value": training.step()})
         accuracy[who] = training.network.accuracy()
         milliseconds["yours" if who == "yours" else backend()] = training.milliseconds
     if "reference" not in milliseconds:
         with use("reference"):
-            milliseconds["reference"] = _timed(name, batch, library, TEXTBOOK_STEPS)
+            milliseconds["reference"] = _timed(train.model, batch, library, TEXTBOOK_STEPS)
     send({"event": "result", "accuracy": accuracy, "milliseconds": milliseconds})
+
+
+def _train_in_loop(exercise: Exercise, functions: tuple[Callable, ...], budget: float, send: Send) -> None:
+    loop = LOOPS[exercise.name]
+    watches = {"yours": StopWatch(functions), "library": StopWatch(tuple(reference(exercise).values()))}
+    steps = _steps_of(loop, watches["yours"], budget)
+    send({"event": "plan", "what": loop.what, "measured": loop.measured, "steps": steps})
+    for who, watch in watches.items():
+        cnnlib.manual_seed(SEED)
+        watch.seconds = 0.0
+        for step, value in enumerate(itertools.islice(loop.run(*watch.functions), steps)):
+            send({"event": "step", "who": who, "step": step, "value": float(value)})
+    milliseconds = {name: 1000 * watches[who].seconds / steps for who, name in (("yours", "yours"), ("library", "reference"))}
+    send({"event": "result", "accuracy": {}, "milliseconds": milliseconds})
+
+
+def _steps_of(loop: Loop, watch: StopWatch, budget: float) -> int:
+    """As many as show something, or as the budget allows."""
+    cnnlib.manual_seed(SEED)
+    started = time.perf_counter()
+    for done, _ in enumerate(loop.run(*watch.functions), start=1):
+        seconds = time.perf_counter() - started
+        if done == FEWEST_STEPS or seconds > 1.0:
+            return int(np.clip(budget * done / seconds, FEWEST_STEPS, loop.steps))
+    raise AssertionError("a loop never ends")
+
+
+class StopWatch:
+    """Functions that note how long they take, in ``seconds``."""
+
+    def __init__(self, functions: Iterable[Callable]):
+        self.seconds = 0.0
+        self.functions = [self._timed(function) for function in functions]
+
+    def _timed(self, function: Callable) -> Callable:
+        def timed(*args: Any) -> Any:
+            started = time.perf_counter()
+            returned = function(*args)
+            self.seconds += time.perf_counter() - started
+            return returned
+
+        return timed
 
 
 class Training:
@@ -88,15 +145,20 @@ class Training:
         cnnlib.manual_seed(SEED)
         self.network: Network = network(name)
         self.network.optimizer.lr *= (batch / BATCHES[-1]) ** 0.5  # small batches are noisy
-        self.batch, self.kernels = batch, kernels
-        self.seconds, self.steps = 0.0, 0
+        self.batch, self.steps = batch, 0
+        own = [getattr(kernel_set(backend()), kernel) for kernel in kernels]
+        self.watch = StopWatch(function or kernel for function, kernel in zip(kernels.values(), own, strict=True))
+        self.kernels = {
+            kernel: timed if kernels[kernel] is None else _fitting(timed)
+            for kernel, timed in zip(kernels, self.watch.functions, strict=True)
+        }
         self._rng = np.random.default_rng(SEED)
 
     def step(self) -> float:
         chosen = self._rng.integers(0, len(self.network.x), self.batch)
         with contextlib.ExitStack() as inside:
             for name, function in self.kernels.items():
-                inside.enter_context(override_kernel(name, self._timed(name, function)))
+                inside.enter_context(override_kernel(name, function))
             inside.enter_context(in_mode(self.network.model, True))
             self.network.model.zero_grad()
             loss = self.network.loss(self.network.x[chosen], self.network.y[chosen])
@@ -107,18 +169,11 @@ class Training:
 
     @property
     def milliseconds(self) -> float:
-        return 1000 * self.seconds / self.steps
+        return 1000 * self.watch.seconds / self.steps
 
-    def _timed(self, name: str, function: Callable | None) -> Callable:
-        kernel = function or getattr(kernel_set(backend()), name)
 
-        def timed(*args: Any) -> Any:
-            started = time.perf_counter()
-            returned = kernel(*args)
-            self.seconds += time.perf_counter() - started
-            return returned if function is None else fitted(returned, args)
-
-        return timed
+def _fitting(function: Callable) -> Callable:
+    return lambda *args: fitted(function(*args), args)
 
 
 def fitted(returned: Any, args: tuple) -> Any:
