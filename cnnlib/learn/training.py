@@ -145,20 +145,15 @@ class Training:
         cnnlib.manual_seed(SEED)
         self.network: Network = network(name)
         self.network.optimizer.lr *= (batch / BATCHES[-1]) ** 0.5  # small batches are noisy
-        self.batch, self.steps = batch, 0
-        own = [getattr(kernel_set(backend()), kernel) for kernel in kernels]
-        self.watch = StopWatch(function or kernel for function, kernel in zip(kernels.values(), own, strict=True))
-        self.kernels = {
-            kernel: timed if kernels[kernel] is None else _fitting(timed)
-            for kernel, timed in zip(kernels, self.watch.functions, strict=True)
-        }
+        self.batch, self.kernels = batch, kernels
+        self.seconds, self.steps = 0.0, 0
         self._rng = np.random.default_rng(SEED)
 
     def step(self) -> float:
         chosen = self._rng.integers(0, len(self.network.x), self.batch)
         with contextlib.ExitStack() as inside:
             for name, function in self.kernels.items():
-                inside.enter_context(override_kernel(name, function))
+                inside.enter_context(override_kernel(name, self._timed(name, function)))
             inside.enter_context(in_mode(self.network.model, True))
             self.network.model.zero_grad()
             loss = self.network.loss(self.network.x[chosen], self.network.y[chosen])
@@ -169,11 +164,18 @@ class Training:
 
     @property
     def milliseconds(self) -> float:
-        return 1000 * self.watch.seconds / self.steps
+        return 1000 * self.seconds / self.steps
 
+    def _timed(self, name: str, function: Callable | None) -> Callable:
+        kernel = function or getattr(kernel_set(backend()), name)
 
-def _fitting(function: Callable) -> Callable:
-    return lambda *args: fitted(function(*args), args)
+        def timed(*args: Any) -> Any:
+            started = time.perf_counter()
+            returned = kernel(*args)
+            self.seconds += time.perf_counter() - started
+            return returned if function is None else fitted(returned, args)
+
+        return timed
 
 
 def fitted(returned: Any, args: tuple) -> Any:
