@@ -317,6 +317,15 @@ def test_fast_times_the_learners_function_the_textbook_and_the_backends(exercise
         fast(exercise, file_with(tmp_path, exercise, "1 / 0"))
 
 
+@pytest.mark.parametrize("exercise", TIMED[:1], ids=lambda e: e.name)
+def test_what_takes_for_ever_is_stopped_and_told_why(exercise, tmp_path, monkeypatch):
+    monkeypatch.setattr(fast_module, "LIMIT", 1.0)
+    with pytest.raises(
+        LearnerError, match=r"benchmark size your function was not done after 1 s: .* Keep only the short loops"
+    ):
+        fast(exercise, file_with(tmp_path, exercise, "while True: pass"))
+
+
 def test_an_exercise_that_is_not_timed_is_refused(tmp_path):
     with pytest.raises(ValueRangeError, match="is not timed; those that are:"):
         fast(dataclasses.replace(find(8), fast=None), tmp_path)

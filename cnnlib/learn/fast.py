@@ -22,7 +22,7 @@ import numpy as np
 from cnnlib.backends import available, kernel_set
 from cnnlib.errors import DeviceError, ValueRangeError
 from cnnlib.learn.exercise import Exercise, Fast, exercises, find, reference
-from cnnlib.learn.process import Event, events, learners_functions, serve, text_of
+from cnnlib.learn.process import Event, TooSlow, events, learners_functions, serve, text_of
 from cnnlib.tensor import to_device
 
 LIMIT = 90.0  # seconds for everything
@@ -47,7 +47,10 @@ def fast(exercise: Exercise, path: Path) -> Timings:
         able = ", ".join(str(e.number) for e in exercises() if e.fast)
         raise ValueRangeError(f"exercise {exercise.number}, {exercise.name}, is not timed; those that are: {able}.")
     task = {"exercise": exercise.name, "path": str(path)}
-    (result,) = events("cnnlib.learn.fast", task, LIMIT)
+    try:
+        (result,) = events("cnnlib.learn.fast", task, LIMIT)
+    except TooSlow as reason:
+        raise TooSlow(f"on arguments of benchmark size {reason} {_loops_cost(exercise)}") from None
     return Timings(result["seconds"], result["notes"])
 
 
@@ -57,7 +60,7 @@ def next_step(exercise: Exercise, seconds: Mapping[str, float]) -> str:
         return _after_building(seconds)
     ratio = seconds["yours"] / seconds["textbook"]
     if ratio > 30:
-        return "Loops over samples or pixels cost most. Keep only the short loops: " + _short_loops(exercise)
+        return _loops_cost(exercise)
     if ratio > 1.5:
         return "Most loops are gone. What is left is many small products and copies: " + _few_products(exercise)
     kernels = {name: s for name, s in seconds.items() if name not in ("yours", "textbook")}
@@ -84,6 +87,10 @@ def _after_building(seconds: Mapping[str, float]) -> str:
             f" The library's kernel is {built[0] / min(kernels):.1f} times faster still: vectors, threads, tiles. See csrc/."
         )
     return text
+
+
+def _loops_cost(exercise: Exercise) -> str:
+    return "Loops over samples or pixels cost most. Keep only the short loops: " + _short_loops(exercise)
 
 
 def _short_loops(exercise: Exercise) -> str:

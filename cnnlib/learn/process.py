@@ -25,10 +25,14 @@ from cnnlib.learn.exercise import Exercise, given_text, load
 Event = dict[str, Any]
 
 
+class TooSlow(LearnerError):
+    """Not done within the limit."""
+
+
 def events(module: str, task: Event, limit: float) -> Iterator[Event]:
     """Start ``python -m module`` with ``task``; yield the events that it sends, the last of which must be a "result".
 
-    Raises LearnerError when the learner's code fails there, ends the process, or is not done within ``limit`` seconds.
+    Raises LearnerError when the learner's code fails there, ends the process, TooSlow when it is not done within ``limit`` seconds.
     """
     paths = [str(Path(cnnlib.__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     process = subprocess.Popen(
@@ -59,7 +63,7 @@ def _until_result(lines: queue.SimpleQueue[str], process: subprocess.Popen, dead
         try:
             line = lines.get(timeout=max(deadline - time.monotonic(), 0.0))
         except queue.Empty:
-            raise LearnerError(f"your function was not done after {limit:.0f} s: it was stopped.") from None
+            raise TooSlow(f"your function was not done after {limit:.0f} s: it was stopped.") from None
         if not line:
             raise LearnerError(f"the process that ran your function ended by itself, with exit code {process.wait()}.")
         event = json.loads(line)
