@@ -32,7 +32,8 @@ class TooSlow(LearnerError):
 def events(module: str, task: Event, limit: float) -> Iterator[Event]:
     """Start ``python -m module`` with ``task``; yield the events that it sends, the last of which must be a "result".
 
-    Raises LearnerError when the learner's code fails there, ends the process, TooSlow when it is not done within ``limit`` seconds.
+    Raises LearnerError when the learner's code fails there or ends the process, TooSlow when it is not done within ``limit``
+    seconds.
     """
     paths = [str(Path(cnnlib.__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     process = subprocess.Popen(
