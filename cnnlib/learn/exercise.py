@@ -133,7 +133,8 @@ class Train:
     """Where the learner's function stands in a real network.
 
     ``kernels(f)`` -> {kernel name: replacement}, for cl.override_kernel; f is the learner's function (a tuple where there are
-    several). ``model`` names an entry of cnnlib.learn.training.
+    several). ``model`` names an entry of cnnlib.learn.networks; a name that is no kernel stands for one of the network's own
+    ``functions`` (cnnlib/learn/rules.py).
     """
 
     kernels: Callable[[Any], Mapping[str, Callable]]

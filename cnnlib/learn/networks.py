@@ -8,21 +8,27 @@ max_pool  lp_pool                   digits; two convolutions with ReLU and such 
 batch_norm  lrn  layer_norm         digits; two convolutions, each normalised so: batch_norm, local_response_norm
 mlp  sigmoid  relu  elu             digits; one hidden layer, of tanh (sigmoid, ReLU, ELU): linear, cross_entropy
 recipe                              digits; three sigmoid layers without biases and the squared loss: linear, sigmoid
+regression                          digits; a tanh layer and a linear one without biases, the squared loss: linear, tanh
+deep                                digits; eight ReLU layers with He's weights, which this depth needs: linear, relu
 dropout  drop_connect  maxout       digits; an MLP with such a layer
 momentum  nesterov  adagrad         digits; the MLP with this optimiser: sgd_step, adagrad_step,
 rmsprop  adam                       rmsprop_step, adam_step
 rnn  lstm  peepholes                sonnets; reads letters one by one and guesses the next one: rnn, lstm, linear
 gru  gru_before                     the same; the reset gate after or before the product with the state: gru
+tied  denoiser  rbm  vae            digits; a code without labels, by such a rule (cnnlib/learn/rules.py)
+rows                                digits; two readers of their rows, from above and from below (there, too)
 ==================================  ================================================================================
 
-All but recipe end in the cross-entropy (cross_entropy_forward, cross_entropy_backward); those without an optimiser in their
-name follow SGD with momentum, or Adam where they read letters, and in lenet5 and recipe.
+All but recipe, regression and the codes end in the cross-entropy (cross_entropy_forward, cross_entropy_backward); those without
+an optimiser in their name follow SGD with momentum, or Adam where they read letters, in lenet5, recipe and regression, and in
+those of rules.py.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -43,6 +49,7 @@ class Network:
     y: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
+    functions: dict[str, Callable] = field(default_factory=dict)  # by name: what it does without kernels, see rules.py
 
     def loss(self, x: np.ndarray, y: np.ndarray) -> Any:
         """Mean cross-entropy of the batch: a Tensor of one number."""
@@ -111,6 +118,20 @@ def _recipe() -> Network:
     return SquaredNetwork(model, optim.Adam(model.parameters(), lr=0.02), train.x, train.y, test.x, test.y)
 
 
+def _regression() -> Network:
+    train, test = data.digits()
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32, bias=False), nn.Tanh(), nn.Linear(32, 10, bias=False))
+    return SquaredNetwork(model, optim.Adam(model.parameters(), lr=0.005), train.x, train.y, test.x, test.y)
+
+
+def _deep() -> Network:
+    hidden = [layer for inputs in (64, *[32] * 7) for layer in (nn.Linear(inputs, 32), nn.ReLU())]
+    net = _on_digits(nn.Flatten(), *hidden, nn.Linear(32, 10), optimizer=lambda p: optim.SGD(p, lr=0.01, momentum=0.9))
+    for p in net.model.parameters():
+        p.set(nn.init.he_uniform(p.shape) if p.ndim == 2 else np.zeros(p.shape, np.float32))
+    return net
+
+
 class Reader(nn.Module):
     """Letters (N, T), one-hot, through a recurrent layer to the logits (N·T, letters) of the next one."""
 
@@ -144,6 +165,20 @@ def _maximum() -> nn.Module:
 
 UNITS = 32
 
+
+def _rule(name: str) -> Network:
+    from cnnlib.learn import rules
+
+    made = {
+        "tied": lambda: rules.codes(rules.Tied, rules.tied_autoencoder),
+        "denoiser": lambda: rules.codes(rules.Denoiser, rules.denoising_gradient),
+        "rbm": lambda: rules.codes(rules.Boltzmann, rules.contrastive_divergence, spread=0.01),
+        "vae": lambda: rules.codes(rules.Variational, rules.vae_code),
+        "rows": rules.rows,
+    }
+    return made[name]()
+
+
 NETWORKS: dict[str, Callable[[], Network]] = {
     "lenet5": _lenet5,
     "max_pool": lambda: _convolutions(_plain, _maximum),
@@ -156,6 +191,8 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     "relu": lambda: _mlp(nn.ReLU()),
     "elu": lambda: _mlp(nn.ELU()),
     "recipe": _recipe,
+    "regression": _regression,
+    "deep": _deep,
     "dropout": lambda: _mlp(nn.Sequential(nn.Tanh(), nn.Dropout(0.3))),
     "drop_connect": lambda: _mlp(nn.Tanh(), hidden=nn.DropConnect(64, 32, 0.3)),
     "maxout": lambda: _mlp(nn.Identity(), hidden=nn.Maxout(64, 32, 3)),
@@ -169,4 +206,5 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     "peepholes": lambda: _on_sonnets(lambda n: nn.LSTM(n, UNITS, batch_first=True, peepholes="diagonal")),
     "gru": lambda: _on_sonnets(lambda n: nn.GRU(n, UNITS, batch_first=True)),
     "gru_before": lambda: _on_sonnets(lambda n: nn.GRU(n, UNITS, batch_first=True, reset_after=False)),
+    **{name: functools.partial(_rule, name) for name in ("tied", "denoiser", "rbm", "vae", "rows")},
 }

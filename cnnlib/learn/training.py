@@ -145,9 +145,11 @@ class Training:
         cnnlib.manual_seed(SEED)
         self.network: Network = network(name)
         self.network.optimizer.lr *= (batch / BATCHES[-1]) ** 0.5  # small batches are noisy
-        self.batch, self.kernels = batch, kernels
+        self.batch, self.kernels = batch, {n: f for n, f in kernels.items() if n not in self.network.functions}
         self.seconds, self.steps = 0.0, 0
         self._rng = np.random.default_rng(SEED)
+        for own in kernels.keys() & self.network.functions.keys():
+            self.network.functions[own] = self._timed(own, kernels[own])
 
     def step(self) -> float:
         chosen = self._rng.integers(0, len(self.network.x), self.batch)
@@ -167,7 +169,7 @@ class Training:
         return 1000 * self.seconds / self.steps
 
     def _timed(self, name: str, function: Callable | None) -> Callable:
-        kernel = function or getattr(kernel_set(backend()), name)
+        kernel = function or self.network.functions.get(name) or getattr(kernel_set(backend()), name)
 
         def timed(*args: Any) -> Any:
             started = time.perf_counter()
