@@ -35,12 +35,6 @@ def test_the_file_of_an_exercise_is_python_with_its_story_and_a_gap(exercise):
     assert text.count("import numpy as np") == 1
 
 
-def test_the_functions_that_an_exercise_hands_over_are_named_in_its_file():
-    for exercise in exercises():
-        for function in exercise.given:
-            assert f"{function.__name__}(" in ast.get_docstring(ast.parse(starter_text(exercise)))
-
-
 def test_start_writes_every_exercise_and_an_empty_progress(workspace):
     assert {file_name(e) for e in exercises()} | {FILE} <= set(files(workspace))
     assert workspace.progress.read() == {}

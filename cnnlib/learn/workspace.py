@@ -7,7 +7,6 @@ writes over a file that is there; only `reset` replaces one, and keeps the old o
 from __future__ import annotations
 
 import hashlib
-import inspect
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -135,7 +134,9 @@ def file_name(exercise: Exercise) -> str:
 
 def starter_text(exercise: Exercise) -> str:
     """The file as a learner first sees it."""
-    story = f"{exercise.title}\n\n{exercise.story}\n\n{_how_to_go_on(exercise)}"
+    number = exercise.number
+    how = f"Replace the ... below, then: cnnlib learn check {number}    (stuck? cnnlib learn hint {number})"
+    story = f"{exercise.title}\n\n{exercise.story}\n\n{how}"
     quoted = story.replace("\\", "\\\\").replace('"""', '\\"""')
     imports = "" if "import numpy" in exercise.starter else "import numpy as np\n\n\n"
     return f'"""{quoted}\n"""\n\n{imports}{exercise.starter.strip()}\n'
@@ -143,16 +144,6 @@ def starter_text(exercise: Exercise) -> str:
 
 def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _how_to_go_on(exercise: Exercise) -> str:
-    lines = []
-    if exercise.given:
-        calls = ", ".join(f"{f.__name__}{inspect.signature(f)}" for f in exercise.given)
-        lines.append(f"Ready for you to call: {calls}.")
-    number = exercise.number
-    lines.append(f"Replace the ... below, then: cnnlib learn check {number}    (stuck? cnnlib learn hint {number})")
-    return "\n".join(lines)
 
 
 def _write_new(path: Path, text: str) -> bool:
