@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cnnlib.cli import main
+from cnnlib.cli import learn_training, main
 from cnnlib.cli.learn_training import curve
 from cnnlib.learn.exercise import exercises, find, solution_text
 from cnnlib.learn.training import trainable
@@ -263,6 +263,43 @@ def test_train_and_fast_need_an_exercise_that_has_them_and_is_passed(learn, work
         workspace.path(exercise).write_text("def wrong(): pass")
         code, out, _ = learn("train", exercise.number)
         assert code == 1 and "✗" in out and "steps" not in out
+
+
+@pytest.mark.parametrize("out, words", [("curve.gif", "must end in .png, .svg or .pdf"), ("gone/curve.png", "no folder gone")])
+def test_a_picture_that_cannot_be_written_is_told_before_the_training(learn, workspace, out, words):
+    pytest.importorskip("matplotlib")
+    for exercise in trainable()[:1]:
+        code, _, err = learn("train", exercise.number, "--out", out)
+        assert code == 2 and words in err
+
+
+def happening(who_and_values):
+    yield {"event": "plan", "what": "somebody learns", "measured": "loss", "steps": 2}
+    for who, values in who_and_values:
+        for step, value in enumerate(values):
+            yield {"event": "step", "who": who, "step": step, "value": value}
+    yield {
+        "event": "result",
+        "accuracy": {"yours": 0.5, "library": 0.75},
+        "milliseconds": {"cpu": 0.5, "yours": 5.0, "reference": 5.0},
+    }
+
+
+def test_a_training_is_told_with_both_curves_and_how_slow_it_was(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    learn_training.training(EIGHT, happening([("yours", [2.0, 1.0]), ("library", [2.0, 0.75])]), None)
+    out = capsys.readouterr().out
+    for words in ("somebody learns, 2 steps", "loss 2 → 1", "loss 2 → 0.75", "50.0 %", "75.0 %", "further apart than 0.25"):
+        assert words in out
+    lines = [line.split() for line in out.splitlines() if "times faster" in line or "the same" in line or "yours  " in line]
+    assert [line[0] for line in lines[-3:]] == ["yours", "the", "backend"]  # in this order
+    assert "the same" in " ".join(lines[-2]) and "10 times faster than yours" in " ".join(lines[-1])
+
+
+def test_the_curves_become_a_picture(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    learn_training.training(EIGHT, happening([("yours", [2.0, 1.0]), ("library", [2.0, 1.0])]), tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG") and "curve.png" in capsys.readouterr().out
 
 
 def test_a_curve_is_made_of_eighths():

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cnnlib.learn.exercise import Exercise
     from cnnlib.learn.workspace import Workspace
 
+PICTURES = (".png", ".svg", ".pdf")
 POLLED = 0.25  # seconds between two looks at the files
 
 
@@ -182,6 +183,8 @@ def train_(exercise: Exercise, out: Path | None, workspace: Workspace) -> int:
     from cnnlib.learn.training import train, trainable
 
     _one_of(exercise, trainable(), "has nothing to train")
+    if out:
+        _check_picture(out)
     if not _check(workspace, exercise, quiet_when_passed=True):
         return 1
     learn_training.training(exercise, train(exercise, workspace.path(exercise)), out)
@@ -271,6 +274,17 @@ def _check_all(workspace: Workspace) -> int:
             record.checked(verdict.passed, sha256(content))
     learn_show.solved(workspace)
     return int(failed > 0)
+
+
+def _check_picture(out: Path) -> None:
+    """Before the training, not after it."""
+    from cnnlib.viz.figure import new_figure
+
+    new_figure(1.0, 1.0)  # raises where matplotlib is missing
+    if out.suffix.lower() not in PICTURES:
+        raise click.UsageError(f"--out {out}: the name must end in {', '.join(PICTURES[:-1])} or {PICTURES[-1]}.")
+    if not out.parent.is_dir():
+        raise click.UsageError(f"--out {out}: there is no folder {out.parent}.")
 
 
 def _one_of(exercise: Exercise, able: list[Exercise], lacks: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cnnlib import data, nn, ops, optim
+from cnnlib.data.ring import RADIUS
 from cnnlib.learn.networks import network
 from cnnlib.tensor import Tensor
 
@@ -75,12 +76,11 @@ def adversaries(gan_losses: Callable) -> Iterator[float]:
             generator.zero_grad()
             both = judge(ops.concat((Tensor(xs), drawn if player is generator else drawn.detach())))
             s = both.numpy()[:, 0]
-            loss_d, _, d_real, d_fake, g_fake = gan_losses(s[:BATCH], s[BATCH:])
+            _, _, d_real, d_fake, g_fake = gan_losses(s[:BATCH], s[BATCH:])
             dy = np.concatenate([d_real, d_fake] if player is judge else [np.zeros(BATCH), g_fake])
             both.backward(dy[:, None].astype(np.float32))
             adam.step()
-            if player is judge:
-                yield float(loss_d)
+        yield float(np.abs(np.linalg.norm(drawn.numpy(), axis=1) - RADIUS).mean())
 
 
 def spelling(teacher_forcing: Callable, beam_search: Callable) -> Iterator[float]:
@@ -100,6 +100,6 @@ def spelling(teacher_forcing: Callable, beam_search: Callable) -> Iterator[float
 LOOPS: Mapping[str, Loop] = {
     "perceptron_epoch": Loop("a perceptron learns to tell the digits 3 and 8 apart", "mistakes in an epoch", 15, perceptron),
     "gradient_clipping": Loop("a recurrent network reads sonnets, far too fast to go well unclipped", "loss", 200, clipped),
-    "gan_losses": Loop("two players learn a ring of eight Gaussians", "D's loss", 200, adversaries),
+    "gan_losses": Loop("two players learn to draw points on a ring", "distance", 400, adversaries),
     "sequence_to_sequence": Loop("a table learns to spell the sonnets' words", "loss", 200, spelling),
 }
