@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -317,3 +318,38 @@ def test_verify_needs_no_workspace_and_prints_scores(learn):
     code, out, err = learn("verify", "--quick", EIGHT.name)
     assert code == 0 and EIGHT.name in out and not err
     assert learn("verify", "nothing")[0] == 2
+
+
+def test_the_transcript_on_the_page_is_what_is_printed(learn, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    page = (ROOT / "docs" / "learn.md").read_text(encoding="utf-8")
+
+    def shown(*args):
+        lines = "\n".join(line.rstrip() for line in learn(*args)[1].splitlines())
+        assert f"$ cnnlib learn {args[0]}\n{lines.strip()}\n" in page, lines
+
+    def edit(exercise, *changes):
+        path = Path(file_name(exercise))
+        text = path.read_text(encoding="utf-8")
+        for pattern, new in changes:
+            text, count = re.subn(pattern, new, text, flags=re.MULTILINE)
+            assert count == 1, pattern
+        path.write_text(text, encoding="utf-8")
+
+    shown("start")
+    monkeypatch.chdir("cnnlib-learn")
+    first, second = exercises()[:2]
+    edit(
+        first,
+        (r"^    \.\.\.$", "    return (x @ w > threshold).astype(float)"),
+        (r"nand = \.\.\..*", "nand = neuron(x, np.array([-1, -1]), -1)"),
+        (r"xor = \.\.\..*", "xor = neuron(np.stack([y, nand], axis=1), np.ones(2), 2)"),
+    )
+    shown("check")
+    edit(first, (r"@ w > threshold", "@ w >= threshold"))
+    shown("check")
+    edit(first, (r"stack\(\[y, nand\]", "stack([neuron(x, np.ones(2), 1), nand]"))
+    shown("check")
+    right = "if t_n * (w @ x_n + b) <= 0:\n            w += t_n * x_n\n            b += t_n\n            mistakes += 1"
+    edit(second, (r"^        \.\.\..*", f"        {right}"))
+    shown("check")
