@@ -25,7 +25,7 @@ Source: lecture: neurons, ADALINE; Widrow & Hoff, "Adaptive switching circuits",
 
 import numpy as np
 
-from cnnlib.learn.exercise import Case, Exercise, Explanation, Mutant, Numerical
+from cnnlib.learn.exercise import Case, Exercise, Explanation, Mutant, Numerical, Train
 
 
 def adaline_gradient(x, t, w, b):
@@ -56,6 +56,20 @@ def cases(rng):
         Case(draw(2, 7), ("D > N",)),
         Case(draw(11, 1), ("D = 1",)),
     ]
+
+
+def _of_layer(f, dy, x):
+    """The gradients (O, I) and (O,) of a linear layer by the delta rule, unit by unit: dy is minus its error."""
+    silent = np.zeros(x.shape[1], x.dtype)
+    units = [f(x, -dy_o, silent, 0.0) for dy_o in dy.T]
+    return np.stack([dw for _, dw, _ in units]), np.array([db for *_, db in units])
+
+
+def _kernels(f):
+    return {
+        "linear_backward_weight": lambda dy, x: _of_layer(f, dy, x)[0],
+        "linear_backward_bias": lambda dy: _of_layer(f, dy, dy)[1],
+    }
 
 
 EXERCISE = Exercise(
@@ -162,4 +176,5 @@ def adaline_gradient(x, t, w, b):
     return loss, dw, db
 """,
     ),
+    train=Train(_kernels, "mlp"),
 )

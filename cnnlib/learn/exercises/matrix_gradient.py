@@ -27,8 +27,9 @@ back-propagating errors", 1986.
 
 import numpy as np
 
-from cnnlib.learn.exercise import Case, Exercise, Explanation, Mutant, Numerical
+from cnnlib.learn.exercise import Case, Exercise, Explanation, Mutant, Numerical, Train
 from cnnlib.ops.activation import sigmoid_backward, sigmoid_forward
+from cnnlib.ops.linear import linear_forward
 
 
 def matrix_gradient(x, y, w1, w2, w3):
@@ -92,6 +93,38 @@ def _recipe(x, y, w1, w2, w3, slope=lambda h: h * (1.0 - h), output_slope=True, 
         delta = (w.T @ delta) * (slope(h[i]) if hidden_slope else 1.0)
         grads.append(delta @ h[i - 1].T)
     return tuple(reversed(grads))
+
+
+class Recipe:
+    """The learner's recipe as kernels of a network of three sigmoid layers: it makes all gradients when the first is asked for.
+
+    The adjoint dy of the output f is ℓ′(f) = f − y, so that the recipe's y is f − dy, whatever the loss.
+    """
+
+    def __init__(self, f):
+        self.f, self.layers, self.gradients = f, [], []
+
+    def forward(self, x, w, b):
+        self.layers = [*self.layers[-2:], (x, w)]  # the last three
+        return linear_forward(x, w, b)
+
+    def slope(self, dy, y):
+        if not self.gradients:
+            weights = [w for _, w in self.layers]
+            self.gradients = list(self.f(self.layers[0][0].T, (y - dy).T, *weights))
+        return sigmoid_backward(dy, y)
+
+    def gradient(self, dy, x):
+        return self.gradients.pop()  # the last layer's is asked for first
+
+
+def _kernels(f):
+    recipe = Recipe(f)
+    return {
+        "linear_forward": recipe.forward,
+        "sigmoid_backward": recipe.slope,
+        "linear_backward_weight": recipe.gradient,
+    }
 
 
 EXERCISE = Exercise(
@@ -218,4 +251,5 @@ def matrix_gradient(x, y, *weights):
     return gradients
 """,
     ),
+    train=Train(_kernels, "recipe"),
 )

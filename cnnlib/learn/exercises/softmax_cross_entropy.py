@@ -10,7 +10,11 @@ the right label. Each of the two has an unpleasant derivative; together they hav
 Logits of a trained network may be in the hundreds, and exp(1000) is infinite. Softmax does not change when the same number is
 taken from all logits of a row: take the row's largest one, and no exponential is above 1.
 
-Write softmax_cross_entropy(dl, x, t): it returns the losses l and the gradient dx. There is no mean over the batch in l:
+A worked row: x = (2, 1, 0), t = 1. The exponentials of x − 2 are 1, 0.368, 0.135, their sum is 1.503, so p = (0.665, 0.245,
+0.090), l = −ln 0.245 = 1.408, and with dl = 1 dx = (0.665, −0.755, 0.090): the right class is pushed up, each wrong one down
+by as much as it was believed.
+
+Write ``softmax_cross_entropy(dl, x, t)``: it returns the losses l and the gradient dx. There is no mean over the batch in l:
 whoever takes the mean sends dl = 1/N upstream, and your code must use the dl that it gets.
 
 Source: lecture: backpropagation (losses); Bishop, "Pattern Recognition and Machine Learning", 2006, section 4.3.4.
@@ -18,7 +22,7 @@ Source: lecture: backpropagation (losses); Bishop, "Pattern Recognition and Mach
 
 import numpy as np
 
-from cnnlib.learn.exercise import Case, Exercise, Explanation, Mutant, Numerical
+from cnnlib.learn.exercise import Case, Exercise, Explanation, Mutant, Numerical, Train
 from cnnlib.ops.activation import log_softmax_backward, log_softmax_forward
 
 
@@ -77,6 +81,19 @@ def softmax_over_all(dl, x, t):
     return -np.log(p[np.arange(len(t)), t]), dl[:, None] * (p - one_hot(x, t))
 
 
+def _kernels(f):
+    """The learner's function as both kernels of the loss."""
+
+    def forward(x, labels, weight, label_smoothing, ignore_index):
+        losses = np.asarray(f(np.zeros(len(x), x.dtype), x, labels)[0])
+        return losses, losses + x[np.arange(len(x)), labels]  # lse = l + x[t]
+
+    def backward(dl, x, labels, lse, weight, label_smoothing, ignore_index):
+        return f(dl, x, labels)[1]
+
+    return {"cross_entropy_forward": forward, "cross_entropy_backward": backward}
+
+
 EXERCISE = Exercise(
     number=8,
     name="softmax_cross_entropy",
@@ -122,6 +139,22 @@ def softmax_cross_entropy(dl, x, t):
             "all", "your softmax sums over all elements: every row is a distribution, sum over axis 1.", softmax_over_all
         ),
         Explanation(
+            "not squashed",
+            "you took the logits for probabilities: softmax them first, p = exp(x) / Σ exp(x).",
+            lambda dl, x, t: (loss(dl, x, t), dl[:, None] * (x - one_hot(x, t))),
+        ),
+        Explanation(
+            "two steps",
+            "you multiplied by the slope p (1 − p) once more: the derivative of the logarithm, −1/p, has cancelled it, and "
+            "p − [c = t] is all that is left.",
+            lambda dl, x, t: (loss(dl, x, t), dl[:, None] * (softmax(x) - one_hot(x, t)) * softmax(x) * (1.0 - softmax(x))),
+        ),
+        Explanation(
+            "probability",
+            "your l is the probability of the right label: the loss is minus its logarithm.",
+            lambda dl, x, t: (np.exp(-loss(dl, x, t)), dl[:, None] * (softmax(x) - one_hot(x, t))),
+        ),
+        Explanation(
             "overflow",
             "your exponentials overflow for large logits: take each row's maximum off before exp, the softmax stays the same.",
         ),
@@ -135,6 +168,17 @@ def softmax_cross_entropy(dl, x, t):
         Mutant("- np.log(np.exp(shifted).sum(axis=1, keepdims=True))", "- np.log(np.exp(shifted).sum(axis=0))", says="batch"),
         Mutant("- np.log(np.exp(shifted).sum(axis=1, keepdims=True))", "- np.log(np.exp(shifted).sum())", says="all"),
         Mutant("shifted = x - x.max(axis=1, keepdims=True)", "shifted = x", says="overflow"),
+        Mutant(
+            "-log_p[rows, t], log_softmax_backward(dlog_p, log_p)",
+            "-log_p[rows, t], dlog_p + dl[:, None] * x",
+            says="not squashed",
+        ),
+        Mutant(
+            "-log_p[rows, t], log_softmax_backward(dlog_p, log_p)",
+            "-log_p[rows, t], log_softmax_backward(dlog_p, log_p) * np.exp(log_p) * (1.0 - np.exp(log_p))",
+            says="two steps",
+        ),
+        Mutant("return -log_p[rows, t]", "return np.exp(log_p[rows, t])", says="probability"),
     ),
     equivalent={
         "log_softmax_forward: x.max(axis=1, keepdims=True) -> x.min(axis=1, keepdims=True)": "any shift gives the same "
@@ -168,4 +212,5 @@ def softmax_cross_entropy(dl, x, t):
     return losses, dx
 """,
     ),
+    train=Train(_kernels, "mlp"),
 )
