@@ -33,25 +33,24 @@ Source: lecture: optimisation; Duchi, Hazan & Singer, "Adaptive subgradient meth
 import numpy as np
 
 from cnnlib.learn.exercise import Case, Exercise, Explanation, Mutant, Train
-from cnnlib.optim import adagrad_step, adam_step, rmsprop_step
 
 
 def adagrad(w, g, square_sum, lr, eps):
-    w, square_sum = w.copy(), square_sum.copy()
-    adagrad_step(w, g, square_sum, lr, eps, 0.0)  # the textbook's steps write into w and the state
-    return w, square_sum
+    square_sum = square_sum + g * g
+    return w - lr * g / (np.sqrt(square_sum) + eps), square_sum
 
 
 def rmsprop(w, g, square_avg, lr, alpha, eps):
-    w, square_avg = w.copy(), square_avg.copy()
-    rmsprop_step(w, g, square_avg, None, None, lr, alpha, eps, 0.0, 0.0)
-    return w, square_avg
+    square_avg = alpha * square_avg + (1.0 - alpha) * (g * g)
+    return w - lr * g / (np.sqrt(square_avg) + eps), square_avg
 
 
 def adam(w, g, m, v, t, lr, beta1, beta2, eps):
-    w, m, v = w.copy(), m.copy(), v.copy()
-    adam_step(w, g, m, v, t, lr, beta1, beta2, eps, 0.0, False)
-    return w, m, v
+    m = beta1 * m + (1.0 - beta1) * g
+    v = beta2 * v + (1.0 - beta2) * (g * g)
+    m_hat = m / (1.0 - beta1**t)  # undoes the start at 0
+    v_hat = v / (1.0 - beta2**t)
+    return w - lr * m_hat / (np.sqrt(v_hat) + eps), m, v
 
 
 STARTER = """import numpy as np
@@ -118,7 +117,6 @@ EXERCISE = Exercise(
     name="adaptive_steps",
     topic="lecture: optimisation",
     function=(adagrad, rmsprop, adam),
-    uses=(adagrad_step, rmsprop_step, adam_step),
     outputs={"adagrad": ("w", "square_sum"), "rmsprop": ("w", "square_avg"), "adam": ("w", "m", "v")},
     starter=STARTER,
     cases=cases,
@@ -247,44 +245,48 @@ EXERCISE = Exercise(
     ),
     mutants=(
         Mutant("(np.sqrt(square_sum) + eps)", "np.sqrt(square_sum + eps)", says="adagrad: eps inside"),
-        Mutant("square_sum += g * g", "square_sum += abs(g)", says="adagrad: not squared"),
+        Mutant("square_sum + g * g", "square_sum + abs(g)", says="adagrad: not squared"),
         Mutant("(np.sqrt(square_sum) + eps)", "(square_sum + eps)", says="adagrad: no root"),
         Mutant(
-            "    square_sum += g * g\n    w -= lr * g / (np.sqrt(square_sum) + eps)",
-            "    w -= lr * g / (np.sqrt(square_sum) + eps)\n    square_sum += g * g",
+            "    square_sum = square_sum + g * g\n    return w - lr * g / (np.sqrt(square_sum) + eps), square_sum",
+            "    return w - lr * g / (np.sqrt(square_sum) + eps), square_sum + g * g",
             says="adagrad: old sum",
         ),
-        Mutant("square_sum += g * g", "square_sum[...] = g * g", says="adagrad: forgets"),
-        Mutant("square_avg += (1.0 - alpha) * (g * g)", "square_avg += g * g", says="rmsprop: sum"),
+        Mutant("    square_sum = square_sum + g * g", "    square_sum = g * g", says="adagrad: forgets"),
         Mutant(
-            "    square_avg *= alpha\n    square_avg += (1.0 - alpha) * (g * g)",
-            "    square_avg *= 1.0 - alpha\n    square_avg += alpha * (g * g)",
+            "square_avg = alpha * square_avg + (1.0 - alpha) * (g * g)",
+            "square_avg = alpha * square_avg + g * g",
+            says="rmsprop: sum",
+        ),
+        Mutant(
+            "square_avg = alpha * square_avg + (1.0 - alpha) * (g * g)",
+            "square_avg = (1.0 - alpha) * square_avg + alpha * (g * g)",
             says="rmsprop: exchanged",
         ),
-        Mutant("(np.sqrt(variance) + eps)", "np.sqrt(variance + eps)", says="rmsprop: eps inside"),
+        Mutant("(np.sqrt(square_avg) + eps)", "np.sqrt(square_avg + eps)", says="rmsprop: eps inside"),
         Mutant(
-            "    m_hat = m / (1.0 - beta1**step)\n    v_hat = v / (1.0 - beta2**step)",
+            "    m_hat = m / (1.0 - beta1**t)  # undoes the start at 0\n    v_hat = v / (1.0 - beta2**t)",
             "    m_hat, v_hat = m, v",
             says="adam: no correction",
         ),
-        Mutant("v / (1.0 - beta2**step)", "v", says="adam: v uncorrected"),
-        Mutant("m / (1.0 - beta1**step)", "m", says="adam: m uncorrected"),
-        Mutant("adam_step(w, g, m, v, t, lr", "adam_step(w, g, m, v, t + 1, lr", says="adam: t late"),
+        Mutant("v / (1.0 - beta2**t)", "v", says="adam: v uncorrected"),
+        Mutant("m / (1.0 - beta1**t)", "m", says="adam: m uncorrected"),
+        Mutant("    m_hat = m", "    t = t + 1\n    m_hat = m", says="adam: t late"),
         Mutant(
-            "    m_hat = m / (1.0 - beta1**step)\n    v_hat = v / (1.0 - beta2**step)",
-            "    m_hat = m / (1.0 - beta1 * step)\n    v_hat = v / (1.0 - beta2 * step)",
+            "    m_hat = m / (1.0 - beta1**t)  # undoes the start at 0\n    v_hat = v / (1.0 - beta2**t)",
+            "    m_hat = m / (1.0 - beta1 * t)\n    v_hat = v / (1.0 - beta2 * t)",
             says="adam: not a power",
         ),
-        Mutant("v += (1.0 - beta2) * (g * g)", "v += (1.0 - beta2) * abs(g)", says="adam: not squared"),
-        Mutant("return w, m, v", "return w, m / (1.0 - beta1**t), v / (1.0 - beta2**t)", says="adam: corrected state"),
-        Mutant("lr, beta1, beta2, eps, 0.0, False)", "lr, beta2, beta1, eps, 0.0, False)", says="adam: exchanged"),
+        Mutant("v = beta2 * v + (1.0 - beta2) * (g * g)", "v = beta2 * v + (1.0 - beta2) * abs(g)", says="adam: not squared"),
+        Mutant("(np.sqrt(v_hat) + eps), m, v", "(np.sqrt(v_hat) + eps), m_hat, v_hat", says="adam: corrected state"),
+        Mutant("    m = beta1 * m", "    beta1, beta2 = beta2, beta1\n    m = beta1 * m", says="adam: exchanged"),
         Mutant("(np.sqrt(v_hat) + eps)", "np.sqrt(v_hat + eps)", says="adam: eps inside"),
         Mutant(
-            "    m += (1.0 - beta1) * g\n    v *= beta2\n    v += (1.0 - beta2) * (g * g)",
-            "    m += g\n    v *= beta2\n    v += g * g",
+            "    m = beta1 * m + (1.0 - beta1) * g\n    v = beta2 * v + (1.0 - beta2) * (g * g)",
+            "    m = beta1 * m + g\n    v = beta2 * v + g * g",
             says="adam: sums",
         ),
-        Mutant("    w, m, v = w.copy(), m.copy(), v.copy()", "    w = w.copy()", says="mutated"),
+        Mutant("    m = beta1 * m + (1.0 - beta1) * g", "    m *= beta1\n    m += (1.0 - beta1) * g", says="mutated"),
     ),
     alternatives=(
         """import numpy as np

@@ -19,7 +19,8 @@ A worked step, η = 0.1, μ = 0.9, w = 1, g = 2, v = 1: the new v is 2.9; moment
 1 − 0.1 (2 + 2.61) = 0.539.
 
 Write ``momentum_step(w, g, v, lr, momentum, nesterov)`` for arrays w, g, v of one shape. Return the new w and the new v, and
-leave the old ones as they are. (An optimiser in a library writes into w to save memory. Yours may be clean.)
+leave the old ones as they are. (A library's optimiser writes into w to save memory. Yours may be
+clean.)
 
 Conventions differ, and papers copy formulas from each other: here the velocity is a sum of gradients, and η stands outside, so
 that a change of the learning rate acts at once. No (1 − μ) before g: that would be Adam's running mean.
@@ -29,13 +30,12 @@ Sutskever, Martens, Dahl & Hinton, "On the importance of initialization and mome
 """
 
 from cnnlib.learn.exercise import Case, Exercise, Explanation, Mutant, Train
-from cnnlib.optim import sgd_step
 
 
 def momentum_step(w, g, v, lr, momentum, nesterov):
-    w, v = w.copy(), v.copy()
-    sgd_step(w, g, v, lr, momentum, 0.0, 0.0, nesterov)  # writes into w and v
-    return w, v
+    v = momentum * v + g
+    step = g + momentum * v if nesterov else v
+    return w - lr * step, v
 
 
 STARTER = """import numpy as np
@@ -79,7 +79,6 @@ EXERCISE = Exercise(
     name="momentum_step",
     topic="lecture: optimisation",
     function=momentum_step,
-    uses=(sgd_step,),
     outputs=("w", "v"),
     starter=STARTER,
     cases=cases,
@@ -145,33 +144,42 @@ EXERCISE = Exercise(
             lambda *a: _step(*a, ahead=lambda g, old, new, mu: new + mu * new),
         ),
         Explanation(
+            "state is the step",
+            "you hand Nesterov's direction on as the velocity: the new v is μ v + g for both kinds, the look-ahead is for "
+            "this step only.",
+            lambda w, g, v, lr, mu, nesterov: (
+                momentum_step(w, g, v, lr, mu, nesterov)[0],
+                -_step(0 * w, g, v, 1.0, mu, nesterov)[0],
+            ),
+        ),
+        Explanation(
             "always nesterov",
             "you look ahead always: without nesterov w ← w − η v.",
             lambda w, g, v, lr, mu, nesterov: _step(w, g, v, lr, mu, True),
         ),
     ),
     mutants=(
-        Mutant("w -= lr * g", "w += lr * g", says="uphill"),
-        Mutant("velocity += (1.0 - dampening) * g", "velocity += (1.0 - momentum) * g", says="running mean"),
+        Mutant("w - lr * step", "w + lr * step", says="uphill"),
+        Mutant("momentum * v + g\n", "momentum * v + (1.0 - momentum) * g\n", says="running mean"),
         Mutant(
-            "        velocity += (1.0 - dampening) * g\n        g = g + momentum * velocity if nesterov else velocity\n    w "
-            "-= lr * g",
-            "        velocity += lr * g\n        g = lr * g + momentum * velocity if nesterov else velocity\n    w -= g",
+            "    v = momentum * v + g\n    step = g + momentum * v if nesterov else v\n    return w - lr * step, v",
+            "    v = momentum * v + lr * g\n    step = lr * g + momentum * v if nesterov else v\n    return w - step, v",
             says="rate inside",
         ),
-        Mutant("        velocity *= momentum\n", "", says="no friction"),
-        Mutant("velocity += (1.0 - dampening) * g", "velocity += momentum * g", says="friction on the push"),
+        Mutant("    v = momentum * v + g", "    v = v + g", says="no friction"),
+        Mutant("    v = momentum * v + g", "    v = momentum * (v + g)", says="friction on the push"),
         Mutant(
-            "    sgd_step(w, g, v, lr, momentum, 0.0, 0.0, nesterov)",
-            "    w -= lr * (g + momentum * v if nesterov else v)\n    v = momentum * v + g",
+            "    v = momentum * v + g\n    step = g + momentum * v if nesterov else v",
+            "    step = g + momentum * v if nesterov else v\n    v = momentum * v + g",
             says="old velocity",
         ),
-        Mutant("g = g + momentum * velocity if nesterov else velocity", "g = velocity", says="no look-ahead"),
-        Mutant("g + momentum * velocity if", "g + velocity if", says="nesterov without friction"),
-        Mutant("g + momentum * velocity if", "velocity + momentum * velocity if", says="gradient twice"),
-        Mutant("g + momentum * velocity if nesterov else velocity", "g + momentum * velocity", says="always nesterov"),
-        Mutant("    w, v = w.copy(), v.copy()\n", "", says="mutated"),
-        Mutant("return w, v", "return v, w", says="swapped"),
+        Mutant("    step = g + momentum * v if nesterov else v", "    step = v", says="no look-ahead"),
+        Mutant("g + momentum * v if", "g + v if", says="nesterov without friction"),
+        Mutant("g + momentum * v if", "v + momentum * v if", says="gradient twice"),
+        Mutant("g + momentum * v if nesterov else v", "g + momentum * v", says="always nesterov"),
+        Mutant("    v = momentum * v + g", "    v *= momentum\n    v += g", says="mutated"),
+        Mutant("return w - lr * step, v", "return v, w - lr * step", says="swapped"),
+        Mutant("return w - lr * step, v", "return w - lr * step, step", says="state is the step"),
     ),
     alternatives=(
         """def momentum_step(w, g, v, lr, momentum, nesterov):

@@ -53,12 +53,12 @@ def cases(rng):
 
     gate = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
     return [
-        Case((gate, np.array([-1.0, -1.0, -1.0, 1.0]), np.zeros(2), 0.0), ("a score of exactly 0",)),
+        Case((gate, np.array([-1.0, 1.0, 1.0, 1.0]), np.zeros(2), 0.0), ("a score of exactly 0",)),
         Case((*draw(12, 3), rng.standard_normal(3), 0.3), ("N = 12",)),
         Case((*draw(7, 5), rng.standard_normal(5), -0.8)),
         Case((np.array([[2.0, 1.0]]), np.array([-1.0]), np.zeros(2), 0.0), ("a score of exactly 0", "N = 1")),
         Case((gate, np.array([-1.0, 1.0, 1.0, -1.0]), np.array([0.3, -0.2]), 0.1), ("XOR",)),
-        Case((*draw(9, 2), np.array([8.0, -5.0]), 2.5), ("large weights",)),
+        Case((*draw(12, 2), np.array([0.4, -0.3]), 2.5), ("a large bias",)),
     ]
 
 

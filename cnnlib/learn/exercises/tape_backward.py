@@ -39,7 +39,7 @@ from cnnlib.learn.exercise import Case, Exercise, Explanation, Intermediates, Mu
 
 def topological_order(tape):
     order = []
-    while len(order) < len(tape):  # wave by wave: all whose inputs are there
+    for _ in tape:  # wave after wave: all whose inputs are there
         order += [k for k, (_, *inputs) in enumerate(tape) if k not in order and all(i in order for i in inputs)]
     return order
 
