@@ -261,6 +261,15 @@ EXERCISE = Exercise(
         Mutant("return dy * s, ", "return s, ", says="upstream"),
         Mutant("    return np.tanh(x)", "    return (np.exp(x) - np.exp(-x)) / (np.exp(x) + np.exp(-x))", says="overflow"),
     ),
+    equivalent={
+        "sigmoid_backward: dy * (y * (1.0 - y)) -> y * (1.0 - y)": "slope() calls it with dy = 1",
+        "tanh_backward: dy * (1.0 - y * y) -> 1.0 - y * y": "slope() calls it with dy = 1",
+        "leaky_relu_backward: slope * dy -> slope": "slope() calls it with dy = 1",
+        "leaky_relu_backward: slope * dy -> slope / dy": "slope() calls it with dy = 1",
+        "elu_backward: alpha -> dy": "slope() calls it with alpha = 1 and dy = 1",
+        "elu_backward: alpha * np.exp(np.minimum(x, 0.0)) -> np.exp(np.minimum(x, 0.0))": "slope() calls it with alpha = 1",
+        "elu_backward: 0.0 -> 1.0 #2": "only x ≤ 0 is taken from there",
+    },
     alternatives=(
         """import numpy as np
 

@@ -194,6 +194,11 @@ EXERCISE = Exercise(
         Mutant("units = maps * oh * ow", "units, maps = oh * ow, 1", says="maps"),
         Mutant("units * of_all, units * of_field", "units * of_field, units * of_all", says="swapped"),
     ),
+    equivalent={
+        "output_size: d * (k - 1) -> k - 1": "the dilation is 1 here",
+        "output_size: top -> bottom": "the padding is the same on all sides here",
+        "output_size: bottom -> left": "the padding is the same on all sides here",
+    },
     alternatives=(
         '''def places(size, field, stride, padding):
     """Count them by walking."""

@@ -243,6 +243,12 @@ EXERCISE = Exercise(
             "max(np.abs(claimed).max(), np.abs(numeric).max())", "(np.abs(claimed).max() + np.abs(numeric).max())", says="sum"
         ),
     ),
+    equivalent={
+        "gradient_check: np.zeros_like(x) -> np.ones_like(x)": "every element is written later",
+        "gradient_check: x -> claimed": "claimed has the shape of x",
+        "gradient_check: x -> claimed #2": "claimed has the shape of x",
+        "gradient_check: x -> claimed #3": "claimed has the shape of x",
+    },
     alternatives=(
         """import numpy as np
 

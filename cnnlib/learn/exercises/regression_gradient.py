@@ -73,6 +73,13 @@ def _loss(x, y, w, v):
     return np.asarray(0.5 * ((y - np.tanh(x @ w) @ v) ** 2).sum())
 
 
+def _gradient(x, y, w, v, slope=lambda h: 1.0 - h * h, share=lambda v: v, error=lambda e: e):
+    """The outputs of who is wrong about one factor of dw."""
+    h = np.tanh(x @ w)
+    loss, _, dv = regression_gradient(x, y, w, v)
+    return loss, x.T @ (-error(y - h @ v)[:, None] * share(v) * slope(h)), dv
+
+
 EXERCISE = Exercise(
     number=6,
     name="regression_gradient",
@@ -115,28 +122,28 @@ EXERCISE = Exercise(
             "slope",
             "your dw lacks the slope of the hidden unit, g′ = 1 − h²: what arrives at h must pass through tanh before it "
             "reaches w.",
-            lambda x, y, w, v: (
-                regression_gradient(x, y, w, v)[0],
-                x.T @ (-(y - np.tanh(x @ w) @ v)[:, None] * v),
-                regression_gradient(x, y, w, v)[2],
-            ),
+            lambda *a: _gradient(*a, slope=np.ones_like),
         ),
         Explanation(
             "tanh of tanh",
             "you applied tanh once more inside the slope: with h = tanh(a) at hand, g′(a) = 1 − h².",
+            lambda *a: _gradient(*a, slope=lambda h: 1.0 - np.tanh(h) ** 2),
         ),
         Explanation(
             "sigmoid's slope",
             "your slope h (1 − h) is the sigmoid's: g is tanh here, and its slope is 1 − h².",
+            lambda *a: _gradient(*a, slope=lambda h: h * (1.0 - h)),
         ),
         Explanation(
             "output weight",
             "your dw does not know v: a hidden unit's share of the error is −e_n v_k, so a unit that the output ignores learns "
             "nothing.",
+            lambda *a: _gradient(*a, share=np.ones_like),
         ),
         Explanation(
             "error",
             "your dw does not know the errors: each sample counts in proportion to e_n.",
+            lambda *a: _gradient(*a, error=np.ones_like),
         ),
         Explanation(
             "no half",
@@ -156,6 +163,7 @@ EXERCISE = Exercise(
         Explanation(
             "before the slope",
             "your dv uses the hidden units before their tanh: the output sees h_nk, so ∂L/∂v_k = −Σ e_n h_nk.",
+            lambda x, y, w, v: (*regression_gradient(x, y, w, v)[:2], -((y - np.tanh(x @ w) @ v) @ (x @ w))),
         ),
     ),
     mutants=(
@@ -173,6 +181,10 @@ EXERCISE = Exercise(
         Mutant("dv = -(e @ h)", "dv = -(e @ (x @ w))", says="before the slope"),
         Mutant("dv = -(e @ h)", "dv = -(e[:, None] * h)", says="shape"),
     ),
+    equivalent={
+        "regression_gradient: h @ v -> h @ v.T": "a vector is its own transpose",
+        "regression_gradient: e @ h -> e.T @ h": "a vector is its own transpose",
+    },
     alternatives=(
         """import numpy as np
 

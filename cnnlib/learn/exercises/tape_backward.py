@@ -121,13 +121,14 @@ def cases(rng):
     square = [("leaf",), ("mul", 0, 0)]
     # the short way 0 → 4 and the long way 0 → 1 → 2 → 3 → 4 end in the same node; 0 may speak last only
     two_ways = [("leaf",), ("tanh", 0), ("mul", 1, 1), ("tanh", 2), ("mul", 3, 1), ("add", 4, 1), ("mul", 5, 0)]
+    diamond = [("leaf",), ("tanh", 0), ("tanh", 1), ("mul", 1, 1), ("add", 2, 3)]
     aside = [("leaf",), ("leaf",), ("mul", 0, 1), ("tanh", 2), ("mul", 3, 3), ("add", 2, 0)]
     return [
         case([("leaf",), ("leaf",), ("add", 0, 1), ("mul", 2, 1)], 3, "in order", shuffle=False),
         case(square, 1, "a node used twice by one operation"),
         case(two_ways, 6, "paths of different length"),
         case(aside, 3, "nodes that the root is not made of"),
-        case(random_tape(rng, 3, 9), 11, "12 nodes"),
+        case(diamond, 4, "a diamond"),
         case(random_tape(rng, 2, 14), 15, "16 nodes"),
         case([("leaf",), ("tanh", 0), ("tanh", 1), ("tanh", 2), ("tanh", 3)], 4, "a chain"),
     ]
@@ -157,10 +158,72 @@ def _intermediates(tape, leaves, root, dy):
     return {"first": first, "second": second, "uses": uses}
 
 
+def _walked(order=None, collect=lambda old, new: old + new, local=None, seed=None, pairs=list, message=None):
+    """The outputs of a walk back with mistakes in it. ``order``: the order in which nodes speak."""
+
+    def outputs(tape, leaves, root, dy):
+        values, _ = tape_backward(tape, leaves, root, dy)
+        adjoints = np.zeros(len(tape))
+        adjoints[root] = dy if seed is None else seed
+        for k in reversed(topological_order(tape)) if order is None else order(tape, root):
+            operation, *inputs = tape[k]
+            a = [values[i] for i in inputs]
+            slopes = {"leaf": [], "add": [1.0, 1.0], "mul": a[::-1], "tanh": [1.0 - values[k] ** 2]}
+            slopes |= {} if local is None else local(a)
+            for i, slope in pairs(zip(inputs, slopes[operation])):
+                adjoints[i] = collect(adjoints[i], (adjoints[k] if message is None else dy) * slope)
+        return values, adjoints
+
+    return outputs
+
+
+def _breadth_first(tape, root):
+    order = [root]
+    for k in order:
+        order += [i for i in dict.fromkeys(tape[k][1:]) if i not in order]
+    return order
+
+
+def _post_order(tape, root):
+    """Depth first from the root, backwards: right."""
+    order = []
+
+    def visit(k):
+        if k not in order:
+            for i in tape[k][1:]:
+                visit(i)
+            order.append(k)
+
+    visit(root)
+    return order[::-1]
+
+
+def _pre_order(tape, root):
+    """Depth first from the root, at first sight: a common mistake."""
+    order = []
+
+    def visit(k):
+        if k not in order:
+            order.append(k)
+            for i in tape[k][1:]:
+                visit(i)
+
+    visit(root)
+    return order
+
+
 _BREADTH_FIRST = """breadth = [root]
     for k in breadth:
         breadth += [i for i in tape[k][1:] if i not in breadth]
     for k in breadth:"""
+
+_AT_FIRST_SIGHT = """seen, stack = [], [root]
+    while stack:
+        k = stack.pop()
+        if k not in seen:
+            seen.append(k)
+            stack += reversed(tape[k][1:])
+    for k in seen:"""
 
 EXERCISE = Exercise(
     number=10,
@@ -199,48 +262,70 @@ EXERCISE = Exercise(
         Explanation(
             "overwrites",
             "you overwrite an adjoint where you must add: a node that was used twice gets two messages, and both count (+=).",
+            _walked(_post_order, collect=lambda old, new: new),
         ),
         Explanation(
             "first message",
             "you keep only the first message that reaches a node: all of them add up.",
+            _walked(collect=lambda old, new: old or new),
         ),
         Explanation(
             "numbers as order",
             "you go back by the nodes' numbers, but they are not sorted: use your topological order, reversed.",
+            _walked(lambda tape, root: range(len(tape) - 1, -1, -1)),
         ),
         Explanation(
             "forwards",
             "you hand adjoints on in the order of the forward pass: when a node speaks, nobody has spoken to it yet, so go "
             "backwards.",
+            _walked(lambda tape, root: topological_order(tape)),
         ),
         Explanation(
             "breadth first",
             "you visit nodes by their distance from the root, so a node that is reached on a short and on a long path speaks "
             "before the long one has arrived: it must wait for everyone that used it.",
+            _walked(_breadth_first),
+        ),
+        Explanation(
+            "at first sight",
+            "your depth-first walk lets a node speak when it is first seen: it must wait for everyone that used it, so "
+            "append a node after its inputs, and go through the list backwards.",
+            _walked(_pre_order),
+        ),
+        Explanation(
+            "no slope",
+            "your tanh hands its adjoint on unchanged: multiply with its slope 1 − y².",
+            _walked(local=lambda a: {"tanh": [1.0]}),
         ),
         Explanation(
             "own factor",
             "your product sends back the factor itself: for y = a b the derivative by a is b, the *other* one.",
+            _walked(local=lambda a: {"mul": a}),
         ),
         Explanation(
             "square once",
             "your product counts x·x once: with both inputs the same node, two messages go there, ȳ x each.",
+            _walked(pairs=lambda pairs: dict(pairs).items()),
         ),
         Explanation(
             "tanh of the value",
             "your tanh has a wrong slope: it is 1 − y² of the node's own value y = tanh a, not of its input.",
+            _walked(local=lambda a: {"tanh": [1.0 - a[0] ** 2]}),
         ),
         Explanation(
             "sum shared",
             "your sum divides its adjoint between its inputs: each of them gets all of it, ∂(a + b)/∂a = 1.",
+            _walked(local=lambda a: {"add": [0.5, 0.5]}),
         ),
         Explanation(
             "seed",
             "you start the walk with 1 at the root: it starts with dy, the adjoint that the root was given.",
+            _walked(seed=1.0),
         ),
         Explanation(
             "one step",
             "your adjoints stop after one step: a node must hand on its own adjoint, not dy.",
+            _walked(message="dy"),
         ),
     ),
     mutants=(
@@ -253,6 +338,8 @@ EXERCISE = Exercise(
         Mutant("for k in reversed(order):", "for k in range(len(tape) - 1, -1, -1):", says="numbers as order"),
         Mutant("for k in reversed(order):", "for k in order:", says="forwards"),
         Mutant("for k in reversed(order):", _BREADTH_FIRST, says="breadth first"),
+        Mutant("for k in reversed(order):", _AT_FIRST_SIGHT, says="at first sight"),
+        Mutant("[1.0 - values[k] ** 2]", "[1.0]", says="no slope"),
         Mutant("local = [given[1], given[0]]", "local = [given[0], given[1]]", says="own factor"),
         Mutant(
             "for i, derivative in zip(inputs, local):",
@@ -265,6 +352,9 @@ EXERCISE = Exercise(
         Mutant("adjoints[root] = dy", "adjoints[root] = 1.0", says="seed"),
         Mutant("values = np.array(leaves)", "values = leaves", says="mutated"),
     ),
+    equivalent={
+        "tape_backward: tape -> leaves #2": "only its length counts",
+    },
     alternatives=(
         '''import math
 

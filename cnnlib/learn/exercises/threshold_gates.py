@@ -162,6 +162,12 @@ EXERCISE = Exercise(
         Mutant("return y, nand, xor", "return y, neuron(x, np.array([-1.0, -1.0]), 0.0), xor", says="nand is nor"),
         Mutant("return y, nand, xor", "return y, xor, nand", says="swapped"),
     ),
+    equivalent={
+        "neuron: x -> w": "both are float64",
+        "neuron: x @ w -> x @ w.T": "a vector is its own transpose",
+        "threshold_gates: 1.0 -> 2.0 #3": "other weights, still OR",
+        "threshold_gates: 1.0 -> 2.0 #4": "other weights, still OR",
+    },
     alternatives=(
         """import numpy as np
 

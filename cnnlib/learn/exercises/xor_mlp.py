@@ -178,6 +178,12 @@ EXERCISE = Exercise(
         Mutant("(forward(x, own_w1, own_w2) > 0.5).astype(x.dtype)", "forward(x, own_w1, own_w2)", says="probabilities"),
         Mutant("return p, y", "return y, p", says="swapped"),
     ),
+    equivalent={
+        "forward: h @ w2 -> h @ w2.T": "a vector is its own transpose",
+        "xor_mlp: x -> w1 #2": "both are float64",
+        "xor_mlp: 10.0 -> 20.0": "other weights, still XOR",
+        "xor_mlp: 10.0 -> 20.0 #2": "other weights, still XOR",
+    },
     alternatives=(
         """import numpy as np
 
