@@ -162,10 +162,6 @@ EXERCISE = Exercise(
         Mutant("-(e @ x)", "-(e[:, None] * x)", says="shape"),
         Mutant("    e = t - (x @ w + b)", "    t -= x @ w + b\n    e = t", says="mutated"),
     ),
-    equivalent={
-        "adaline_gradient: e @ x -> e.T @ x": "a vector is its own transpose",
-        "adaline_gradient: x @ w -> x @ w.T": "a vector is its own transpose",
-    },
     alternatives=(
         """import numpy as np
 

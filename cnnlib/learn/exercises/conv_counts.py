@@ -196,6 +196,7 @@ EXERCISE = Exercise(
     ),
     equivalent={
         "output_size: d * (k - 1) -> k - 1": "the dilation is 1 here",
+        "output_size: left -> right": "the padding is the same on all sides here",
         "output_size: top -> bottom": "the padding is the same on all sides here",
         "output_size: bottom -> left": "the padding is the same on all sides here",
     },

@@ -158,10 +158,6 @@ EXERCISE = Exercise(
         Mutant("            w = w + t_n * x_n", "            w += t_n * x_n", says="mutated"),
         Mutant("    return w, b, mistakes", "    return w, b", says="count"),
     ),
-    equivalent={
-        "perceptron_epoch: w @ x_n -> w @ x_n.T": "a vector is its own transpose",
-        "perceptron_epoch: w @ x_n -> w.T @ x_n": "a vector is its own transpose",
-    },
     alternatives=(
         """import numpy as np
 

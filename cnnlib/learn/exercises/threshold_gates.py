@@ -164,7 +164,6 @@ EXERCISE = Exercise(
     ),
     equivalent={
         "neuron: x -> w": "both are float64",
-        "neuron: x @ w -> x @ w.T": "a vector is its own transpose",
         "threshold_gates: 1.0 -> 2.0 #3": "other weights, still OR",
         "threshold_gates: 1.0 -> 2.0 #4": "other weights, still OR",
     },
