@@ -90,7 +90,11 @@ def _counts(channels, height, width, maps, field, stride, padding, groups, bias,
 
 
 def _without_biases(*a):
-    return _counts(*a[:-1], False)
+    return conv_counts(*a[:-1], False)
+
+
+def _with_biases(*a):
+    return conv_counts(*a[:-1], True)
 
 
 EXERCISE = Exercise(
@@ -162,7 +166,7 @@ EXERCISE = Exercise(
         Explanation(
             "biases always",
             "you count biases where there are none: look at the argument bias.",
-            lambda *a: _counts(*a[:-1], True),
+            _with_biases,
         ),
         Explanation(
             "one bias per unit",

@@ -82,7 +82,7 @@ def cases(rng):
     ]
 
 
-def _check(f, x, claimed, h, steps=(1.0, -1.0), divisor=2.0, error="both", keep=False):
+def _check(f, x, claimed, h, *, steps=(1.0, -1.0), divisor=2.0, error="both", keep=False):
     """The check with a choice of mistakes in it."""
     numeric, at = np.zeros_like(x), np.array(x)
     for i in np.ndindex(x.shape):

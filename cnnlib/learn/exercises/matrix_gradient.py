@@ -82,7 +82,7 @@ def _loss(x, y, w1, w2, w3):
     return np.asarray(0.5 * ((f - y) ** 2).sum())
 
 
-def _recipe(x, y, w1, w2, w3, slope=lambda h: h * (1.0 - h), output_slope=True, hidden_slope=True, factor=1.0):
+def _recipe(x, y, w1, w2, w3, *, slope=lambda h: h * (1.0 - h), output_slope=True, hidden_slope=True, factor=1.0):
     """The recipe with a choice of mistakes in it."""
     h = [x]
     for w in (w1, w2, w3):

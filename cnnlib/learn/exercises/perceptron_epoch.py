@@ -62,7 +62,7 @@ def cases(rng):
     ]
 
 
-def _epoch(x, t, w, b, tie=True, always=False, frozen=False, rate=1.0, bias=True, of_mistake=None):
+def _epoch(x, t, w, b, *, tie=True, always=False, frozen=False, rate=1.0, bias=True, of_mistake=None):
     """The rule with a choice of mistakes in it."""
     start, mistakes = (w, b), 0
     for x_n, t_n in zip(x, t):

@@ -73,7 +73,7 @@ def _loss(x, y, w, v):
     return np.asarray(0.5 * ((y - np.tanh(x @ w) @ v) ** 2).sum())
 
 
-def _gradient(x, y, w, v, slope=lambda h: 1.0 - h * h, share=lambda v: v, error=lambda e: e):
+def _gradient(x, y, w, v, *, slope=lambda h: 1.0 - h * h, share=lambda v: v, error=lambda e: e):
     """The outputs of who is wrong about one factor of dw."""
     h = np.tanh(x @ w)
     loss, _, dv = regression_gradient(x, y, w, v)
