@@ -304,3 +304,33 @@ def test_a_wrong_function_trains_another_network(number):
     kernels = dict(exercise.train.kernels(wrong if len(wrong) > 1 else wrong[0]))
     training, library = (Training(exercise.train.model, 16, k) for k in (kernels, dict.fromkeys(kernels)))
     assert max(abs(training.step() - library.step()) for _ in range(5)) > 1e-3
+
+
+# ---- what learners get to read
+
+
+def test_two_wrong_activations_at_once_are_told_one_by_one():
+    def mine(kind, dy, x):
+        dx, silent = solution("activation_backward")(kind, dy, x)
+        if kind == "elu":
+            slope = np.where(x > 0.0, 1.0, np.exp(np.minimum(x, 0.0)) - 1.0)
+        elif kind == "softplus":
+            slope = 1.0 / (1.0 + np.exp(x))
+        else:
+            return dx, silent
+        return dy * slope, (slope < 0.001).mean()
+
+    assert check("activation_backward", mine).key == "elu's value"
+
+
+def test_an_output_that_is_not_written_yet_is_called_so():
+    verdict = check("threshold_gates", lambda x, w, threshold: ((x @ w >= threshold) * 1.0, ..., ...))
+    assert (verdict.key, verdict.sentence) == ("none", "your nand is still ...: it is not written yet.")
+
+
+def test_gates_of_true_and_false_are_accepted():
+    def mine(x, w, threshold):
+        a, b = x.T > 0
+        return x @ w >= threshold, ~(a & b), a ^ b
+
+    assert check("threshold_gates", mine).passed

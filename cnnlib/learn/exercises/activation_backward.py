@@ -81,6 +81,7 @@ def slope(kind, x):
         ...
     if kind == "softplus":
         ...
+    return np.zeros_like(x)  # the kinds that are not written yet
 
 
 def activation_backward(kind, dy, x):
@@ -118,8 +119,8 @@ def _with(kind, wrong_slope):
     """The outputs of who is wrong about the slope of one kind."""
 
     def outputs(k, dy, x):
-        s = wrong_slope(x) if k == kind else slope(k, x)
-        return dy * s, (s < 0.001).mean()
+        s = wrong_slope(x)
+        return (dy * s, (s < 0.001).mean()) if k == kind else None
 
     return outputs
 

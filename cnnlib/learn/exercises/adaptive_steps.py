@@ -103,12 +103,12 @@ def cases(rng):
     ]
 
 
-def _adam(w, g, m, v, t, lr, beta1, beta2, eps, *, start=(True, True), count=0, power=2, keep=True, eps_in_corrected=True):
+def _adam(w, g, m, v, t, lr, beta1, beta2, eps, *, start=(True, True), count=0, power=2, keep=True, outside=False):
     """Adam with a choice of mistakes in it."""
     m = beta1 * m + (1.0 - beta1 if keep else 1.0) * g
     v = beta2 * v + (1.0 - beta2 if keep else 1.0) * abs(g) ** power
     m_hat = m / (1.0 - beta1 ** (t + count)) if start[0] else m
-    v_hat = v / (1.0 - beta2 ** (t + count)) if start[1] else v
+    v_hat = v / (1.0 - beta2 ** (t + count)) ** (2 if outside else 1) if start[1] else v
     return w - lr * m_hat / (np.sqrt(v_hat) + eps), m, v
 
 
@@ -213,6 +213,12 @@ EXERCISE = Exercise(
             function="adam",
         ),
         Explanation(
+            "adam: correction outside the root",
+            "your Adam divides √v by 1 − β₂ᵗ: the correction belongs to v, inside the root, √(v / (1 − β₂ᵗ)).",
+            lambda *a: _adam(*a, outside=True),
+            function="adam",
+        ),
+        Explanation(
             "adam: not a power",
             "your Adam multiplies by t: the share of the mean that is missing after t steps is a power, βᵗ (β**t).",
         ),
@@ -269,6 +275,7 @@ EXERCISE = Exercise(
             "    m_hat, v_hat = m, v",
             says="adam: no correction",
         ),
+        Mutant("v_hat = v / (1.0 - beta2**t)", "v_hat = v / (1.0 - beta2**t) ** 2", says="adam: correction outside the root"),
         Mutant("v / (1.0 - beta2**t)", "v", says="adam: v uncorrected"),
         Mutant("m / (1.0 - beta1**t)", "m", says="adam: m uncorrected"),
         Mutant("    m_hat = m", "    t = t + 1\n    m_hat = m", says="adam: t late"),

@@ -75,11 +75,30 @@ def cases(rng):
     ]
 
 
-def _counts(channels, height, width, maps, field, stride, padding, groups, bias, *, pad=2, up=False, one=1, exchanged=False,
-            all_groups=False, full_groups=False, square=True, bias_per_unit=False):  # fmt: skip
+def _counts(
+    channels,
+    height,
+    width,
+    maps,
+    field,
+    stride,
+    padding,
+    groups,
+    bias,
+    *,
+    pad=2,
+    one=1,
+    up=False,
+    whole=True,
+    exchanged=False,
+    all_groups=False,
+    full_groups=False,
+    square=True,
+    bias_per_unit=False,
+):
     """The counts with a choice of mistakes in it."""
     spans = [n - field + pad * padding for n in (height, width)]
-    oh, ow = (-(-n // stride) + one if up else n // stride + one for n in spans)
+    oh, ow = (-(-n // stride) + one if up else (n // stride if whole else n / stride) + one for n in spans)
     if exchanged:
         oh, ow = ow, oh
     units = maps * oh * ow
@@ -138,6 +157,12 @@ EXERCISE = Exercise(
             lambda *a: _counts(*a, one=0),
         ),
         Explanation(
+            "not rounded",
+            "your size is no whole number where the steps do not come out even: a window that does not fit does not count, so "
+            "round down (//).",
+            lambda *a: _counts(*a, whole=False),
+        ),
+        Explanation(
             "rounded up",
             "you round up: a window that hangs over the edge does not count, so round down (//).",
             lambda *a: _counts(*a, up=True),
@@ -188,6 +213,7 @@ EXERCISE = Exercise(
         Mutant("(padding, padding, padding, padding)", "(0, 0, 0, 0)", says="no padding"),
         Mutant("(size + pad - d * (k - 1) - 1) // s + 1", "(size + pad - d * (k - 1) - 1) // s", says="plus one"),
         Mutant("(size + pad - d * (k - 1) - 1) // s + 1", "-(-(size + pad - d * (k - 1) - 1) // s) + 1", says="rounded up"),
+        Mutant("(size + pad - d * (k - 1) - 1) // s + 1", "(size + pad - d * (k - 1) - 1) / s + 1", says="not rounded"),
         Mutant("output_size((height, width)", "output_size((width, height)", says="exchanged"),
         Mutant("channels // groups * field * field", "channels * field * field", says="groups"),
         Mutant("channels * height * width", "channels // groups * height * width", says="groups everywhere"),

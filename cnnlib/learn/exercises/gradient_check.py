@@ -97,6 +97,15 @@ def _check(f, x, claimed, h, *, steps=(1.0, -1.0), divisor=2.0, error="both", ke
     return numeric, _error(claimed, numeric, error)
 
 
+def _rows(f, x, claimed, h):
+    numeric = np.zeros_like(x)
+    for i in range(len(x)):
+        step = np.zeros_like(x)
+        step[i] = h
+        numeric[i] = (f(x + step) - f(x - step)) / (2.0 * h)
+    return numeric, _error(claimed, numeric, "both")
+
+
 def _error(claimed, numeric, kind):
     d, c, n = abs(claimed - numeric), abs(claimed), abs(numeric)
     return {
@@ -166,6 +175,11 @@ EXERCISE = Exercise(
             "you moved all elements at once: that gives the sum of all derivatives, so move element i alone.",
         ),
         Explanation(
+            "rows",
+            "you move a whole row at once, as i runs over the first axis only: np.ndindex(x.shape) runs over all elements.",
+            _rows,
+        ),
+        Explanation(
             "not put back",
             "after an element you do not put it back to where it was, so the later ones are taken at another point.",
             lambda *a: _check(*a, keep=True),
@@ -222,6 +236,7 @@ EXERCISE = Exercise(
         Mutant("(f(x + step) - f(x - step)) / (2.0 * h)", "(f(x + step / 2) - f(x - step / 2)) / h", says="half steps"),
         Mutant("f(x + step) - f(x - step)", "f(x - step) - f(x + step)", says="falling"),
         Mutant("        step[i] = h", "        step[...] = h", says="all at once"),
+        Mutant("np.ndindex(x.shape)", "range(len(x))", says="rows"),
         Mutant("/ (2.0 * h)", "/ (2.0 * h)\n        x = x - step", says="not put back"),
         Mutant(" / max(np.abs(claimed).max(), np.abs(numeric).max())", "", says="absolute"),
         Mutant("np.abs(claimed - numeric).max()", "np.abs(claimed - numeric).mean()", says="mean"),

@@ -82,6 +82,8 @@ def _weights(rule, distribution, z, *, window=True, exchanged=False, root=True, 
     fan_in, fan_out = z.shape[1] * places, z.shape[0] * places
     if exchanged:
         fan_in, fan_out = fan_out, fan_in
+    if of and rule not in of:
+        return None
     rules = {"lecun": 1.0 / fan_in, "xavier": 2.0 / (fan_in + fan_out), "he": 2.0 / fan_in, **(of or {})}
     variance = rules[rule](fan_in, fan_out) if callable(rules[rule]) else rules[rule]
     variance *= 1.0 if distribution == "normal" else uniform

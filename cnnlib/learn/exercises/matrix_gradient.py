@@ -82,17 +82,19 @@ def _loss(x, y, w1, w2, w3):
     return np.asarray(0.5 * ((f - y) ** 2).sum())
 
 
-def _recipe(x, y, w1, w2, w3, *, slope=lambda h: h * (1.0 - h), output_slope=True, hidden_slope=True, factor=1.0):
-    """The recipe with a choice of mistakes in it."""
+def _recipe(x, y, w1, w2, w3, *, output=lambda h: h * (1.0 - h), hidden=lambda h: h * (1.0 - h), first=None, factor=1.0):
+    """The recipe with a choice of mistakes in it: the slopes of the output, of the hidden layers, of the first one."""
     h = [x]
     for w in (w1, w2, w3):
         h.append(1.0 / (1.0 + np.exp(-(w @ h[-1]))))
-    delta = factor * (h[3] - y) * (slope(h[3]) if output_slope else 1.0)
-    grads = [delta @ h[2].T]
-    for w, i in ((w3, 2), (w2, 1)):
-        delta = (w.T @ delta) * (slope(h[i]) if hidden_slope else 1.0)
-        grads.append(delta @ h[i - 1].T)
-    return tuple(reversed(grads))
+    delta3 = factor * (h[3] - y) * output(h[3])
+    delta2 = (w3.T @ delta3) * hidden(h[2])
+    delta1 = (w2.T @ delta2) * (first or hidden)(h[1])
+    return delta1 @ x.T, delta2 @ h[1].T, delta3 @ h[2].T
+
+
+def _slope_of_h(h):
+    return sigmoid_forward(h) * (1.0 - sigmoid_forward(h))
 
 
 class Recipe:
@@ -156,28 +158,43 @@ EXERCISE = Exercise(
             "output slope",
             "your δ₃ lacks the output's slope: δ₃ = (f − y) ⊙ f (1 − f); ℓ′(f) alone, as one slide prints it, is right only "
             "for a linear output.",
-            lambda *a: _recipe(*a, output_slope=False),
+            lambda *a: _recipe(*a, output=np.ones_like),
         ),
         Explanation(
             "hidden slope",
             "your hidden δ lack the slope of their sigmoid: δ_i = (W_{i+1}ᵀ δ_{i+1}) ⊙ h_i (1 − h_i).",
-            lambda *a: _recipe(*a, hidden_slope=False),
+            lambda *a: _recipe(*a, hidden=np.ones_like),
         ),
         Explanation(
             "no slopes",
             "no slope of a sigmoid is in your δ, neither in the output's nor in the hidden ones: multiply each by h (1 − h).",
-            lambda *a: _recipe(*a, hidden_slope=False, output_slope=False),
+            lambda *a: _recipe(*a, hidden=np.ones_like, output=np.ones_like),
+        ),
+        Explanation(
+            "first slope",
+            "your δ₁ lacks the slope of its sigmoid: δ₁ = (W₂ᵀ δ₂) ⊙ h₁ (1 − h₁), the same as for δ₂.",
+            lambda *a: _recipe(*a, first=np.ones_like),
+        ),
+        Explanation(
+            "half a slope",
+            "your hidden δ have the factor 1 − h only: the sigmoid's slope is h (1 − h).",
+            lambda *a: _recipe(*a, hidden=lambda h: 1.0 - h),
+        ),
+        Explanation(
+            "the other half",
+            "your hidden δ have the factor h only: the sigmoid's slope is h (1 − h).",
+            lambda *a: _recipe(*a, hidden=lambda h: h),
         ),
         Explanation(
             "slope of a sigmoid of a sigmoid",
             "you put h, which is s(a) already, into s′ once more: s′(a) = s(a) (1 − s(a)) = h (1 − h), without another "
             "sigmoid.",
-            lambda *a: _recipe(*a, slope=lambda h: sigmoid_forward(h) * (1.0 - sigmoid_forward(h))),
+            lambda *a: _recipe(*a, output=_slope_of_h, hidden=_slope_of_h),
         ),
         Explanation(
             "tanh",
             "your slope 1 − h² is tanh's: the sigmoid's is h (1 − h).",
-            lambda *a: _recipe(*a, slope=lambda h: 1.0 - h * h),
+            lambda *a: _recipe(*a, output=lambda h: 1.0 - h * h, hidden=lambda h: 1.0 - h * h),
         ),
         Explanation(
             "uphill",
@@ -205,6 +222,19 @@ EXERCISE = Exercise(
         ),
     ),
     mutants=(
+        Mutant("sigmoid_backward(w2.T @ delta2, h1)", "w2.T @ delta2", says="first slope"),
+        Mutant(
+            "delta2 = sigmoid_backward(w3.T @ delta3, h2)  # (H2, O) @ (O, N) -> (H2, N)\n    delta1 = sigmoid_backward(w2.T "
+            "@ delta2, h1)",
+            "delta2 = (w3.T @ delta3) * (1.0 - h2)\n    delta1 = (w2.T @ delta2) * (1.0 - h1)",
+            says="half a slope",
+        ),
+        Mutant(
+            "delta2 = sigmoid_backward(w3.T @ delta3, h2)  # (H2, O) @ (O, N) -> (H2, N)\n    delta1 = sigmoid_backward(w2.T "
+            "@ delta2, h1)",
+            "delta2 = (w3.T @ delta3) * h2\n    delta1 = (w2.T @ delta2) * h1",
+            says="the other half",
+        ),
         Mutant("delta3 = sigmoid_backward(f - y, f)", "delta3 = f - y", says="output slope"),
         Mutant(
             "delta2 = sigmoid_backward(w3.T @ delta3, h2)  # (H2, O) @ (O, N) -> (H2, N)\n"

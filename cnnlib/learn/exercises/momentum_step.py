@@ -113,6 +113,15 @@ EXERCISE = Exercise(
             ),
         ),
         Explanation(
+            "downhill velocity",
+            "your velocity points downhill and has the learning rate inside, v ← μ v − η g, as some books write it: here v "
+            "is a sum of gradients, μ v + g, and the − η comes in when w moves.",
+            lambda w, g, v, lr, mu, nesterov: (
+                w + (mu * (mu * v - lr * g) - lr * g if nesterov else mu * v - lr * g),
+                mu * v - lr * g,
+            ),
+        ),
+        Explanation(
             "no friction",
             "your velocity never fades: the old one counts μ times, v ← μ v + g.",
             lambda *a: _step(*a, push=lambda v, g, mu, lr: v + g),
@@ -159,6 +168,11 @@ EXERCISE = Exercise(
         ),
     ),
     mutants=(
+        Mutant(
+            "    v = momentum * v + g\n    step = g + momentum * v if nesterov else v\n    return w - lr * step, v",
+            "    v = momentum * v - lr * g\n    return w + (momentum * v - lr * g if nesterov else v), v",
+            says="downhill velocity",
+        ),
         Mutant("w - lr * step", "w + lr * step", says="uphill"),
         Mutant("momentum * v + g\n", "momentum * v + (1.0 - momentum) * g\n", says="running mean"),
         Mutant(

@@ -62,12 +62,12 @@ def cases(rng):
     ]
 
 
-def _epoch(x, t, w, b, *, tie=True, always=False, frozen=False, rate=1.0, bias=True, of_mistake=None):
+def _epoch(x, t, w, b, *, tie=(-1.0, 1.0), always=False, frozen=False, rate=1.0, bias=True, of_mistake=None):
     """The rule with a choice of mistakes in it."""
     start, mistakes = (w, b), 0
     for x_n, t_n in zip(x, t):
         score = t_n * (start[0] @ x_n + start[1] if frozen else w @ x_n + b)
-        wrong = score < 0.0 or (tie and score == 0.0)
+        wrong = score < 0.0 or (score == 0.0 and t_n in tie)
         mistakes += wrong
         if wrong or always:
             step = rate * (t_n if of_mistake is None else of_mistake(t_n))
@@ -99,7 +99,19 @@ EXERCISE = Exercise(
         Explanation(
             "tie",
             "a score of exactly 0 passes as right in yours, so a neuron that starts with w = 0 never learns: the test is ≤ 0.",
-            lambda *a: _epoch(*a, tie=False),
+            lambda *a: _epoch(*a, tie=()),
+        ),
+        Explanation(
+            "tie for one class",
+            "a score of exactly 0 counts as class +1 in yours, so samples with t = +1 pass: 0 is undecided, a mistake for both "
+            "classes.",
+            lambda *a: _epoch(*a, tie=(-1.0,)),
+        ),
+        Explanation(
+            "tie for the other class",
+            "a score of exactly 0 counts as class −1 in yours, so samples with t = −1 pass: 0 is undecided, a mistake for both "
+            "classes.",
+            lambda *a: _epoch(*a, tie=(1.0,)),
         ),
         Explanation(
             "always",
@@ -128,6 +140,17 @@ EXERCISE = Exercise(
             lambda *a: _epoch(*a, bias=False),
         ),
         Explanation(
+            "twice",
+            "your corrections are twice as long, as t − y is ±2 when both are ±1: the perceptron rule is w ← w + t x.",
+            lambda *a: _epoch(*a, rate=2.0),
+        ),
+        Explanation(
+            "twice, and a tie",
+            "your corrections are twice as long, as t − y is ±2 when both are ±1: the rule is w ← w + t x. And a score of "
+            "exactly 0 counts as class −1 in yours: it is a mistake for both classes.",
+            lambda *a: _epoch(*a, rate=2.0, tie=(1.0,)),
+        ),
+        Explanation(
             "half",
             "your corrections are half as long: the perceptron rule has no ½ and no learning rate, w ← w + t x.",
             lambda *a: _epoch(*a, rate=0.5),
@@ -138,6 +161,11 @@ EXERCISE = Exercise(
         ),
     ),
     mutants=(
+        Mutant("t_n * (w @ x_n + b) <= 0.0", "(w @ x_n + b >= 0.0) != (t_n > 0.0)", says="tie for one class"),
+        Mutant("t_n * (w @ x_n + b) <= 0.0", "(w @ x_n + b > 0.0) != (t_n > 0.0)", says="tie for the other class"),
+        Mutant(
+            "w = w + t_n * x_n\n            b = b + t_n", "w = w + 2.0 * t_n * x_n\n            b = b + 2.0 * t_n", says="twice"
+        ),
         Mutant("+ b) <= 0.0", "+ b) < 0.0", says="tie"),
         Mutant(
             "        if t_n * (w @ x_n + b) <= 0.0:\n            w = w + t_n * x_n\n            b = b + t_n\n            "

@@ -158,7 +158,7 @@ def _intermediates(tape, leaves, root, dy):
     return {"first": first, "second": second, "uses": uses}
 
 
-def _walked(order=None, collect=lambda old, new: old + new, local=None, seed=None, pairs=list, message=None):
+def _walked(order=None, collect=lambda old, new: old + new, local=None, seed=None, pairs=list, message=None, only=None):
     """The outputs of a walk back with mistakes in it. ``order``: the order in which nodes speak."""
 
     def outputs(tape, leaves, root, dy):
@@ -171,7 +171,8 @@ def _walked(order=None, collect=lambda old, new: old + new, local=None, seed=Non
             slopes = {"leaf": [], "add": [1.0, 1.0], "mul": a[::-1], "tanh": [1.0 - values[k] ** 2]}
             slopes |= {} if local is None else local(a)
             for i, slope in pairs(zip(inputs, slopes[operation])):
-                adjoints[i] = collect(adjoints[i], (adjoints[k] if message is None else dy) * slope)
+                new = (adjoints[k] if message is None else dy) * slope
+                adjoints[i] = collect(adjoints[i], new) if only in (None, operation) else adjoints[i] + new
         return values, adjoints
 
     return outputs
@@ -182,6 +183,31 @@ def _breadth_first(tape, root):
     for k in order:
         order += [i for i in dict.fromkeys(tape[k][1:]) if i not in order]
     return order
+
+
+def _every_post_order(tape, root):
+    """Depth first from every node, backwards: right, as well."""
+    order = []
+
+    def visit(k):
+        if k not in order:
+            for i in tape[k][1:]:
+                visit(i)
+            order.append(k)
+
+    for k in range(len(tape)):
+        visit(k)
+    return order[::-1]
+
+
+def _by_number(tape, leaves, root, dy):
+    """Forward by the nodes' numbers: inputs may not be there yet."""
+    values = np.array(leaves)
+    for k, (operation, *inputs) in enumerate(tape):
+        a = [values[i] for i in inputs]
+        if operation != "leaf":
+            values[k] = np.tanh(a[0]) if operation == "tanh" else a[0] + a[1] if operation == "add" else a[0] * a[1]
+    return values, tape_backward(tape, leaves, root, dy)[1]
 
 
 def _post_order(tape, root):
@@ -265,6 +291,27 @@ EXERCISE = Exercise(
             _walked(_post_order, collect=lambda old, new: new),
         ),
         Explanation(
+            "overwrites",
+            "you overwrite an adjoint where you must add: a node that was used twice gets two messages, and both count (+=).",
+            _walked(_every_post_order, collect=lambda old, new: new),
+        ),
+        *(
+            Explanation(
+                f"overwrites in {operation}",
+                f"your {operation} overwrites the adjoints of its inputs: they may hold a message already, so add (+=), as you "
+                "do elsewhere.",
+                _walked(order, collect=lambda old, new: new, only=operation),
+            )
+            for operation in ("add", "mul", "tanh")
+            for order in (None, _every_post_order)
+        ),
+        Explanation(
+            "values by number",
+            "you compute the values by the nodes' numbers, but they are not sorted: node 0 may be made of node 5, so go "
+            "through them in your topological order.",
+            _by_number,
+        ),
+        Explanation(
             "first message",
             "you keep only the first message that reaches a node: all of them add up.",
             _walked(collect=lambda old, new: old or new),
@@ -303,6 +350,16 @@ EXERCISE = Exercise(
             _walked(local=lambda a: {"mul": a}),
         ),
         Explanation(
+            "second factor",
+            "your product sends its own second factor to b: for y = a b the derivative by b is a, the *other* one.",
+            _walked(local=lambda a: {"mul": [a[-1], a[-1]]}),
+        ),
+        Explanation(
+            "first factor",
+            "your product sends its own first factor to a: for y = a b the derivative by a is b, the *other* one.",
+            _walked(local=lambda a: {"mul": [a[0], a[0]]}),
+        ),
+        Explanation(
             "square once",
             "your product counts x·x once: with both inputs the same node, two messages go there, ȳ x each.",
             _walked(pairs=lambda pairs: dict(pairs).items()),
@@ -329,6 +386,9 @@ EXERCISE = Exercise(
         ),
     ),
     mutants=(
+        Mutant("for k in order:", "for k in range(len(tape)):", says="values by number"),
+        Mutant("[given[1], given[0]]", "[given[1], given[1]]", says="second factor"),
+        Mutant("[given[1], given[0]]", "[given[0], given[0]]", says="first factor"),
         Mutant("adjoints[i] += adjoints[k] * derivative", "adjoints[i] = adjoints[k] * derivative", says="overwrites"),
         Mutant(
             "adjoints[i] += adjoints[k] * derivative",
