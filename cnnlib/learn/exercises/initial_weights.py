@@ -30,7 +30,11 @@ difficulty of training deep feedforward neural networks", 2010; He, Zhang, Ren &
 
 import math
 
-from cnnlib.learn.exercise import Case, Exercise, Explanation, Mutant
+import numpy as np
+
+from cnnlib.learn.exercise import Case, Exercise, Explanation, Mutant, Train
+from cnnlib.nn.init import fans
+from cnnlib.ops.linear import linear_forward
 
 
 def initial_weights(rule, distribution, z):
@@ -90,6 +94,20 @@ def _weights(rule, distribution, z, *, window=True, exchanged=False, root=True, 
     return z * (math.sqrt(variance) if root else variance)
 
 
+class Start:
+    """The first time that a layer is used its weights become the learner's, made from the z that the library's came from."""
+
+    def __init__(self, f):
+        self.f, self.seen = f, {}
+
+    def forward(self, x, w, b):
+        if id(w) not in self.seen:
+            self.seen[id(w)] = w  # kept, so that no other array gets this id
+            z = w / math.sqrt(6.0 / fans(w.shape)[0])  # he_uniform backwards
+            w[...] = np.asarray(self.f("he", "uniform", z.astype(np.float64)))
+        return linear_forward(x, w, b)
+
+
 EXERCISE = Exercise(
     number=30,
     name="initial_weights",
@@ -108,7 +126,8 @@ EXERCISE = Exercise(
     "large is the signal at the end? And why does batch normalisation make people careless about this?",
     answer="Each ReLU layer halves the mean square of the signal, so 2⁻⁵⁰ is left, 10⁻¹⁵: in amplitude 3·10⁻⁸, and the "
     "gradient on its way back shrinks as much. Batch norm divides every layer's signal by its own deviation, whatever the "
-    "weights were.",
+    "weights were. See it happen: `cnnlib learn train 30` starts eight ReLU layers with your weights; put 1 / fan_in into He's "
+    "rule, or forget the root, and train again.",
     link="cnnlib/nn/init.py",
     explanations=(
         Explanation(
@@ -200,4 +219,5 @@ def initial_weights(rule, distribution, z):
     return z / np.sqrt(n)
 """,
     ),
+    train=Train(lambda f: {"linear_forward": Start(f).forward}, "deep"),
 )

@@ -28,8 +28,9 @@ Source: lecture: backpropagation, one-hidden-layer regression; Bishop, "Pattern 
 
 import numpy as np
 
-from cnnlib.learn.exercise import Case, Exercise, Explanation, Mutant, Numerical
+from cnnlib.learn.exercise import Case, Exercise, Explanation, Mutant, Numerical, Train
 from cnnlib.ops.activation import tanh_backward, tanh_forward
+from cnnlib.ops.linear import linear_forward
 
 
 def regression_gradient(x, y, w, v):
@@ -78,6 +79,34 @@ def _gradient(x, y, w, v, *, slope=lambda h: 1.0 - h * h, share=lambda v: v, err
     h = np.tanh(x @ w)
     loss, _, dv = regression_gradient(x, y, w, v)
     return loss, x.T @ (-error(y - h @ v)[:, None] * share(v) * slope(h)), dv
+
+
+class Regressions:
+    """The learner's gradients as kernels of a network with ten outputs: ten regressions that share their hidden units.
+
+    What arrives at the outputs is dy = f − y = −e, so that each regression's y is f − dy.
+    """
+
+    def __init__(self, f):
+        self.f, self.layers, self.dw = f, [], None
+
+    def forward(self, x, w, b):
+        self.layers = [*self.layers[-1:], (x, w)]  # the last two
+        return linear_forward(x, w, b)
+
+    def gradient(self, dy, h):
+        if self.dw is not None:  # the first layer's, made together with the second's
+            dw, self.dw = self.dw, None
+            return dw.T
+        (x, w), (_, v) = self.layers
+        made = [self.f(x, y, w.T, v_o) for y, v_o in zip((h @ v.T - dy).T, v)]
+        self.dw = sum(np.asarray(dw) for _, dw, _ in made)
+        return np.stack([dv for *_, dv in made])
+
+
+def _kernels(f):
+    regressions = Regressions(f)
+    return {"linear_forward": regressions.forward, "linear_backward_weight": regressions.gradient}
 
 
 EXERCISE = Exercise(
@@ -201,4 +230,5 @@ def regression_gradient(x, y, w, v):
     return loss, dw, dv
 """,
     ),
+    train=Train(_kernels, "regression"),
 )
