@@ -146,8 +146,8 @@ EXERCISE = Exercise(
         ),
         Explanation(
             "twice, and a tie",
-            "your corrections are twice as long, as t − y is ±2 when both are ±1: the rule is w ← w + t x. And a score of "
-            "exactly 0 counts as class −1 in yours: it is a mistake for both classes.",
+            "your corrections are twice as long, as t − y is ±2 when both are ±1 (the rule is w ← w + t x), and a score of "
+            "exactly 0 counts as class −1, though it is a mistake for both classes.",
             lambda *a: _epoch(*a, rate=2.0, tie=(1.0,)),
         ),
         Explanation(

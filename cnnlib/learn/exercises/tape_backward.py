@@ -158,7 +158,7 @@ def _intermediates(tape, leaves, root, dy):
     return {"first": first, "second": second, "uses": uses}
 
 
-def _walked(order=None, collect=lambda old, new: old + new, local=None, seed=None, pairs=list, message=None, only=None):
+def _walked(order=None, collect=lambda old, new: old + new, local=None, seed=None, pairs=list, only=None, handed=None):
     """The outputs of a walk back with mistakes in it. ``order``: the order in which nodes speak."""
 
     def outputs(tape, leaves, root, dy):
@@ -171,7 +171,7 @@ def _walked(order=None, collect=lambda old, new: old + new, local=None, seed=Non
             slopes = {"leaf": [], "add": [1.0, 1.0], "mul": a[::-1], "tanh": [1.0 - values[k] ** 2]}
             slopes |= {} if local is None else local(a)
             for i, slope in pairs(zip(inputs, slopes[operation])):
-                new = (adjoints[k] if message is None else dy) * slope
+                new = (adjoints[k] if handed is None else handed(dy)) * slope
                 adjoints[i] = collect(adjoints[i], new) if only in (None, operation) else adjoints[i] + new
         return values, adjoints
 
@@ -185,19 +185,28 @@ def _breadth_first(tape, root):
     return order
 
 
-def _every_post_order(tape, root):
-    """Depth first from every node, backwards: right, as well."""
-    order = []
+def _depth_first(tape, starts, at_first_sight=False):
+    """The order in which nodes are first seen; or that in which they are left for good, backwards, which is right."""
+    seen, left = [], []
 
     def visit(k):
-        if k not in order:
+        if k not in seen:
+            seen.append(k)
             for i in tape[k][1:]:
                 visit(i)
-            order.append(k)
+            left.append(k)
 
-    for k in range(len(tape)):
+    for k in starts:
         visit(k)
-    return order[::-1]
+    return seen if at_first_sight else left[::-1]
+
+
+def _from_root(tape, root):
+    return _depth_first(tape, [root])
+
+
+def _from_all(tape, root):
+    return _depth_first(tape, range(len(tape)))
 
 
 def _by_number(tape, leaves, root, dy):
@@ -208,34 +217,6 @@ def _by_number(tape, leaves, root, dy):
         if operation != "leaf":
             values[k] = np.tanh(a[0]) if operation == "tanh" else a[0] + a[1] if operation == "add" else a[0] * a[1]
     return values, tape_backward(tape, leaves, root, dy)[1]
-
-
-def _post_order(tape, root):
-    """Depth first from the root, backwards: right."""
-    order = []
-
-    def visit(k):
-        if k not in order:
-            for i in tape[k][1:]:
-                visit(i)
-            order.append(k)
-
-    visit(root)
-    return order[::-1]
-
-
-def _pre_order(tape, root):
-    """Depth first from the root, at first sight: a common mistake."""
-    order = []
-
-    def visit(k):
-        if k not in order:
-            order.append(k)
-            for i in tape[k][1:]:
-                visit(i)
-
-    visit(root)
-    return order
 
 
 _BREADTH_FIRST = """breadth = [root]
@@ -285,15 +266,13 @@ EXERCISE = Exercise(
     "a deeper tape.",
     link="cnnlib/tape.py",
     explanations=(
-        Explanation(
-            "overwrites",
-            "you overwrite an adjoint where you must add: a node that was used twice gets two messages, and both count (+=).",
-            _walked(_post_order, collect=lambda old, new: new),
-        ),
-        Explanation(
-            "overwrites",
-            "you overwrite an adjoint where you must add: a node that was used twice gets two messages, and both count (+=).",
-            _walked(_every_post_order, collect=lambda old, new: new),
+        *(
+            Explanation(
+                "overwrites",
+                "you overwrite an adjoint where you must add: a node that was used twice gets two messages, both count (+=).",
+                _walked(order, collect=lambda old, new: new),
+            )
+            for order in (_from_root, _from_all)
         ),
         *(
             Explanation(
@@ -303,7 +282,7 @@ EXERCISE = Exercise(
                 _walked(order, collect=lambda old, new: new, only=operation),
             )
             for operation in ("add", "mul", "tanh")
-            for order in (None, _every_post_order)
+            for order in (None, _from_all)
         ),
         Explanation(
             "values by number",
@@ -337,7 +316,7 @@ EXERCISE = Exercise(
             "at first sight",
             "your depth-first walk lets a node speak when it is first seen: it must wait for everyone that used it, so "
             "append a node after its inputs, and go through the list backwards.",
-            _walked(_pre_order),
+            _walked(lambda tape, root: _depth_first(tape, [root], at_first_sight=True)),
         ),
         Explanation(
             "no slope",
@@ -382,7 +361,7 @@ EXERCISE = Exercise(
         Explanation(
             "one step",
             "your adjoints stop after one step: a node must hand on its own adjoint, not dy.",
-            _walked(message="dy"),
+            _walked(handed=lambda dy: dy),
         ),
     ),
     mutants=(
