@@ -12,8 +12,8 @@ slope decides whether a deep network can learn.
 
     dx = dy ⊙ slope(x)                                  dy, x, dx of one shape
 
-(Beware: on one slide leaky ReLU has its two branches exchanged, as a unit that lets the negative through.) ReLU has no slope
-at exactly 0: one slide says 1, cnnlib and PyTorch say 0. Both are subgradients, both are accepted here.
+(Beware: one slide has the two branches of leaky ReLU exchanged.) ReLU has no slope at exactly 0: one slide says 1, cnnlib and
+PyTorch say 0. Both are subgradients, both are accepted here.
 
 A sigmoid with x = 7 has a slope of 0.0009: whatever its weights did wrong, a thousandth of the message comes through. It is
 *saturated*; a ReLU that is negative for every sample is *dead*. So count them.

@@ -94,7 +94,9 @@ EXERCISE = Exercise(
     "t = 1 and s = 3, which way does ADALINE push, and is that good?",
     answer="e = 1 − 3 = −2, so it pushes s down, towards 1, although the sample lies safely on the right side: the squared "
     "loss punishes being too right. A far outlier can so turn the line until others are wrong. The hinge loss (right enough "
-    "is enough) and cross-entropy after a sigmoid (the push fades) are the answers of later decades.",
+    "is enough) and cross-entropy after a sigmoid (the push fades) are the answers of later decades. And the delta rule "
+    "lives on: with dy in place of −e it is the weight gradient of every linear layer, and so `cnnlib learn train 3` trains "
+    "an MLP with yours.",
     link="cnnlib/models/adaline.py",
     explanations=(
         Explanation(

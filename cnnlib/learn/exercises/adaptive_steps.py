@@ -112,6 +112,11 @@ def _adam(w, g, m, v, t, lr, beta1, beta2, eps, *, start=(True, True), count=0, 
     return w - lr * m_hat / (np.sqrt(v_hat) + eps), m, v
 
 
+def _in_place(f, w, dw, m, v, step, lr, beta1, beta2, eps, weight_decay, decoupled):
+    """The learner's Adam as the library's kernel: it writes into w, m and v."""
+    w[...], m[...], v[...] = f(w.copy(), dw, m.copy(), v.copy(), step, lr, beta1, beta2, eps)
+
+
 EXERCISE = Exercise(
     number=29,
     name="adaptive_steps",
@@ -349,8 +354,3 @@ def adam(w, g, m, v, t, lr, beta1, beta2, eps):
     ),
     train=Train(lambda f: {"adam_step": lambda *a: _in_place(f[2], *a)}, "adam"),
 )
-
-
-def _in_place(f, w, dw, m, v, step, lr, beta1, beta2, eps, weight_decay, decoupled):
-    """The learner's Adam as the library's kernel: it writes into w, m and v."""
-    w[...], m[...], v[...] = f(w.copy(), dw, m.copy(), v.copy(), step, lr, beta1, beta2, eps)

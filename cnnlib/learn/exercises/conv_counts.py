@@ -153,7 +153,7 @@ EXERCISE = Exercise(
         ),
         Explanation(
             "plus one",
-            "the + 1 is missing: a window that fits exactly, H = F, stands at one place, not at none.",
+            "your size lacks the + 1: a window that fits exactly, H = F, stands at one place, not at none.",
             lambda *a: _counts(*a, one=0),
         ),
         Explanation(

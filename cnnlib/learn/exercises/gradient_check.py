@@ -141,7 +141,7 @@ EXERCISE = Exercise(
     question="Smaller h, smaller error? Why not take h = 10⁻¹²?",
     answer="f is known to about 16 digits, so f(x + h) − f(x − h) carries a rounding error of about 10⁻¹⁶ |f|, and the "
     "division by 2h blows it up: with h = 10⁻¹² only some 4 digits are right. The neglected h²/6 f‴ falls and the rounding "
-    "10⁻¹⁶/h rises; they meet near h = 10⁻⁵, the cube root of 10⁻¹⁶. In float32 (7 digits) the best h gives hardly 4 digits: "
+    "10⁻¹⁶/h rises; they meet near h = 10⁻⁵, the cube root of 10⁻¹⁶. In float32 (7 digits) the best h gives 4 or 5 digits: "
     "gradient checks are done in float64.",
     link="cnnlib/gradcheck.py",
     explanations=(

@@ -74,6 +74,11 @@ def _step(w, g, v, lr, momentum, nesterov, *, push=None, ahead=None, uphill=Fals
     return w + (lr if uphill else -lr) * direction, new
 
 
+def _in_place(f, w, dw, velocity, lr, momentum, dampening, weight_decay, nesterov):
+    """The learner's step as the library's kernel: it writes into w and velocity."""
+    w[...], velocity[...] = f(w.copy(), dw, velocity.copy(), lr, momentum, nesterov)
+
+
 EXERCISE = Exercise(
     number=28,
     name="momentum_step",
@@ -206,8 +211,3 @@ EXERCISE = Exercise(
     ),
     train=Train(lambda f: {"sgd_step": lambda *a: _in_place(f, *a)}, "nesterov"),
 )
-
-
-def _in_place(f, w, dw, velocity, lr, momentum, dampening, weight_decay, nesterov):
-    """The learner's step as the library's kernel: it writes into w and velocity."""
-    w[...], velocity[...] = f(w.copy(), dw, velocity.copy(), lr, momentum, nesterov)

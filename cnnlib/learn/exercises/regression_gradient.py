@@ -144,7 +144,7 @@ EXERCISE = Exercise(
         ),
         Explanation(
             "uphill",
-            "both gradients have the opposite sign: e = y − f has a minus before f, so ∂L/∂f = −e.",
+            "both your gradients have the opposite sign: e = y − f has a minus before f, so ∂L/∂f = −e.",
             lambda *a: (regression_gradient(*a)[0], -regression_gradient(*a)[1], -regression_gradient(*a)[2]),
         ),
         Explanation(
@@ -176,7 +176,7 @@ EXERCISE = Exercise(
         ),
         Explanation(
             "no half",
-            "loss and gradients are twice as large: L = ½ Σ e², and the ½ cancels the 2 of the square's derivative.",
+            "your loss and gradients are twice as large: L = ½ Σ e², and the ½ cancels the 2 of the square's derivative.",
             lambda *a: tuple(2.0 * g for g in regression_gradient(*a)),
         ),
         Explanation(
