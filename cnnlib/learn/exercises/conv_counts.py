@@ -22,8 +22,8 @@ Write ``conv_counts(channels, height, width, maps, field, stride, padding, group
 False. Return five whole numbers: OH, OW, and how many parameters the K·OH·OW units have if the layer were fully connected,
 if it were locally connected, and as a convolution.
 
-The cases are AlexNet's layers, one by one. Its fully connected layers are convolutions, too, with a window as large as the
-picture: 6×6×256 → 4096.
+Among the cases are AlexNet's layers. Its fully connected ones are convolutions, too, with a window as large as the picture:
+6×6×256 → 4096.
 
 Source: lecture: convolutional networks, from fully connected to convolutional; Krizhevsky, Sutskever & Hinton, "ImageNet
 classification with deep convolutional neural networks", 2012.

@@ -18,7 +18,7 @@ for small gradients alike:
 
     error = max_i |claimed_i − numeric_i| / max( max_i |claimed_i|, max_i |numeric_i| )
 
-Below 10⁻⁶ in float64 you may sleep well. This checker does the very same to your other exercises.
+Below 10⁻⁶ in float64 you may sleep well. The right answers to your other exercises are held against such differences, too.
 
 Write ``gradient_check(f, x, claimed, h)``. f takes an array of x's shape, of any number of axes, and returns a number;
 claimed has x's shape. Return the numerical gradient, of x's shape, and the error. Leave x as it was.

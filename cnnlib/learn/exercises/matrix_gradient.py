@@ -1,4 +1,4 @@
-"""The matrix gradient recipe: all of backpropagation in two lines
+"""The matrix gradient recipe: all of backpropagation in three lines
 
 Here is the algorithm that trains every network you have heard of. A deep network is a chain,
 

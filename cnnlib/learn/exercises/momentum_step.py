@@ -19,8 +19,7 @@ A worked step, η = 0.1, μ = 0.9, w = 1, g = 2, v = 1: the new v is 2.9; moment
 1 − 0.1 (2 + 2.61) = 0.539.
 
 Write ``momentum_step(w, g, v, lr, momentum, nesterov)`` for arrays w, g, v of one shape. Return the new w and the new v, and
-leave the old ones as they are. (A library's optimiser writes into w to save memory. Yours may be
-clean.)
+leave the old ones as they are. (A library's optimiser writes into w to save memory. Yours may be clean.)
 
 Conventions differ, and papers copy formulas from each other: here the velocity is a sum of gradients, and η stands outside, so
 that a change of the learning rate acts at once. No (1 − μ) before g: that would be Adam's running mean.
