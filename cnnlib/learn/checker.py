@@ -107,8 +107,11 @@ def check_source(
         seconds=seconds,
         keep=keep,
     )
+    verdict = verdict_of(prepared, run)
+    if verdict.passed and exercise.afterwards:
+        verdict = replace(verdict, sentence=f"{verdict.sentence} {exercise.afterwards(source.decode('utf-8-sig'))}")
     return replace(
-        verdict_of(prepared, run),
+        verdict,
         file_hash=hashlib.sha256(source).hexdigest(),
         seed=seed,
         printed=run.printed,

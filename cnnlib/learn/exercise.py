@@ -34,6 +34,7 @@ alternatives  Whole texts of right solutions in another style, as files a learne
 intermediates Named steps that a learner may return in a dict after the outputs; see Intermediates.
 tolerance     Largest relative error; the default catches a planted 0.1 % everywhere.
 fast, train   For ``cnnlib learn fast`` and ``train``; see Fast and Train.
+afterwards    ``afterwards(text)`` -> a sentence that the verdict on a right answer ends with, such as what a compiler says.
 """
 
 from __future__ import annotations
@@ -167,6 +168,7 @@ class Exercise:
     tolerance: float = 1e-7
     fast: Fast | None = None
     train: Train | None = None
+    afterwards: Callable[[str], str] | None = None
     title: str = ""
     story: str = ""
 
