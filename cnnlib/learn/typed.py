@@ -8,6 +8,7 @@ for the module of that name, so that such code also runs where there is no Cytho
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -19,9 +20,9 @@ from typing import Any
 
 from cnnlib.errors import DeviceError
 
-HEADER = (
-    "# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False\nimport cython\n"
-)
+DIRECTIVES = "language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False"
+HEADER = f"# cython: {DIRECTIVES}\nimport cython\n"
+HEADER_LINES = 2
 
 
 class TypeName:
@@ -99,5 +100,6 @@ def _run(command: list[str]) -> None:
     except (OSError, subprocess.TimeoutExpired) as e:
         raise DeviceError(f"{Path(command[0]).name} could not be run: {e}") from e
     if done.returncode:
-        lines = [line for line in (done.stdout + done.stderr).splitlines() if "rror" in line] or ["no message"]
-        raise DeviceError(f"it does not compile: {lines[0].strip()[:300]}")
+        found = re.search(r"learnt\.pyx:(\d+):\d+: (.*)", done.stdout + done.stderr)
+        where = f"line {int(found[1]) - HEADER_LINES}: {found[2]}" if found else done.stderr.strip()[-300:]
+        raise DeviceError(f"it does not compile: {where}")

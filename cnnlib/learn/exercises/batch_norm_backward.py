@@ -150,6 +150,14 @@ def batch_norm2d_backward(dy, x, gamma, eps):
 CENTRED = "x less its mean is centred already; the second time takes out what rounding left in float32"
 ANY_MEAN = "_recentred takes out what is left of the mean, whichever was taken off"
 
+
+def each_pixel_alone(dy, x, gamma, eps):
+    N, C, H, W = x.shape
+    pixels = [a.reshape(N, C * H * W, 1, 1) for a in (dy, x)]
+    dx, dgamma, dbeta = batch_norm2d_backward(*pixels, np.repeat(gamma, H * W), eps)
+    return dx.reshape(x.shape), dgamma.reshape(C, H, W), dbeta.reshape(C, H, W)
+
+
 EXERCISE = Exercise(
     number=17,
     name="batch_norm_backward",
@@ -185,6 +193,21 @@ def batch_norm2d_backward(dy, x, gamma, eps):
     "of a channel and taken out again: its gradient is 0, it never learns, and networks with batch norm leave it out.",
     link="cnnlib/ops/norm.py",
     explanations=(
+        Explanation(
+            "per pixel",
+            "you sum over the batch only, axis 0: a channel has one mean, one variance, one gamma for all images and all "
+            "pixels, so sum over axes (0, 2, 3).",
+            each_pixel_alone,
+        ),
+        Explanation(
+            "m forgotten in the variance path",
+            "your path through the variance is not divided by m: ∂σ²/∂x_i = 2 (x_i − μ) / m.",
+        ),
+        Explanation("m forgotten in the mean path", "your path through the mean is not divided by m: ∂μ/∂x_i = 1/m."),
+        Explanation(
+            "power of the variance",
+            "your dσ² has the wrong power of σ² + ε: the derivative of (σ² + ε)^(−½) is −½ (σ² + ε)^(−3/2).",
+        ),
         Explanation(
             "variance path forgotten",
             "your dx forgets the path through the variance: σ² depends on every x_i, which adds dσ² · 2 (x_i − μ) / m.",
@@ -228,6 +251,9 @@ def batch_norm2d_backward(dy, x, gamma, eps):
         Explanation("mean in dbeta", "your dbeta is the mean of dy: β was added m times, so dβ is the sum."),
     ),
     mutants=(
+        Mutant("_column(dgamma / m)", "_column(dgamma)", "m forgotten in the variance path"),
+        Mutant("_column(dbeta / m)", "_column(dbeta)", "m forgotten in the mean path"),
+        Mutant("xhat * _column(dgamma / m)", "xhat / r**2 * _column(dgamma / m)", "power of the variance"),
         Mutant(" - xhat * _column(dgamma / m)", "", "variance path forgotten"),
         Mutant("dy - _column(dbeta / m)", "dy", "mean path forgotten"),
         Mutant("dy - _column(dbeta / m) - xhat * _column(dgamma / m)", "dy", "given statistics"),

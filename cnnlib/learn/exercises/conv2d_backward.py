@@ -175,6 +175,37 @@ def conv2d_backward(dy, x, w, stride, pads, dilation, groups):
     return dxp[:, :, pads[0] : pads[0] + H, pads[2] : pads[2] + W], dw, dy.sum((0, 2, 3))
 """
 
+
+def overwriting(dy, x, w, stride, pads, dilation, groups):
+    """dx = … in the loops instead of dx += …: what is left is the last channel's share, in the last window over a pixel."""
+    last = np.arange(1, groups + 1) * (len(w) // groups) - 1
+    dxp = np.pad(np.zeros_like(x), ((0, 0), (0, 0), pads[:2], pads[2:]))
+    taps = [slice(0, d * (k - 1) + 1, d) for k, d in zip(w.shape[2:], dilation, strict=True)]
+    for oh, ow in np.ndindex(dy.shape[2:]):
+        window = dxp[:, :, oh * stride[0] :, ow * stride[1] :][:, :, taps[0], taps[1]]
+        window[...] = (dy[:, last, oh, ow, None, None, None] * w[last]).reshape(window.shape)
+    dx = dxp[:, :, pads[0] : pads[0] + x.shape[2], pads[2] : pads[2] + x.shape[3]]
+    return (dx, *conv2d_backward(dy, x, w, stride, pads, dilation, groups)[1:])
+
+
+def last_stop(output):
+    def wrong(dy, x, w, *geometry):
+        last = np.zeros_like(dy)
+        last[-1, :, -1, -1] = dy[-1, :, -1, -1]
+        outputs = list(conv2d_backward(dy, x, w, *geometry))
+        outputs[output] = conv2d_backward(last, x, w, *geometry)[output]
+        return tuple(outputs)
+
+    return wrong
+
+
+def first_group_only(dy, x, w, stride, pads, dilation, groups):
+    first, dw, db = conv2d_backward(dy, x[:, : w.shape[1]], w, stride, pads, dilation, 1)
+    dx = np.zeros_like(x)
+    dx[:, : w.shape[1]] = first
+    return dx, dw, db
+
+
 EXERCISE = Exercise(
     number=14,
     name="conv2d_backward",
@@ -218,9 +249,24 @@ def conv2d_backward(dy, x, w, stride, pads, dilation, groups):
     link="cnnlib/ops/conv.py",
     explanations=(
         Explanation(
+            "last stop in db", "your db holds the last dy only: every stop and every image adds its own (+=).", last_stop(2)
+        ),
+        Explanation(
+            "last stop in dw",
+            "your dw holds the share of the last stop only: every stop and every image adds its own (+=).",
+            last_stop(1),
+        ),
+        Explanation(
+            "first group only",
+            "all your output channels send to and read from the first C/G input channels: with groups, channel f belongs to "
+            "those of its group, f // (F/G).",
+            first_group_only,
+        ),
+        Explanation(
             "overlap",
             "your windows overwrite each other in dx: a pixel under several windows collects from all of them, so add (+=) "
             "instead of assigning.",
+            overwriting,
         ),
         Explanation(
             "frame not cut",

@@ -132,6 +132,24 @@ def conv2d_forward(x, w, b, stride, pads, dilation, groups):
     return y if b is None else y + b.reshape(1, -1, 1, 1)
 """
 
+
+def without_last(axis):
+    def wrong(x, w, b, *geometry):
+        w = w.copy()
+        w.swapaxes(0, axis)[-1] = 0.0
+        return conv2d_forward(x, w, b, *geometry)
+
+    return wrong
+
+
+def flipped(axis):
+    return lambda x, w, b, *geometry: conv2d_forward(x, np.flip(w, axis), b, *geometry)
+
+
+def bias_in_the_loop(x, w, b, *geometry):
+    return conv2d_forward(x, w, None if b is None else b * w[0].size, *geometry)
+
+
 EXERCISE = Exercise(
     number=13,
     name="conv2d_forward",
@@ -172,6 +190,19 @@ def conv2d_forward(x, w, b, stride, pads, dilation, groups):
     "algebra (it commutes), which no network uses; libraries save themselves the trouble.",
     link="cnnlib/ops/conv.py",
     explanations=(
+        Explanation("last row left out", "your windows leave out their last row: kh runs over all KH.", without_last(2)),
+        Explanation("last column left out", "your windows leave out their last column: kw runs over all KW.", without_last(3)),
+        Explanation(
+            "flipped rows", "the rows of your kernel are upside down: w[0, 0] meets the window's top left pixel.", flipped(2)
+        ),
+        Explanation(
+            "flipped columns",
+            "the columns of your kernel are the wrong way round: w[0, 0] meets the window's top left pixel.",
+            flipped(3),
+        ),
+        Explanation(
+            "bias in the loop", "you add the bias for every product: it is added once to each output pixel.", bias_in_the_loop
+        ),
         Explanation(
             "flipped kernel",
             "your kernel is flipped in both directions: that is a convolution in the mathematician's sense, but networks "

@@ -20,7 +20,7 @@ The textbook (NumPy) goes over the image KH·KW times and makes arrays all the w
 the largest value in a variable. This is the code that you were told never to write in Python. Write it: element by element,
 no slices, no np.max.
 
-The checker runs it as plain Python and needs no compiler; the name cython is given, or import it where it is installed. Then
+The checker runs it as plain Python and needs no compiler; the name cython is there already, import nothing but NumPy. Then
 `cnnlib learn fast` compiles it, if Cython and a C compiler are here, and times it as Python, compiled, and against the
 library's own kernel. Two warnings: compiled loops check no index, and x[-1] is not the last element but somebody else's memory.
 

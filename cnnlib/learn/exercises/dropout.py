@@ -173,6 +173,7 @@ def dropconnect_backward(dy, x, w, u, p):
     "Monte Carlo dropout: the spread says how sure the network is.",
     link="cnnlib/ops/dropout.py",
     explanations=(
+        Explanation("other elements", "you keep the right share, but not these elements: u is kept where u ≥ p."),
         Explanation(
             "unscaled", "your dropout does not divide by 1 − p: what is kept must be scaled up, so that the mean stays x."
         ),
@@ -216,6 +217,7 @@ def dropconnect_backward(dy, x, w, u, p):
         Explanation("bias scaled", "your bias is divided by 1 − p, too: only the connections are masked and scaled."),
     ),
     mutants=(
+        Mutant("(u >= p) / (1.0 - p)", "(u < 1.0 - p) / (1.0 - p)", "other elements"),
         Mutant("return x * mask(u, p)", "return x * (u >= p)", "unscaled"),
         Mutant("return dy * mask(u, p)", "return dy * (u >= p)", "unscaled backward"),
         Mutant("(u >= p) / (1.0 - p)", "(u >= p) / p", "divided by p"),

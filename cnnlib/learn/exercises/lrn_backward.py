@@ -104,6 +104,12 @@ def lrn_backward(dy, x, size, alpha, beta, k):
     return dy / s**beta - 2 * alpha * beta / size * x * inhibition
 """
 
+
+def symmetric(dy, x, size, alpha, beta, k):
+    odd = size // 2 * 2 + 1
+    return lrn_backward(dy, x, odd, alpha * odd / size, beta, k)
+
+
 EXERCISE = Exercise(
     number=18,
     name="lrn_backward",
@@ -141,6 +147,12 @@ def lrn_backward(dy, x, size, alpha, beta, k):
     "a fixed formula.",
     link="cnnlib/ops/norm.py",
     explanations=(
+        Explanation(
+            "one neighbour too many",
+            "for even sizes you take a neighbour too many: the neighbourhood has size channels, ⌊n/2⌋ below and ⌊(n−1)/2⌋ "
+            "above.",
+            symmetric,
+        ),
         Explanation(
             "inhibition forgotten",
             "your dx forgets the inhibition: x_c also stands in the s_j of its neighbours, and lowers their y_j.",

@@ -101,6 +101,18 @@ def maxout_layer_backward(dy, x, w, b):
     return np.einsum("nop,opi->ni", dz, w), np.einsum("nop,ni->opi", dz, x), np.einsum("nop->op", dz)
 """
 
+
+def first_piece_learns(dy, x, w, b):
+    dx, dw, db = maxout_layer_backward(dy, x, w, b)
+    first = np.eye(w.shape[1])[0][:, None]
+    return dx, first * dw.sum(axis=1, keepdims=True), first[:, 0] * db.sum(axis=1, keepdims=True)
+
+
+def first_pieces_dw(dy, x, w, b):
+    dx, _, db = maxout_layer_backward(dy, x, w, b)
+    return dx, first_piece_learns(dy, x, w, b)[1], db
+
+
 EXERCISE = Exercise(
     number=20,
     name="maxout",
@@ -133,6 +145,16 @@ def maxout_layer_backward(dy, x, w, b):
     "and with fewer pieces than were paid for: one more reason for random initial weights.",
     link="cnnlib/ops/activation.py",
     explanations=(
+        Explanation(
+            "first piece learns",
+            "your dw and db go to the first piece of every unit: they belong to the one that won.",
+            first_piece_learns,
+        ),
+        Explanation(
+            "first piece's dw",
+            "your dw goes to the first piece of every unit: it belongs to the one that won.",
+            first_pieces_dw,
+        ),
         Explanation("last tie", "of several equal pieces your last one wins: here the first one does."),
         Explanation("all pieces learn", "you give dy to all pieces of a unit: only the winner made y, the others get 0."),
         Explanation("smallest piece", "you give dy to the smallest piece: y is the largest."),
