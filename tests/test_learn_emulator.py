@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cnnlib.learn import cuda
-from cnnlib.learn.emulator import launch
+from cnnlib.learn.emulator import KernelError, launch
 
 
 def run(body, *arrays, parameters="float *x, float *y", grid=1, block=8):
@@ -75,13 +75,13 @@ def test_atomic_add_counts_what_collides():
         ("y[0] = x[threadIdx.x];", RuntimeError, "race"),
         ("if (threadIdx.x < 3) return; __syncthreads();", RuntimeError, "3 of 8 threads .* never reach a __syncthreads"),
         ("y[0] = 1 / (threadIdx.x - threadIdx.x);", ZeroDivisionError, "zero"),
-        ("y[0] = z;", SyntaxError, "z is not declared"),
-        ("y[0] = __shfl_down_sync(1, 2, 3);", SyntaxError, "does not know the function __shfl_down_sync"),
-        ("y[0] = 1", SyntaxError, "expected ;"),
-        ("if (x[0] > 1) { y[0] = 1;", SyntaxError, "} is missing"),
-        ("float a = (y[0] = 1);", SyntaxError, "statement of its own"),
-        ("int n = 8; __shared__ float s[n];", SyntaxError, "must be a constant"),
-        ("extern __shared__ float s[];", SyntaxError, "extern"),
+        ("y[0] = z;", KernelError, "z is not declared"),
+        ("y[0] = __shfl_down_sync(1, 2, 3);", KernelError, "does not know the function __shfl_down_sync"),
+        ("y[0] = 1", KernelError, "expected ;"),
+        ("if (x[0] > 1) { y[0] = 1;", KernelError, "} is missing"),
+        ("float a = (y[0] = 1);", KernelError, "statement of its own"),
+        ("int n = 8; __shared__ float s[n];", KernelError, "must be a constant"),
+        ("extern __shared__ float s[];", KernelError, "extern"),
     ],
 )
 def test_mistakes_are_errors(body, error, message):

@@ -57,6 +57,10 @@ class Dim3:
         self.x, self.y, self.z = x, y, z
 
 
+class KernelError(ValueError):
+    """A kernel that the emulator does not understand."""
+
+
 class Translator:
     """One ``__global__`` function of CUDA C as the text of a Python generator, which pauses at each ``__syncthreads()``."""
 
@@ -80,12 +84,15 @@ class Translator:
     def __init__(self, source):
         import re
 
-        source = re.sub(r"//[^\n]*|/\*.*?\*/", " ", source, flags=re.DOTALL).replace('extern "C"', " ")
+        comment = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
+        source = comment.sub(lambda found: " " + "\n" * found[0].count("\n"), source).replace('extern "C"', " ")
         for name, value in re.findall(r"^[ \t]*#[ \t]*define[ \t]+(\w+)[ \t]+(.+)$", source, re.MULTILINE):
             source = re.sub(rf"\b{name}\b", lambda _, value=value: value, source)
         source = re.sub(r"^[ \t]*#.*$", "", source, flags=re.MULTILINE)
         number, operator = r"(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?[fFuUlL]*", r"<<=|>>=|\+\+|--|&&|\|\||<<|>>|[-+*/%&|^=!<>]="
-        self.tokens = re.findall(rf"{number}|\w+|{operator}|\S", source)
+        found = list(re.finditer(rf"{number}|\w+|{operator}|\S", source))
+        self.tokens = [f[0] for f in found]
+        self.line_numbers = [source.count("\n", 0, f.start()) + 1 for f in found]
         self.position, self.indent, self.lines, self.steps = 0, 1, [], []
         self.kinds, self.pointers, self.scalars = {}, [], []
         self.kernel()
@@ -115,8 +122,9 @@ class Translator:
         return token
 
     def error(self, message):
-        near = " ".join(self.tokens[max(0, self.position - 6) : self.position + 3])
-        return SyntaxError(f"CUDA: {message}, got {self.next() or 'the end'} (near: {near})")
+        near = " ".join(self.tokens[max(0, self.position - 5) : self.position + 1])
+        line = self.line_numbers[min(self.position, len(self.line_numbers) - 1)] if self.line_numbers else 1
+        return KernelError(f"line {line} of the kernel: {message}, at: {near or 'the beginning'}")
 
     def emit(self, line):
         self.lines.append("    " * self.indent + line)

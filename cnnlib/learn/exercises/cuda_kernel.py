@@ -30,7 +30,7 @@ Source: lecture: GPU computing; Nickolls, Buck, Garland & Skadron, "Scalable par
 import numpy as np
 
 from cnnlib.learn.cuda import on_gpu, what_else
-from cnnlib.learn.emulator import Dim3, Pointer, Translator, functions_of_c, launch, run_block
+from cnnlib.learn.emulator import Dim3, KernelError, Pointer, Translator, functions_of_c, launch, run_block
 from cnnlib.learn.exercise import Case, Exercise, Explanation, Fast, Mutant
 
 
@@ -155,7 +155,7 @@ EXERCISE = Exercise(
     name="cuda_kernel",
     topic="lecture: GPU computing",
     function=softmax,
-    given=(Pointer, Dim3, Translator, functions_of_c, run_block, launch),
+    given=(Pointer, Dim3, KernelError, Translator, functions_of_c, run_block, launch),
     outputs=("y",),
     starter='''\
 import numpy as np
