@@ -1,8 +1,12 @@
 """The emulator of exercise 38: CUDA C gives what NumPy gives, and what a GPU would silently get wrong is an error."""
 
+import sys
+import types
+
 import numpy as np
 import pytest
 
+from cnnlib.errors import DeviceError
 from cnnlib.learn import cuda
 from cnnlib.learn.emulator import KernelError, launch
 
@@ -135,3 +139,48 @@ def test_a_verdict_says_what_was_done():
     verdict = check_source(find("cuda_kernel"), solution_text(find("cuda_kernel")).encode())
     assert verdict.passed and "in the emulator, thread by thread; " in verdict.sentence and "GPU" in verdict.sentence
     assert check_source(find("cuda_kernel"), find("cuda_kernel").starter.encode()).sentence.count("emulator") == 0
+
+
+def test_on_a_gpu_a_launch_is_a_raw_kernel_in_float32(monkeypatch):
+    """No GPU here: a stand-in for CuPy sees what it would be asked to do."""
+
+    class Array(np.ndarray):
+        def get(self):
+            return np.asarray(self)
+
+    class RawKernel:
+        def __init__(self, source, name):
+            assert 'extern "C" __global__ void twice' in source and name == "twice"
+
+        def __call__(self, grid, block, arguments):
+            assert (grid, block) == ((3,), (2, 2))
+            x, y, n = arguments
+            assert x.dtype == y.dtype == np.float32 and n == 12 and n.dtype == np.int32
+            y[...] = 2 * x
+
+    cupy = types.SimpleNamespace(asarray=lambda a, dtype: np.array(a, dtype).view(Array), RawKernel=RawKernel)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setattr(cuda, "available", lambda: {"cuda": None})
+    text = """
+import sys
+import types
+
+import numpy as np
+def f(x):
+    y = np.zeros(x.shape)
+    launch("__global__ void twice(const float *x, float *y, int n) { }", 3, (2, 2), x, y, x.size)
+    return y
+"""
+    name, f = cuda.on_gpu(text, "f")
+    assert name == "yours, on the GPU"
+    x = np.arange(12.0)
+    x.flags.writeable = False
+    np.testing.assert_array_equal(f(x), 2 * x)
+
+
+def test_without_a_gpu_the_reason_is_said(monkeypatch):
+    monkeypatch.setattr(cuda, "available", lambda: {"cuda": "CuPy is not installed"})
+    with pytest.raises(DeviceError, match="it does not run on a GPU: CuPy is not installed"):
+        cuda.on_gpu("", "f")
+    with pytest.raises(DeviceError, match="holds no __global__ void function"):
+        cuda.launch("int x;", 1, 1)

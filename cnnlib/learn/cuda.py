@@ -80,11 +80,11 @@ def on_gpu(text: str, function: str) -> tuple[str, Callable[..., Any]]:
 
 def launch(source: str, grid: Any, block: Any, *arguments: Any) -> None:
     """As cnnlib.learn.emulator.launch, on the GPU, in float32, with the arrays' way there and back."""
-    import cupy
-
     name = re.search(r"__global__\s+void\s+(\w+)", source)
     if name is None:
         raise DeviceError("launch: the source holds no __global__ void function.")
+    import cupy
+
     source = source if 'extern "C"' in source else source.replace("__global__", 'extern "C" __global__', 1)
     there = [cupy.asarray(a, dtype=np.float32) if isinstance(a, np.ndarray) else _scalar(a) for a in arguments]
     size = [tuple(map(int, n)) if isinstance(n, tuple | list) else (int(n),) for n in (grid, block)]
