@@ -300,5 +300,5 @@ def lstm_bptt(dh, dc, gx, h0, c0, w_hh, h, c, gates):
 """,
     ),
     fast=Fast(fast, "lstm_backward", kernel_args),
-    train=Train(kernels, "char_lstm"),
+    train=Train(kernels, "lstm"),
 )

@@ -259,5 +259,5 @@ def rnn_bptt(dy, x, h0, w_ih, w_hh, b, h):
 """,
     ),
     fast=Fast(fast, "rnn_backward", kernel_args),
-    train=Train(kernels, "char_rnn"),
+    train=Train(kernels, "rnn"),
 )
