@@ -12,6 +12,7 @@ function      The right answer, or a tuple of them when the file asks for severa
               Import those by name (``from cnnlib.ops.conv import im2col``), so that their text stands alone.
 uses          What the solution's text must hold besides, in order of definition. The text is plain NumPy:
               decorators go, ``xp = xp_of(x)`` goes, ``xp`` becomes ``np``. What is judged against is this very text.
+specialised   Whether that text is cut down to what the exercise's constant arguments leave of it; see specialise.py.
 outputs       The names of what a function returns, in order. With several functions: {function name: names}.
 cases         ``cases(rng)`` -> 4 to 8 of ``Case`` or of plain argument tuples. Arguments are arrays (float64, int64, bool),
               ints, floats, bools, strings, None, and tuples, lists or dicts (with strings as keys) of these. A case's
@@ -52,6 +53,7 @@ from types import MappingProxyType
 from typing import Any
 
 from cnnlib.errors import CnnlibError, unknown_name
+from cnnlib.learn.specialise import specialised
 from cnnlib.learn.wire import Given as Given
 
 
@@ -158,6 +160,7 @@ class Exercise:
     answer: str
     link: str
     uses: tuple[Callable, ...] = ()
+    specialised: bool = False
     numerical: Numerical | tuple[Numerical, ...] | None = None
     given: tuple[Callable, ...] = ()
     explanations: tuple[Explanation, ...] = ()
@@ -196,6 +199,8 @@ class Exercise:
 def solution_text(exercise: Exercise) -> str:
     """The right answer as a NumPy file of its own: the textbook's text without what belongs to the library."""
     body = "\n\n\n".join(plain_source(f) for f in (*exercise.uses, *exercise.functions))
+    if exercise.specialised:
+        body = specialised(body, exercise.function_names)
     math = "import math\n\n" if re.search(r"\bmath\.", body) else ""
     return f"{math}import numpy as np\n\n\n{body}\n"
 

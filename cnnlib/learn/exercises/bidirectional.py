@@ -1,26 +1,30 @@
-'''Bidirectional network: one reader from the left, one from the right, outputs summed
+"""Bidirectional network: one reader from the left, one from the right, outputs summed
 
-Is "lead" a metal, or does it show the way? Often only the words behind it tell, and whoever labels the words of a sentence that
-is there as a whole may look at them. A bidirectional network is two recurrent networks with weights of their own: one reads x_0, x_1, …, the other reads
-…, x_1, x_0. At every step t their states are added:
+Is "lead" a metal, or does it show the way? Often only the words behind it tell, and whoever labels the words of a
+sentence that is there as a whole may look at them. A bidirectional network is two recurrent networks with weights of
+their own: one reads x_0, x_1, …, the other reads …, x_1, x_0. At every step t their states are added:
 
     y_t = →h_t + ←h_t             →h_t has seen x_0 … x_t,  ←h_t has seen x_(T−1) … x_t,  both begin from zeros
 
-Whoever reads a sequence backwards gets the states in backward order, the one for x_(T−1) first: before the sum they must be
-turned round, or y_0 would be made of the first state of one and the first state of the other, neither of which has seen much.
+Whoever reads a sequence backwards gets the states in backward order, the one for x_(T−1) first: before the sum they
+must be turned round, or y_0 would be made of the first state of one and the first state of the other, neither of which
+has seen much.
 
-**Back.** The sum sends dy to both. The network that read backwards gets dy in its own order, and the dx it returns is in that
-order, too. x went into both, so dx is the sum of both.
+**Back.** The sum sends dy to both. The network that read backwards gets dy in its own order, and the dx it returns is
+in that order, too. x went into both, so dx is the sum of both.
 
 You have exercise 21's functions, ready to be called:
 
-    rnn(x, h0, w_ih, w_hh, b) -> h                                  rnn_bptt(dy, x, h0, w_ih, w_hh, b, h) -> dx, dh0, dw_ih, dw_hh, db
+    rnn(x, h0, w_ih, w_hh, b) -> h
+    rnn_bptt(dy, x, h0, w_ih, w_hh, b, h) -> dx, dh0, dw_ih, dw_hh, db
 
-Write bidirectional(x, w_ih, w_hh, b, w_ih_back, w_hh_back, b_back) -> y (T, B, H) and bidirectional_bptt(dy, …the same…) -> dx,
-dw_ih, dw_hh, db, dw_ih_back, dw_hh_back, db_back. x is (T, B, D), dy (T, B, H), weights are as in exercise 21.
+Write bidirectional(x, w_ih, w_hh, b, w_ih_back, w_hh_back, b_back) -> y (T, B, H) and bidirectional_bptt(dy, …the
+same…) -> dx, dw_ih, dw_hh, db, dw_ih_back, dw_hh_back, db_back. x is (T, B, D), dy (T, B, H), weights are as in
+exercise 21.
 
-Source: lecture: recurrent networks (bidirectional); Schuster & Paliwal, "Bidirectional recurrent neural networks", 1997.
-'''
+Source: lecture: recurrent networks (bidirectional); Schuster & Paliwal, "Bidirectional recurrent neural networks",
+1997.
+"""
 
 import numpy as np
 
@@ -77,7 +81,10 @@ def cases(rng):
     ):
         weights = [(rng.normal(size=(H, D)), rng.normal(size=(H, H)) / H**0.5, rng.normal(size=H)) for _ in range(2)]
         args = (rng.normal(size=(T, B, D)), *weights[0], *weights[1])
-        found += [Case(args, features, "bidirectional"), Case((rng.normal(size=(T, B, H)), *args), features, "bidirectional_bptt")]
+        found += [
+            Case(args, features, "bidirectional"),
+            Case((rng.normal(size=(T, B, H)), *args), features, "bidirectional_bptt"),
+        ]
     return found
 
 
@@ -89,9 +96,19 @@ EXERCISE = Exercise(
     topic="lecture: recurrent networks (bidirectional)",
     function=(bidirectional, bidirectional_bptt),
     given=(
-        relu_forward, sigmoid_forward, _activated, _slope, _order, _where_alive, _states_before, _outer, rnn_forward,
-        rnn_backward, rnn, rnn_bptt,
-    ),  # fmt: skip
+        relu_forward,
+        sigmoid_forward,
+        _activated,
+        _slope,
+        _order,
+        _where_alive,
+        _states_before,
+        _outer,
+        rnn_forward,
+        rnn_backward,
+        rnn,
+        rnn_bptt,
+    ),
     outputs={"bidirectional": ("y",), "bidirectional_bptt": ("dx", *WEIGHTS)},
     starter='''\
 import numpy as np
@@ -121,32 +138,48 @@ def bidirectional_bptt(dy, x, w_ih, w_hh, b, w_ih_back, w_hh_back, b_back):
         "y = rnn(x, h0, …) + rnn(x[::-1], h0, …)[::-1]; back: rnn_bptt(dy[::-1], x[::-1], h0, …, h of the flipped x), and dx + "
         "dx_back[::-1].",
     ),
-    question="A batch holds sentences of 7, 2 and 5 words, padded with zeros to 7. What goes wrong in the second reader, and what "
+    question="A batch holds sentences of 7, 2 and 5 words, padded with zeros to 7. What goes wrong in the second reader, and "
+    "what "
     "must the library do?",
-    answer="Flipped, the short ones begin with padding: the reader starts with steps full of zeros, and through b its state is no longer 0 "
+    answer="Flipped, the short ones begin with padding: the reader starts with steps full of zeros, and through b its state "
+    "is no longer 0 "
     "when the first word comes. Each sequence must be read from its own last word: cnnlib's layers take lengths and leave the "
     "state as it is in the padding. Also, nothing of this works for a text that is still being written.",
     link="cnnlib/nn/recurrent.py",
     explanations=(
-        Explanation("not_turned", "your second reader's states are in its own order: turn them round before you add, left[::-1]."),
+        Explanation(
+            "not_turned", "your second reader's states are in its own order: turn them round before you add, left[::-1]."
+        ),
         Explanation("same_way", "your second reader reads from left to right like the first: give it x[::-1]."),
-        Explanation("not_at_all", "your second reader reads from left to right like the first: turn x round, and its states back."),
-        Explanation("same_weights", "your second reader uses the first one's weights: it has its own, w_ih_back, w_hh_back, b_back."),
+        Explanation(
+            "not_at_all", "your second reader reads from left to right like the first: turn x round, and its states back."
+        ),
+        Explanation(
+            "same_weights", "your second reader uses the first one's weights: it has its own, w_ih_back, w_hh_back, b_back."
+        ),
         Explanation("mean", "your output is the mean of the two: it is the sum."),
         Explanation("handed_on", "your second reader begins with the first one's last state: both begin from zeros."),
         Explanation("batch", "your x is turned round along the batch: the steps are the first axis."),
         Explanation("dx_half", "your dx is that of the first reader only: x went into both, add the two."),
         Explanation("dx_order", "your second dx is in the reader's order: turn it round before you add, dx_back[::-1]."),
-        Explanation("dy_order", "your second reader got dy from left to right: in its order the last step comes first, dy[::-1]."),
+        Explanation(
+            "dy_order", "your second reader got dy from left to right: in its order the last step comes first, dy[::-1]."
+        ),
         Explanation("h_of_x", "your second rnn_bptt got the states of x in the usual order: it needs those of the flipped x."),
     ),
     mutants=(
         Mutant("return right + left[::-1]", "return right + left", says="not_turned"),
         Mutant("left = rnn(x[::-1], h0", "left = rnn(x, h0", says="same_way"),
-        Mutant("left = rnn(x[::-1], h0, w_ih_back, w_hh_back, b_back)",
-               "left = rnn(x, h0, w_ih_back, w_hh_back, b_back)[::-1]", says="not_at_all"),
-        Mutant("left = rnn(x[::-1], h0, w_ih_back, w_hh_back, b_back)", "left = rnn(x[::-1], h0, w_ih, w_hh, b)",
-               says="same_weights"),
+        Mutant(
+            "left = rnn(x[::-1], h0, w_ih_back, w_hh_back, b_back)",
+            "left = rnn(x, h0, w_ih_back, w_hh_back, b_back)[::-1]",
+            says="not_at_all",
+        ),
+        Mutant(
+            "left = rnn(x[::-1], h0, w_ih_back, w_hh_back, b_back)",
+            "left = rnn(x[::-1], h0, w_ih, w_hh, b)",
+            says="same_weights",
+        ),
         Mutant("return right + left[::-1]", "return (right + left[::-1]) / 2", says="mean"),
         Mutant("return right + left[::-1]", "return np.concatenate([right, left[::-1]], axis=2)", says="shape"),
         Mutant("left = rnn(x[::-1], h0", "left = rnn(x[::-1], right[-1]", says="handed_on"),
@@ -156,7 +189,11 @@ def bidirectional_bptt(dy, x, w_ih, w_hh, b, w_ih_back, w_hh_back, b_back):
         Mutant("rnn_bptt(dy[::-1], *backwards", "rnn_bptt(dy, *backwards", says="dy_order"),
         Mutant("*dw, *dw_back", "*dw_back, *dw", says="swapped"),
         Mutant("*backwards, rnn(*backwards)", "*backwards, rnn(x, *backwards[1:])", says="h_of_x"),
-    ),  # fmt: skip
+    ),
+    equivalent={
+        "bidirectional: w_hh -> b #2": "as long as b",
+        "bidirectional_bptt: w_hh -> b #2": "as long as b",
+    },
     alternatives=(
         """\
 import numpy as np

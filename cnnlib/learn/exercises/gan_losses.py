@@ -1,29 +1,31 @@
-'''GAN: two players, three losses, and why the generator does not play the game as it is written
+"""GAN: two players, three losses, and why the generator does not play the game as it is written
 
-A generator G draws, a discriminator D says how likely a picture is real. D is a network that ends in one logit s per picture,
-D = σ(s). It learns to say 1 for real ones and 0 for drawn ones:
+A generator G draws, a discriminator D says how likely a picture is real. D is a network that ends in one logit s per
+picture, D = σ(s). It learns to say 1 for real ones and 0 for drawn ones:
 
     loss_d = mean −ln σ(s_real) + mean −ln(1 − σ(s_fake))
 
-The generator wants the opposite. Written as a game it would minimise the very term that D minimises, with the other sign:
+The generator wants the opposite. Written as a game it would minimise the very term that D minimises, with the other
+sign:
 
     minimax          mean ln(1 − σ(s_fake))                 ∂/∂s = −σ(s) / N
     non-saturating   mean −ln σ(s_fake)                     ∂/∂s = (σ(s) − 1) / N = −(1 − σ(s)) / N
 
-Both want s_fake up. But at the start D sees through every drawing, σ(s_fake) is nearly 0, and with it the first gradient: the
-generator that has most to learn is told least. The second is largest just there. So everybody trains with the second, and it is
-what you are to return.
+Both want s_fake up. But at the start D sees through every drawing, σ(s_fake) is nearly 0, and with it the first
+gradient: the generator that has most to learn is told least. The second is largest just there. So everybody trains with
+the second, and it is what you are to return.
 
     ln σ(s) = −softplus(−s),   ln(1 − σ(s)) = −softplus(s),   softplus(s) = ln(1 + eˢ) = max(s, 0) + ln(1 + e^−|s|)
 
-A discriminator that is sure has s = ±1000. Then 1 − σ(s) rounds to 0, its logarithm is −∞, and eˢ overflows: take softplus in the
-form on the right.
+A discriminator that is sure has s = ±1000. Then 1 − σ(s) rounds to 0, its logarithm is −∞, and eˢ overflows: take
+softplus in the form on the right.
 
-Write gan_losses(real, fake), logits (N,) and (M,) of real and of drawn pictures. Return loss_d and loss_g, two numbers, and
-d_real (N,) = ∂loss_d/∂real, d_fake (M,) = ∂loss_d/∂fake, g_fake (M,) = ∂loss_g/∂fake, each the gradient of one player's loss.
+Write gan_losses(real, fake), logits (N,) and (M,) of real and of drawn pictures. Return loss_d and loss_g, two numbers,
+and d_real (N,) = ∂loss_d/∂real, d_fake (M,) = ∂loss_d/∂fake, g_fake (M,) = ∂loss_g/∂fake, each the gradient of one
+player's loss.
 
 Source: lecture: generative adversarial networks; Goodfellow et al., "Generative adversarial nets", 2014, section 3.
-'''
+"""
 
 import numpy as np
 
@@ -83,17 +85,21 @@ def gan_losses(real, fake):
         Numerical(generator_loss, wrt={"g_fake": 1}, upstream=None),
     ),
     hints=(
-        "loss_d is the binary cross-entropy with targets 1 for real and 0 for drawn ones, loss_g that with target 1 for drawn ones. "
+        "loss_d is the binary cross-entropy with targets 1 for real and 0 for drawn ones, loss_g that with target 1 for "
+        "drawn ones. "
         "What is its derivative with respect to a logit?",
         "It is (σ(s) − target) / number of pictures. For σ(s) without overflow: e = np.exp(-np.abs(s)), then 1 / (1 + e) or "
         "e / (1 + e).",
         "softplus = lambda s: np.maximum(s, 0) + np.log1p(np.exp(-np.abs(s))); loss_g = softplus(-fake).mean(); g_fake = "
         "(sigmoid(fake) - 1) / fake.size.",
     ),
-    question="The generator draws exactly like the data. What does the best discriminator say, what are the losses, and what is the "
+    question="The generator draws exactly like the data. What does the best discriminator say, what are the losses, and what "
+    "is the "
     "generator's gradient good for?",
-    answer="½ everywhere: loss_d = 2 ln 2 = 1.386, loss_g = ln 2. By then g_fake is the same for all pictures, and a D that says ½ "
-    "everywhere has no slope in x: nothing pulls at G any more. That is the equilibrium; if you see 1.386 from the first step on, "
+    answer="½ everywhere: loss_d = 2 ln 2 = 1.386, loss_g = ln 2. By then g_fake is the same for all pictures, and a D that "
+    "says ½ "
+    "everywhere has no slope in x: nothing pulls at G any more. That is the equilibrium; if you see 1.386 from the first "
+    "step on, "
     "D has learnt nothing.",
     link="cnnlib/models/gan.py",
     explanations=(
@@ -106,9 +112,15 @@ def gan_losses(real, fake):
         Explanation("half", "your loss_d is the mean of its two terms: it is their sum."),
         Explanation("sum", "your losses are sums over the pictures, your gradients of means: take the mean in both."),
         Explanation("no_mean", "your gradients are those of the sum: divide by the number of pictures."),
-        Explanation("wrong_count", "your d_fake is divided by the number of real pictures: its own mean is over the drawn ones."),
-        Explanation("adversary", "your g_fake pulls s down like the discriminator: the generator wants D to say 1, (σ(s) − 1) / M."),
-        Explanation("slope_of_sigma", "your d_fake goes through the derivative of σ once more: with a logarithm of σ it has cancelled."),
+        Explanation(
+            "wrong_count", "your d_fake is divided by the number of real pictures: its own mean is over the drawn ones."
+        ),
+        Explanation(
+            "adversary", "your g_fake pulls s down like the discriminator: the generator wants D to say 1, (σ(s) − 1) / M."
+        ),
+        Explanation(
+            "slope_of_sigma", "your d_fake goes through the derivative of σ once more: with a logarithm of σ it has cancelled."
+        ),
         Explanation("g_sign", "your g_fake has the wrong sign: a higher logit lowers −ln σ(s), the gradient is negative."),
         Explanation("overflow", "your loss overflows for sure discriminators: ln(1 + eˢ) = max(s, 0) + ln(1 + e^−|s|)."),
         Explanation("wasserstein", "your losses are the means of the logits, Wasserstein's: here they go through −ln σ."),
@@ -116,24 +128,38 @@ def gan_losses(real, fake):
     mutants=(
         Mutant("g_fake = -sigmoid_forward(-fake)", "g_fake = -sigmoid_forward(fake)", says="saturating"),
         Mutant("loss_g = softplus_forward(-fake).mean()", "loss_g = -softplus_forward(fake).mean()", says="saturating_loss"),
-        Mutant("softplus_forward(-real).mean() + softplus_forward(fake).mean()", "softplus_forward(-real).mean()", says="no_fake"),
-        Mutant("softplus_forward(-real).mean() + softplus_forward(fake).mean()",
-               "softplus_forward(real).mean() + softplus_forward(-fake).mean()", says="labels"),
-        Mutant("softplus_forward(-real).mean() + softplus_forward(fake).mean()",
-               "(softplus_forward(-real).mean() + softplus_forward(fake).mean()) / 2", says="half"),
-        Mutant("softplus_forward(-real).mean() + softplus_forward(fake).mean()",
-               "softplus_forward(-real).sum() + softplus_forward(fake).sum()", says="sum"),
+        Mutant(
+            "softplus_forward(-real).mean() + softplus_forward(fake).mean()", "softplus_forward(-real).mean()", says="no_fake"
+        ),
+        Mutant(
+            "softplus_forward(-real).mean() + softplus_forward(fake).mean()",
+            "softplus_forward(real).mean() + softplus_forward(-fake).mean()",
+            says="labels",
+        ),
+        Mutant(
+            "softplus_forward(-real).mean() + softplus_forward(fake).mean()",
+            "(softplus_forward(-real).mean() + softplus_forward(fake).mean()) / 2",
+            says="half",
+        ),
+        Mutant(
+            "softplus_forward(-real).mean() + softplus_forward(fake).mean()",
+            "softplus_forward(-real).sum() + softplus_forward(fake).sum()",
+            says="sum",
+        ),
         Mutant("-sigmoid_forward(-real) / real.size", "-sigmoid_forward(-real)", says="no_mean"),
         Mutant("d_fake = sigmoid_forward(fake) / fake.size", "d_fake = sigmoid_forward(fake) / real.size", says="wrong_count"),
         Mutant("g_fake = -sigmoid_forward(-fake)", "g_fake = sigmoid_forward(fake)", says="adversary"),
-        Mutant("d_fake = sigmoid_forward(fake) /", "d_fake = sigmoid_forward(fake) * sigmoid_forward(-fake) /",
-               says="slope_of_sigma"),
+        Mutant(
+            "d_fake = sigmoid_forward(fake) /",
+            "d_fake = sigmoid_forward(fake) * sigmoid_forward(-fake) /",
+            says="slope_of_sigma",
+        ),
         Mutant("g_fake = -sigmoid_forward(-fake)", "g_fake = sigmoid_forward(-fake)", says="g_sign"),
         Mutant("loss_g = softplus_forward(-fake).mean()", "loss_g = np.log(1 + np.exp(-fake)).mean()", says="overflow"),
         Mutant("loss_g = softplus_forward(-fake).mean()", "loss_g = -fake.mean()", says="wasserstein"),
         Mutant("return loss_d, loss_g,", "return loss_g, loss_d,", says="swapped"),
         Mutant("d_real, d_fake, g_fake", "d_real, g_fake, d_fake", says="swapped"),
-    ),  # fmt: skip
+    ),
     alternatives=(
         """\
 import numpy as np

@@ -1,33 +1,35 @@
-'''LSTM: three gates around a cell, forward and back through time
+"""LSTM: three gates around a cell, forward and back through time
 
-A plain recurrent network multiplies its memory by a matrix and squashes it at every step; after twenty steps little is left. The
-LSTM keeps a cell c beside the state h and changes it by addition. Gates, numbers in 0 … 1 for every unit, decide what comes in
-(i), what is kept (f) and what is shown (o):
+A plain recurrent network multiplies its memory by a matrix and squashes it at every step; after twenty steps little is
+left. The LSTM keeps a cell c beside the state h and changes it by addition. Gates, numbers in 0 … 1 for every unit,
+decide what comes in (i), what is kept (f) and what is shown (o):
 
-    i = σ(a_i)    f = σ(a_f)    g = tanh(a_g)    o = σ(a_o)        a_t = gx_t + W_hh h_(t−1), the four parts one after the other
+    a_t = gx_t + W_hh h_(t−1), cut into four parts a_i, a_f, a_g, a_o
+    i = σ(a_i)    f = σ(a_f)    g = tanh(a_g)    o = σ(a_o)
     c_t = f ⊙ c_(t−1) + i ⊙ g
     h_t = o ⊙ tanh(c_t)
 
-    gx (T, B, 4H)   the inputs' share W_ih x_t + b of all four sums, a linear layer that is done already; parts: i, f, g, o
+    gx (T, B, 4H)   the inputs' share W_ih x_t + b of all four sums, a linear layer that is done already
     w_hh (4H, H)    rows in the same order            h0, c0 (B, H)   before the first step
     h, c (T, B, H)  after every step                  gates (T, B, 4H)   i, f, g, o of every step, kept for the way back
 
 (One slide prints C = C₋ ⊙ f + Ĉ ⊙ f: read i for the second f, or the input gate would have no job.)
 
-**Back.** With dh = dh_t + W_hhᵀ da_(t+1), as in every recurrent network, and dc what step t + 1 sent back along the cell:
+**Back.** With dh = dh_t + W_hhᵀ da_(t+1), as in every recurrent network, and dc what step t + 1 sent back along the
+cell:
 
     da_o = dh ⊙ tanh(c_t) ⊙ o (1 − o)
     dc  += dh ⊙ o ⊙ (1 − tanh²(c_t))                               the cell is seen by the next step and through h_t
     da_i = dc ⊙ g ⊙ i (1 − i)      da_f = dc ⊙ c_(t−1) ⊙ f (1 − f)      da_g = dc ⊙ i ⊙ (1 − g²)
     dc_(t−1) = dc ⊙ f                                              the carousel: with f = 1 nothing gets lost
 
-Write lstm(gx, h0, c0, w_hh) -> h, c, gates, and lstm_bptt(dh, dc, gx, h0, c0, w_hh, h, c, gates) -> da, dh0, dc0, dw_hh. There
-dh (T, B, H) is the upstream gradient of all states and dc (B, H) that of the last cell; da has the shape of gx, whose adjoint it
-is, and dW_hh = Σ_t da_t h_(t−1)ᵀ.
+Write lstm(gx, h0, c0, w_hh) -> h, c, gates, and lstm_bptt(dh, dc, gx, h0, c0, w_hh, h, c, gates) -> da, dh0, dc0,
+dw_hh. There dh (T, B, H) is the upstream gradient of all states and dc (B, H) that of the last cell; da has the shape
+of gx, whose adjoint it is, and dW_hh = Σ_t da_t h_(t−1)ᵀ.
 
-Source: lecture: recurrent networks (LSTM); Hochreiter & Schmidhuber, "Long short-term memory", 1997; Gers, Schmidhuber &
-Cummins, "Learning to forget", 2000.
-'''
+Source: lecture: recurrent networks (LSTM); Hochreiter & Schmidhuber, "Long short-term memory", 1997; Gers, Schmidhuber
+& Cummins, "Learning to forget", 2000.
+"""
 
 import numpy as np
 
@@ -125,9 +127,22 @@ EXERCISE = Exercise(
     topic="lecture: recurrent networks (LSTM)",
     function=(lstm, lstm_bptt),
     uses=(
-        relu_forward, sigmoid_forward, _activated, _slope, _order, _where_alive, _states_before, _outer, _parts, _peep,
-        _peep_backward, _peep_weights, lstm_forward, lstm_backward,
-    ),  # fmt: skip
+        relu_forward,
+        sigmoid_forward,
+        _activated,
+        _slope,
+        _order,
+        _where_alive,
+        _states_before,
+        _outer,
+        _parts,
+        _peep,
+        _peep_backward,
+        _peep_weights,
+        lstm_forward,
+        lstm_backward,
+    ),
+    specialised=True,
     outputs={"lstm": ("h", "c", "gates"), "lstm_bptt": ("da", "dh0", "dc0", "dw_hh")},
     starter='''\
 import numpy as np
@@ -162,53 +177,69 @@ def lstm_bptt(dh, dc, gx, h0, c0, w_hh, h, c, gates):
         "da[t] = np.hstack([da_i, da_f, da_g, da_o]); carried = da[t] @ w_hh; dc = dc * f.",
     ),
     question="Set i = 1, f = 0, o = 1 for good: which network do you get? And which gate's bias would you start above 0?",
-    answer="c_t = g = tanh(…) and h_t = tanh(c_t): a plain recurrent network but for a second tanh; with h = o ⊙ c it is exactly "
+    answer="c_t = g = tanh(…) and h_t = tanh(c_t): a plain recurrent network but for a second tanh; with h = o ⊙ c it is "
+    "exactly "
     "one. The forget gate's: with σ(0) = ½ half of the cell is lost at every step, with a bias of 1 only a quarter, so that "
     "gradients get through from the first iteration.",
     link="cnnlib/ops/recurrent.py",
     explanations=(
-        Explanation("f_for_i", "your cell adds f ⊙ g (a slide's misprint): what is new comes in through the input gate, i ⊙ g."),
+        Explanation(
+            "f_for_i", "your cell adds f ⊙ g (a slide's misprint): what is new comes in through the input gate, i ⊙ g."
+        ),
         Explanation("order", "your first two parts are taken for f, i: the rows of w_hh and the parts of gx are i, f, g, o."),
         Explanation("last_two", "your last two parts are taken for o, g: the rows of w_hh and the parts of gx are i, f, g, o."),
         Explanation("g_sigmoid", "your candidate g goes through σ: it is no gate, g = tanh(a_g) may be negative."),
         Explanation("h_is_oc", "your state is o ⊙ c: the cell goes through tanh first, h = o ⊙ tanh(c)."),
-        Explanation("no_cell", "your cell starts from c0 at every step: c_t = f ⊙ c_(t−1) + i ⊙ g needs the cell of the step before."),
+        Explanation(
+            "no_cell", "your cell starts from c0 at every step: c_t = f ⊙ c_(t−1) + i ⊙ g needs the cell of the step before."
+        ),
         Explanation("da_o_c", "your da_o multiplies by c_t: h = o ⊙ tanh(c), so ∂h/∂o = tanh(c_t)."),
-        Explanation("no_cell_path", "your dc only sees h_t: the cell also went into c_(t+1), add the dc ⊙ f that came back from there."),
+        Explanation(
+            "no_cell_path", "your dc only sees h_t: the cell also went into c_(t+1), add the dc ⊙ f that came back from there."
+        ),
         Explanation("no_forgetting", "your dc goes back unchanged: c_t = f ⊙ c_(t−1) + …, so dc_(t−1) = dc ⊙ f."),
         Explanation("no_slope_c", "your dc leaves out the derivative of tanh(c): dc += dh ⊙ o ⊙ (1 − tanh²(c_t))."),
-        Explanation("c_now", "your da_f multiplies by c_t: the forget gate was multiplied by the cell before the step, c_(t−1)."),
+        Explanation(
+            "c_now", "your da_f multiplies by c_t: the forget gate was multiplied by the cell before the step, c_(t−1)."
+        ),
         Explanation("g_slope", "your da_g uses the slope of σ: g = tanh(a_g), so the factor is 1 − g²."),
         Explanation("no_time", "your dh_t is only what came from above: h_t also went into the next step, add W_hhᵀ da_(t+1)."),
         Explanation("no_gate_slope", "your da_i is the adjoint of i: to get to a_i it must go through σ, times i (1 − i)."),
-        Explanation(
-            "sigmoid_twice", "your slope takes σ of the gate again: i is σ(a_i) already, so the slope is i (1 − i)."
-        ),
+        Explanation("sigmoid_twice", "your slope takes σ of the gate again: i is σ(a_i) already, so the slope is i (1 − i)."),
         Explanation("same_step", "your dw_hh pairs da_t with h_t: W_hh was multiplied by the state before the step, h_(t−1)."),
         Explanation("dc_ignored", "your backward starts from dc = 0: the last cell has an upstream gradient of its own, dc."),
-        Explanation("i_and_g", "your da_i and da_g have each other's factor: c = f ⊙ c_(t−1) + i ⊙ g, so di = dc ⊙ g and dg = dc ⊙ i."),
+        Explanation(
+            "i_and_g", "your da_i and da_g have each other's factor: c = f ⊙ c_(t−1) + i ⊙ g, so di = dc ⊙ g and dg = dc ⊙ i."
+        ),
     ),
     mutants=(
         Mutant("new_c = f * c0 + i * g", "new_c = f * c0 + f * g", says="f_for_i"),
         Mutant("a_i, a_f, a_g, a_o = _parts", "a_f, a_i, a_g, a_o = _parts", says="order"),
         Mutant("a_i, a_f, a_g, a_o = _parts", "a_i, a_f, a_o, a_g = _parts", says="last_two"),
         Mutant("np.tanh(a_g)", "sigmoid_forward(a_g)", says="g_sigmoid"),
-        Mutant("new_h = o * _activated(new_c, output_activation)", "new_h = o * new_c", says="h_is_oc"),
-        Mutant("c0 = c[t] = _where_alive", "c[t] = _where_alive", says="no_cell"),
+        Mutant("new_h = o * np.tanh(new_c)", "new_h = o * new_c", says="h_is_oc"),
+        Mutant("c0 = c[t] = new_c", "c[t] = new_c", says="no_cell"),
         Mutant("da_o = dstate * squashed", "da_o = dstate * c[t]", says="da_o_c"),
         Mutant("dcell = dc + dstate * o", "dcell = (dc if t == len(h) - 1 else 0) + dstate * o", says="no_cell_path"),
         Mutant("dcell = dc + dstate * o", "dcell = (0 if t == len(h) - 1 else dc) + dstate * o", says="dc_ignored"),
         Mutant("dc_before = dcell * f", "dc_before = dcell", says="no_forgetting"),
-        Mutant("dstate * o * _slope(squashed, output_activation)", "dstate * o", says="no_slope_c"),
+        Mutant("dstate * o * (1 - squashed * squashed)", "dstate * o", says="no_slope_c"),
         Mutant("dcell * c_before[t] * f * (1 - f)", "dcell * c[t] * f * (1 - f)", says="c_now"),
         Mutant("dcell * i * (1 - g * g)", "dcell * i * g * (1 - g)", says="g_slope"),
         Mutant("dstate, squashed = dh[t] + dbefore,", "dstate, squashed = dh[t],", says="no_time"),
         Mutant("dcell * g * i * (1 - i)", "dcell * g", says="no_gate_slope"),
         Mutant("dcell * g * i * (1 - i)", "dcell * g * sigmoid_forward(i) * (1 - sigmoid_forward(i))", says="sigmoid_twice"),
-        Mutant("dcell * g * i * (1 - i), dcell * c_before[t] * f * (1 - f), dcell * i * (1 - g * g)",
-               "dcell * i * i * (1 - i), dcell * c_before[t] * f * (1 - f), dcell * g * (1 - g * g)", says="i_and_g"),
-        Mutant("_outer(da, _states_before(h, h0, reverse))", "_outer(da, h)", says="same_step"),
-    ),  # fmt: skip
+        Mutant(
+            "dcell * g * i * (1 - i), dcell * c_before[t] * f * (1 - f), dcell * i * (1 - g * g)",
+            "dcell * i * i * (1 - i), dcell * c_before[t] * f * (1 - f), dcell * g * (1 - g * g)",
+            says="i_and_g",
+        ),
+        Mutant("_outer(da, np.concatenate((h0[None], h[:-1])))", "_outer(da, h)", says="same_step"),
+    ),
+    equivalent={
+        "_outer: 1 -> 2 #2": "NumPy takes any negative number for the length that is to be found",
+        "lstm_forward: gx -> h0 #4": "only its dtype is asked for",
+    },
     alternatives=(
         """\
 import numpy as np

@@ -1,8 +1,8 @@
-'''Peepholes: gates that see the cell, and the four more ways back
+"""Peepholes: gates that see the cell, and the four more ways back
 
-An LSTM's gates read the input and the state h = o ⊙ tanh(c). While the output gate is closed h is nearly 0, and the gates are
-blind to the very cell that they control: a network that must count steps in c cannot look at its counter. A peephole is one
-weight per unit through which a gate sees the cell:
+An LSTM's gates read the input and the state h = o ⊙ tanh(c). While the output gate is closed h is nearly 0, and the
+gates are blind to the very cell that they control: a network that must count steps in c cannot look at its counter. A
+peephole is one weight per unit through which a gate sees the cell:
 
     i = σ(a_i + p_i ⊙ c_(t−1))    f = σ(a_f + p_f ⊙ c_(t−1))    g = tanh(a_g)
     c_t = f ⊙ c_(t−1) + i ⊙ g
@@ -11,8 +11,8 @@ weight per unit through which a gate sees the cell:
 
     peephole (3, H): p_i, p_f, p_o        all else as in exercise 24; a = gx_t + W_hh h_(t−1)
 
-Forward is 24's with three terms more, so it is done for you. Backward is where people lose one: c_t is now seen by h_t, by c_(t+1),
-by the output gate of the same step and by the input and forget gates of the next one.
+Forward is 24's with three terms more, so it is done for you. Backward is where people lose one: c_t is now seen by h_t,
+by c_(t+1), by the output gate of the same step and by the input and forget gates of the next one.
 
     da_o     = dh ⊙ tanh(c_t) ⊙ o (1 − o)                          first: the cell's adjoint needs it
     dc      += dh ⊙ o ⊙ (1 − tanh²(c_t)) + p_o ⊙ da_o
@@ -22,13 +22,13 @@ by the output gate of the same step and by the input and forget gates of the nex
 
 The lecture writes W_ci c with a whole matrix; one weight per unit is what is used in practice, as here.
 
-Write peephole_lstm_bptt(dh, dc, gx, h0, c0, w_hh, peephole, h, c, gates) -> da, dh0, dc0, dw_hh, dpeephole. When it will not come
-right, return after these five a dict of your steps, arrays (T, B, H) by the names da_o, dcell, da_i, da_f, da_g, dc_before (dcell is
-dc after its +=, dc_before is dc_(t−1)): you are told the first that is wrong.
+Write peephole_lstm_bptt(dh, dc, gx, h0, c0, w_hh, peephole, h, c, gates) -> da, dh0, dc0, dw_hh, dpeephole. When it
+will not come right, return after these five a dict of your steps, arrays (T, B, H) by the names da_o, dcell, da_i,
+da_f, da_g, dc_before (dcell is dc after its +=, dc_before is dc_(t−1)): you are told the first that is wrong.
 
-Source: lecture: recurrent networks (LSTM with peepholes); Gers, Schraudolph & Schmidhuber, "Learning precise timing with LSTM
-recurrent networks", 2002.
-'''
+Source: lecture: recurrent networks (LSTM with peepholes); Gers, Schraudolph & Schmidhuber, "Learning precise timing
+with LSTM recurrent networks", 2002.
+"""
 
 import numpy as np
 
@@ -106,9 +106,12 @@ def cases(rng):
         (9, 2, 3, "a longer sequence"),
     ):
         args = (
-            rng.normal(size=(T, B, 4 * H)), 0.5 * rng.normal(size=(B, H)), rng.normal(size=(B, H)),
-            rng.normal(size=(4 * H, H)) / H**0.5, rng.normal(size=(3, H)),
-        )  # fmt: skip
+            rng.normal(size=(T, B, 4 * H)),
+            0.5 * rng.normal(size=(B, H)),
+            rng.normal(size=(B, H)),
+            rng.normal(size=(4 * H, H)) / H**0.5,
+            rng.normal(size=(3, H)),
+        )
         found.append(Case((rng.normal(size=(T, B, H)), rng.normal(size=(B, H)), *args, *run(*args)), features))
     return found
 
@@ -116,9 +119,12 @@ def cases(rng):
 def fast(rng):
     T, B, H = 50, 32, 128
     args = (
-        rng.normal(size=(T, B, 4 * H)), np.zeros((B, H)), np.zeros((B, H)), rng.normal(size=(4 * H, H)) / H**0.5,
+        rng.normal(size=(T, B, 4 * H)),
+        np.zeros((B, H)),
+        np.zeros((B, H)),
+        rng.normal(size=(4 * H, H)) / H**0.5,
         0.1 * rng.normal(size=(3, H)),
-    )  # fmt: skip
+    )
     return (rng.normal(size=(T, B, H)), np.zeros((B, H)), *args, *run(*args))
 
 
@@ -147,9 +153,20 @@ EXERCISE = Exercise(
     topic="lecture: recurrent networks (LSTM with peepholes)",
     function=peephole_lstm_bptt,
     uses=(
-        relu_forward, sigmoid_forward, _activated, _slope, _order, _where_alive, _states_before, _outer, _parts,
-        _peep_backward, _peep_weights, lstm_backward,
-    ),  # fmt: skip
+        relu_forward,
+        sigmoid_forward,
+        _activated,
+        _slope,
+        _order,
+        _where_alive,
+        _states_before,
+        _outer,
+        _parts,
+        _peep_backward,
+        _peep_weights,
+        lstm_backward,
+    ),
+    specialised=True,
     outputs=("da", "dh0", "dc0", "dw_hh", "dpeephole"),
     starter='''\
 import numpy as np
@@ -169,31 +186,44 @@ def peephole_lstm_bptt(dh, dc, gx, h0, c0, w_hh, peephole, h, c, gates):
     numerical=Numerical(states, wrt={"da": 2, "dh0": 3, "dc0": 4, "dw_hh": 5, "dpeephole": 6}, upstream=(0, 1)),
     hints=(
         "List every place of the forward formulas in which c_t appears, with the step in which it does. There are five.",
-        "Two of the five lie in the same step, h_t and o_t; three in the next one, c_(t+1), i_(t+1) and f_(t+1). Those three make "
+        "Two of the five lie in the same step, h_t and o_t; three in the next one, c_(t+1), i_(t+1) and f_(t+1). Those three "
+        "make "
         "what is sent back: three terms.",
         "da_o before dc: dc = dc + d * o * (1 - np.tanh(c[t]) ** 2) + p_o * da_o. After the gates: dc = dc * f + p_i * da_i + "
         "p_f * da_f. And dpeephole += np.stack([(da_i * before).sum(0), (da_f * before).sum(0), (da_o * c[t]).sum(0)]).",
     ),
     question="Hochreiter & Schmidhuber cut the gradient where it would leave the cell through the gates. Which terms would you "
     "drop, and what does it save?",
-    answer="All that goes back by way of a gate: p_o ⊙ da_o, p_i ⊙ da_i, p_f ⊙ da_f, and W_hhᵀ da between the steps. What is left "
-    "is the carousel dc_(t−1) = dc ⊙ f, which needs no memory of the past: weights can be trained while the sequence comes in. The "
+    answer="All that goes back by way of a gate: p_o ⊙ da_o, p_i ⊙ da_i, p_f ⊙ da_f, and W_hhᵀ da between the steps. What is "
+    "left "
+    "is the carousel dc_(t−1) = dc ⊙ f, which needs no memory of the past: weights can be trained while the sequence comes "
+    "in. The "
     "price is a wrong gradient; today all of it is taken back through time.",
     link="cnnlib/ops/recurrent.py",
     explanations=(
         Explanation("no_p_o", "your dc forgets the output gate's peephole: o also sees c_t, add p_o ⊙ da_o."),
         Explanation("no_p_i", "your dc_(t−1) forgets the input gate's peephole: i of the step sees c_(t−1), add p_i ⊙ da_i."),
         Explanation("no_p_f", "your dc_(t−1) forgets the forget gate's peephole: f of the step sees c_(t−1), add p_f ⊙ da_f."),
-        Explanation("no_peepholes", "your dc_(t−1) is the plain LSTM's dc ⊙ f: the peepholes of i and f lead back to c_(t−1) too."),
+        Explanation(
+            "no_peepholes", "your dc_(t−1) is the plain LSTM's dc ⊙ f: the peepholes of i and f lead back to c_(t−1) too."
+        ),
         Explanation("order", "your peepholes are mixed up: the rows of peephole are p_i, p_f, p_o."),
         Explanation("o_sees_old", "your dp_o multiplies by c_(t−1): the output gate comes last and sees the new cell c_t."),
         Explanation("i_sees_new", "your dp_i multiplies by c_t: the input gate sees the cell before the step, c_(t−1)."),
         Explanation("f_sees_new", "your dp_f multiplies by c_t: the forget gate sees the cell before the step, c_(t−1)."),
         Explanation("one_step", "your dpeephole is that of one step: the weights are used at every step, sum over t."),
-        Explanation("batch_mean", "your dpeephole is a mean over the batch: adjoints of a shared weight are summed, over t and batch."),
-        Explanation("no_slope", "your p_o ⊙ da_o lacks the gate's slope: the way leads through σ, da_o has the factor o (1 − o)."),
-        Explanation("no_forgetting", "your dc goes back without f: c_t = f ⊙ c_(t−1) + …, so the first term of dc_(t−1) is dc ⊙ f."),
-        Explanation("c_now", "your da_f multiplies by c_t: the forget gate was multiplied by the cell before the step, c_(t−1)."),
+        Explanation(
+            "batch_mean", "your dpeephole is a mean over the batch: adjoints of a shared weight are summed, over t and batch."
+        ),
+        Explanation(
+            "no_slope", "your p_o ⊙ da_o lacks the gate's slope: the way leads through σ, da_o has the factor o (1 − o)."
+        ),
+        Explanation(
+            "no_forgetting", "your dc goes back without f: c_t = f ⊙ c_(t−1) + …, so the first term of dc_(t−1) is dc ⊙ f."
+        ),
+        Explanation(
+            "c_now", "your da_f multiplies by c_t: the forget gate was multiplied by the cell before the step, c_(t−1)."
+        ),
         Explanation("no_time", "your dh_t is only what came from above: h_t also went into the next step, add W_hhᵀ da_(t+1)."),
         Explanation("f_for_i", "your da_i has the slope of f: it goes through the input gate's own σ, i (1 − i)."),
     ),
@@ -202,11 +232,14 @@ def peephole_lstm_bptt(dh, dc, gx, h0, c0, w_hh, peephole, h, c, gates):
         Mutant(" + _peep_backward(peephole, 0, da_i)", "", says="no_p_i"),
         Mutant(" + _peep_backward(peephole, 1, da_f)", "", says="no_p_f"),
         Mutant(" + _peep_backward(peephole, 0, da_i) + _peep_backward(peephole, 1, da_f)", "", says="no_peepholes"),
-        Mutant("_peep_backward(peephole, 0, da_i) + _peep_backward(peephole, 1, da_f)",
-               "_peep_backward(peephole, 1, da_i) + _peep_backward(peephole, 0, da_f)", says="order"),
-        Mutant("(da[:, :, 3 * H :], c)]", "(da[:, :, 3 * H :], c_before)]", says="o_sees_old"),
+        Mutant(
+            "_peep_backward(peephole, 0, da_i) + _peep_backward(peephole, 1, da_f)",
+            "_peep_backward(peephole, 1, da_i) + _peep_backward(peephole, 0, da_f)",
+            says="order",
+        ),
+        Mutant("(da[:, :, 3 * H:], c)]", "(da[:, :, 3 * H:], c_before)]", says="o_sees_old"),
         Mutant("(da[:, :, :H], c_before)", "(da[:, :, :H], c)", says="i_sees_new"),
-        Mutant("(da[:, :, H : 2 * H], c_before)", "(da[:, :, H : 2 * H], c)", says="f_sees_new"),
+        Mutant("(da[:, :, H:2 * H], c_before)", "(da[:, :, H:2 * H], c)", says="f_sees_new"),
         Mutant("(d * s).sum(axis=(0, 1))", "(d * s)[-1].sum(axis=0)", says="one_step"),
         Mutant("(d * s).sum(axis=(0, 1))", "(d * s)[0].sum(axis=0)", says="one_step"),
         Mutant("(d * s).sum(axis=(0, 1))", "(d * s).sum(axis=0).mean(axis=0)", says="batch_mean"),
@@ -215,7 +248,14 @@ def peephole_lstm_bptt(dh, dc, gx, h0, c0, w_hh, peephole, h, c, gates):
         Mutant("dcell * c_before[t] * f * (1 - f)", "dcell * c[t] * f * (1 - f)", says="c_now"),
         Mutant("dstate, squashed = dh[t] + dbefore,", "dstate, squashed = dh[t],", says="no_time"),
         Mutant("dcell * g * i * (1 - i)", "dcell * g * f * (1 - f)", says="f_for_i"),
-    ),  # fmt: skip
+    ),
+    equivalent={
+        "_outer: 1 -> 2 #2": "NumPy takes any negative number for the length that is to be found",
+        "_peep_backward: da @ peephole[k] -> da.T @ peephole[k]": "for peepholes that are whole matrices, which are not "
+        "asked for",
+        "lstm_backward: h0 -> c0": "only its shape is asked for",
+        "lstm_backward: peephole -> H": "peepholes are never None here",
+    },
     alternatives=(
         """\
 import numpy as np

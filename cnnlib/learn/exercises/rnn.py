@@ -1,15 +1,16 @@
-'''Recurrent network: one step's function along a sequence, and back through time
+"""Recurrent network: one step's function along a sequence, and back through time
 
-A recurrent network reads a sequence as you read this sentence: one element after the other, with a state in mind that each
-element changes. The same weights work at every step, so three matrices read a text of any length.
+A recurrent network reads a sequence as you read this sentence: one element after the other, with a state in mind that
+each element changes. The same weights work at every step, so three matrices read a text of any length.
 
     h_t = tanh(W_ih x_t + W_hh h_(t−1) + b)            t = 0 … T − 1,  h_(−1) = h0
 
     x (T, B, D)   T steps of B sequences              w_ih (H, D)   w_hh (H, H)   b (H,)
     h (T, B, H)   the state after every step          h0 (B, H)     the state before the first
 
-**Back through time.** Unroll the loop, and it is an ordinary network of T layers that share their weights: backpropagation
-needs nothing new. The state h_t goes two ways, to the output of its own step and into the next step. So two adjoints add up:
+**Back through time.** Unroll the loop, and it is an ordinary network of T layers that share their weights:
+backpropagation needs nothing new. The state h_t goes two ways, to the output of its own step and into the next step. So
+two adjoints add up:
 
     dh_t       = dy_t + W_hhᵀ da_(t+1)                 nothing comes from behind the last step
     da_t       = dh_t ⊙ (1 − h_t²)                     through tanh, whose derivative is known from its output h_t
@@ -21,12 +22,12 @@ and because the weights were used T times, their adjoints are sums over all step
 
 (These are for columns; a batch has its samples in rows: W x_t becomes x_t @ w.T, da x_tᵀ becomes da.T @ x_t.)
 
-Write rnn(x, h0, w_ih, w_hh, b), which returns h, and rnn_bptt(dy, x, h0, w_ih, w_hh, b, h), which gets the upstream gradient dy
-(T, B, H) of all states, what rnn got and what it returned, and gives dx, dh0, dw_ih, dw_hh, db.
+Write rnn(x, h0, w_ih, w_hh, b), which returns h, and rnn_bptt(dy, x, h0, w_ih, w_hh, b, h), which gets the upstream
+gradient dy (T, B, H) of all states, what rnn got and what it returned, and gives dx, dh0, dw_ih, dw_hh, db.
 
-Source: lecture: recurrent networks; Elman, "Finding structure in time", 1990; Werbos, "Backpropagation through time: what it
-does and how to do it", 1990.
-'''
+Source: lecture: recurrent networks; Elman, "Finding structure in time", 1990; Werbos, "Backpropagation through time:
+what it does and how to do it", 1990.
+"""
 
 import numpy as np
 
@@ -114,9 +115,18 @@ EXERCISE = Exercise(
     topic="lecture: recurrent networks",
     function=(rnn, rnn_bptt),
     uses=(
-        relu_forward, sigmoid_forward, _activated, _slope, _order, _where_alive, _states_before, _outer, rnn_forward,
+        relu_forward,
+        sigmoid_forward,
+        _activated,
+        _slope,
+        _order,
+        _where_alive,
+        _states_before,
+        _outer,
+        rnn_forward,
         rnn_backward,
-    ),  # fmt: skip
+    ),
+    specialised=True,
     outputs={"rnn": ("h",), "rnn_bptt": ("dx", "dh0", "dw_ih", "dw_hh", "db")},
     starter='''\
 import numpy as np
@@ -146,8 +156,10 @@ def rnn_bptt(dy, x, h0, w_ih, w_hh, b, h):
     ),
     question="Training on a novel, you cannot go back through 3 million steps. What do you do, and what does the network no "
     "longer learn?",
-    answer="Truncated backpropagation through time: go back through, say, 50 steps, keep the state, but send nothing back beyond "
-    "the cut. The state still carries older things forward, but no gradient tells the weights to keep something for longer than "
+    answer="Truncated backpropagation through time: go back through, say, 50 steps, keep the state, but send nothing back "
+    "beyond "
+    "the cut. The state still carries older things forward, but no gradient tells the weights to keep something for longer "
+    "than "
     "the piece.",
     link="cnnlib/ops/recurrent.py",
     explanations=(
@@ -174,19 +186,21 @@ def rnn_bptt(dy, x, h0, w_ih, w_hh, b, h):
             "last_step",
             "your dw_ih is that of one step: the same matrix was used at every step, so its adjoint is the sum over t.",
         ),
-        Explanation("last_db", "your db is that of one step: b was added at every step, so db sums over t as well as over the batch."),
+        Explanation(
+            "last_db", "your db is that of one step: b was added at every step, so db sums over t as well as over the batch."
+        ),
         Explanation("no_bias", "your step leaves out the bias: h_t = tanh(W_ih x_t + W_hh h_(t−1) + b)."),
         Explanation("da0", "your dh0 is da_0: h0 came in through W_hh, so dh0 = W_hhᵀ da_0."),
         Explanation("no_tanh", "your states never go through tanh: h_t = tanh(W_ih x_t + W_hh h_(t−1) + b)."),
         Explanation(
-            "summed_time", "your recurrent adjoint skips tanh: what goes back to step t is W_hhᵀ da_(t+1), not W_hhᵀ dh_(t+1)."
+            "skips_tanh", "your recurrent adjoint skips tanh: what goes back to step t is W_hhᵀ da_(t+1), not W_hhᵀ dh_(t+1)."
         ),
     ),
     mutants=(
         Mutant("dstate = dh[t] + dbefore", "dstate = dh[t]", says="no_time"),
-        Mutant('"tanh": 1 - y * y', '"tanh": 1 - np.tanh(y) ** 2', says="tanh_twice"),
-        Mutant("dstate * _slope(h[t], nonlinearity)", "dstate", says="no_slope"),
-        Mutant("_outer(da, _states_before(h, h0, reverse))", "_outer(da, h)", says="same_step"),
+        Mutant("(1 - h[t] * h[t])", "(1 - np.tanh(h[t]) ** 2)", says="tanh_twice"),
+        Mutant("dstate * (1 - h[t] * h[t])", "dstate", says="no_slope"),
+        Mutant("_outer(da, np.concatenate((h0[None], h[:-1])))", "_outer(da, h)", says="same_step"),
         Mutant("(h0[None], h[:-1])", "(0 * h0[None], h[:-1])", says="no_h0"),
         Mutant("np.empty_like(gx), h0", "np.empty_like(gx), 0 * h0", says="zero_start"),
         Mutant("before @ w_hh.T", "before @ w_hh", says="w_transposed"),
@@ -197,10 +211,10 @@ def rnn_bptt(dy, x, h0, w_ih, w_hh, b, h):
         Mutant("da.sum(axis=(0, 1))", "da.sum(axis=0)", says="shape"),
         Mutant("x @ w_ih.T + b", "x @ w_ih.T", says="no_bias"),
         Mutant("return da @ w_ih, dh0,", "return da @ w_ih, da[0],", says="da0"),
-        Mutant("new = _activated(gx[t] + before @ w_hh.T, nonlinearity)", "new = gx[t] + before @ w_hh.T", says="no_tanh"),
-        Mutant("_where_alive(lengths, t, da[t] @ w_hh, dstate)", "_where_alive(lengths, t, dstate @ w_hh, dstate)",
-               says="summed_time"),
-    ),  # fmt: skip
+        Mutant("new = np.tanh(gx[t] + before @ w_hh.T)", "new = gx[t] + before @ w_hh.T", says="no_tanh"),
+        Mutant("dbefore = da[t] @ w_hh", "dbefore = dstate @ w_hh", says="skips_tanh"),
+    ),
+    equivalent={"_outer: 1 -> 2 #2": "NumPy takes any negative number for the length that is to be found"},
     alternatives=(
         """\
 import numpy as np

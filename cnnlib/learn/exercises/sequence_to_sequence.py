@@ -1,30 +1,33 @@
-'''Sequence to sequence: teacher forcing when it learns, beam search when it speaks
+"""Sequence to sequence: teacher forcing when it learns, beam search when it speaks
 
-A writer network says a sentence word by word; each word is drawn from p(y_t | the words before). Here it is as small as can be, so
-that all is in the sentence's bookkeeping: a table log_p (V, V) with log_p[a, b] = ln p(b | the word before is a), as an LSTM that
-forgets everything but the last word would give. Words are numbers: 0 is <pad>, 1 is <s>, 2 is </s>, from 3 on there are words.
+A writer network says a sentence word by word; each word is drawn from p(y_t | the words before). Here it is as small as
+can be, so that all is in the sentence's bookkeeping: a table log_p (V, V) with log_p[a, b] = ln p(b | the word before
+is a), as an LSTM that forgets everything but the last word would give. Words are numbers: 0 is <pad>, 1 is <s>, 2 is
+</s>, from 3 on there are words.
 
-**Learning: teacher forcing.** Let an untrained writer read its own words, and after the first wrong one it learns how to go on from
-nonsense. So it reads the right ones: at step t its input is y_(t−1), whatever it would have said itself, and at step 0 it is <s>.
+**Learning: teacher forcing.** Let an untrained writer read its own words, and after the first wrong one it learns how
+to go on from nonsense. So it reads the right ones: at step t its input is y_(t−1), whatever it would have said itself,
+and at step 0 it is <s>.
 
     y       w w w </s> 0 0          targets (B, T): sentences with their </s>, padded
     inputs  <s> w w w  0 0          the same one place to the right; neither </s> nor what comes behind it is ever read
     loss    the mean of −log_p[inputs, y] over all real targets of the batch, </s> counts, padding does not
 
-**Speaking: beam search.** The likeliest word each time (greedy) can lead into a corner. Beam search keeps the ``beam`` best beginnings,
-extends each by every word, and keeps the best again. Longer sentences have more factors below 1, so what is compared is the mean:
+**Speaking: beam search.** The likeliest word each time (greedy) can lead into a corner. Beam search keeps the ``beam``
+best beginnings, extends each by every word, and keeps the best again. Longer sentences have more factors below 1, so
+what is compared is the mean:
 
     score = 1/n Σ_t ln p(y_t | y_(t−1))        n words, </s> counts
 
-A beginning that has said </s> is done: it is not extended, and competes with its score as long as it is among the best. <pad> and <s>
-are never said; at step ``length``, the last, nothing but </s> may be.
+A beginning that has said </s> is done: it is not extended, and competes with its score as long as it is among the best.
+<pad> and <s> are never said; at step ``length``, the last, nothing but </s> may be.
 
-Write teacher_forcing(log_p, y) -> inputs (B, T), loss, dlog_p (V, V), the loss's gradient with respect to the table; and
-beam_search(log_p, beam, length) -> tokens (beam, length) int, best first, padded with 0, and their scores (beam,).
+Write teacher_forcing(log_p, y) -> inputs (B, T), loss, dlog_p (V, V), the loss's gradient with respect to the table;
+and beam_search(log_p, beam, length) -> tokens (beam, length) int, best first, padded with 0, and their scores (beam,).
 
-Source: lecture: recurrent networks (sequence to sequence); Sutskever, Vinyals & Le, "Sequence to sequence learning with neural
-networks", 2014; Wu et al., "Google's neural machine translation system", 2016 (scores by length).
-'''
+Source: lecture: recurrent networks (sequence to sequence); Sutskever, Vinyals & Le, "Sequence to sequence learning with
+neural networks", 2014; Wu et al., "Google's neural machine translation system", 2016 (scores by length).
+"""
 
 import numpy as np
 
@@ -129,29 +132,45 @@ def beam_search(log_p, beam, length):
     cases=cases,
     numerical=Numerical(loss, wrt={"dlog_p": 0}, upstream=None, function="teacher_forcing"),
     hints=(
-        "Write down inputs and targets of one sentence of three words, with <s> and </s>, one above the other. Which pairs count?",
-        "real = y != 0 picks the pairs that count. A pair of words may occur twice: does dlog_p[before, said] -= … count it twice?",
-        "np.add.at(dlog_p, (inputs[real], y[real]), -1 / real.sum()). In the search: grown is a list, ended beginnings go into it as "
+        "Write down inputs and targets of one sentence of three words, with <s> and </s>, one above the other. Which pairs "
+        "count?",
+        "real = y != 0 picks the pairs that count. A pair of words may occur twice: does dlog_p[before, said] -= … count it "
+        "twice?",
+        "np.add.at(dlog_p, (inputs[real], y[real]), -1 / real.sum()). In the search: grown is a list, ended beginnings go "
+        "into it as "
         "they are, and best = sorted(grown, key=lambda s: -s[1] / len(s[0]))[:beam].",
     ),
-    question="A writer that was trained by teacher forcing alone makes one mistake and then talks nonsense. Why, and what could be done?",
-    answer="It has never seen its own mistakes: training showed it right beginnings only (exposure bias). Feed its own words some of the "
+    question="A writer that was trained by teacher forcing alone makes one mistake and then talks nonsense. Why, and what "
+    "could be done?",
+    answer="It has never seen its own mistakes: training showed it right beginnings only (exposure bias). Feed its own words "
+    "some of the "
     "time and more of them later (scheduled sampling), or train on the score of whole sentences. Beam search helps a little: a "
     "beginning that has gone wrong can still be overtaken by another.",
     link="cnnlib/models/beam_search.py",
     explanations=(
-        Explanation("not_shifted", "your inputs are the targets themselves: at step t the writer reads y_(t−1), and <s> first."),
-        Explanation("own_words", "your writer reads its own likeliest words: with teacher forcing it reads the right ones, y_(t−1)."),
+        Explanation(
+            "not_shifted", "your inputs are the targets themselves: at step t the writer reads y_(t−1), and <s> first."
+        ),
+        Explanation(
+            "own_words", "your writer reads its own likeliest words: with teacher forcing it reads the right ones, y_(t−1)."
+        ),
         Explanation("end_read", "your inputs contain </s>: behind it there is no target, put padding there."),
         Explanation("padding", "your loss counts padding: take the mean over the real targets only."),
-        Explanation("per_sentence", "your loss is divided by the number of sentences: it is a mean over the words of the batch."),
+        Explanation(
+            "per_sentence", "your loss is divided by the number of sentences: it is a mean over the words of the batch."
+        ),
         Explanation("no_end", "your loss leaves out </s>: when to stop must be learnt, too."),
-        Explanation("duplicates", "your dlog_p counts a pair of words once however often it occurs: use np.add.at, += does it once."),
+        Explanation(
+            "duplicates", "your dlog_p counts a pair of words once however often it occurs: use np.add.at, += does it once."
+        ),
         Explanation("dlog_sum", "your dlog_p is that of the sum: the loss is a mean, divide by the number of real targets."),
         Explanation("no_length", "your sentences compete with Σ ln p: that favours short ones, divide by the number of words."),
         Explanation("late_length", "your beam is pruned by Σ ln p: compare the mean at every step, not only at the end."),
         Explanation("goes_on", "your search goes on behind </s>: a sentence that has said it is done and stays as it is."),
-        Explanation("end_lost", "your search drops the sentences that are done: they keep their place as long as they are among the best."),
+        Explanation(
+            "end_lost",
+            "your search drops the sentences that are done: they keep their place as long as they are among the best.",
+        ),
         Explanation("not_closed", "your last word may be anything: at step length only </s> is left to be said."),
         Explanation("says_pad", "your search says <pad> or <s>: words begin with 2, </s>."),
         Explanation("one_short", "your score divides by the words without </s>: it counts."),
@@ -159,9 +178,12 @@ def beam_search(log_p, beam, length):
     ),
     mutants=(
         Mutant("np.concatenate((np.full((len(y), 1), START), y[:, :-1]), axis=1)", "y.copy()", says="not_shifted"),
-        Mutant("    inputs[inputs == END] = PAD\n",
-               "    inputs[inputs == END] = PAD\n    for t in range(1, y.shape[1]):\n"
-               "        inputs[:, t] = (inputs[:, t] != PAD) * log_p[inputs[:, t - 1]].argmax(axis=1)\n", says="own_words"),
+        Mutant(
+            "    inputs[inputs == END] = PAD\n",
+            "    inputs[inputs == END] = PAD\n    for t in range(1, y.shape[1]):\n"
+            "        inputs[:, t] = (inputs[:, t] != PAD) * log_p[inputs[:, t - 1]].argmax(axis=1)\n",
+            says="own_words",
+        ),
         Mutant("    inputs[inputs == END] = PAD\n", "", says="end_read"),
         Mutant("real = y != PAD", "real = y >= PAD", says="padding"),
         Mutant("real = y != PAD", "real = y > END", says="no_end"),
@@ -171,13 +193,17 @@ def beam_search(log_p, beam, length):
         Mutant("return total / len(words)", "return total", says="no_length"),
         Mutant("key=score", "key=lambda sentence: sentence[1]", says="late_length"),
         Mutant("grown += [(words, total)] if last == END else [(", "grown += [(", says="goes_on"),
-        Mutant("grown += [(words, total)] if last == END else", "grown += [] if last == END and place < length - 1 else",
-               says="end_lost"),
+        Mutant(
+            "grown += [(words, total)] if last == END else",
+            "grown += [] if last == END and place < length - 1 else",
+            says="end_lost",
+        ),
         Mutant("place < length - 1 else [END]", "place < length else [END]", says="not_closed"),
         Mutant("range(END, len(log_p))", "range(len(log_p))", says="says_pad"),
         Mutant("return total / len(words)", "return total / max(1, len(words) - 1)", says="one_short"),
         Mutant("reverse=True", "reverse=False", says="worst"),
-    ),  # fmt: skip
+    ),
+    equivalent={"beam_search: words -> total": "the sum is 0 where no word has been said, and nowhere else"},
     alternatives=(
         """\
 import heapq

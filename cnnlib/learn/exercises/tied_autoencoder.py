@@ -1,7 +1,7 @@
-'''Tied autoencoder: one matrix, two ways to its gradient
+"""Tied autoencoder: one matrix, two ways to its gradient
 
-An autoencoder squeezes x through a narrow code and is asked for x again. With tied weights the decoder uses the encoder's matrix,
-transposed: half the parameters, and without σ the best it can do is PCA.
+An autoencoder squeezes x through a narrow code and is asked for x again. With tied weights the decoder uses the
+encoder's matrix, transposed: half the parameters, and without σ the best it can do is PCA.
 
     y = σ(W x + b)              the code: x (N, D) -> y (N, K)
     z = Wᵀ y + c                the reconstruction: (N, K) -> (N, D)
@@ -9,8 +9,8 @@ transposed: half the parameters, and without σ the best it can do is PCA.
 
     w (K, D), b (K,), c (D,)    with samples in rows: y = σ(x @ w.T + b), z = y @ w + c
 
-The matrix is used twice, so two paths lead from J back to it, and its gradient is the sum of what comes along both, as for a
-weight that a recurrent network uses at two steps:
+The matrix is used twice, so two paths lead from J back to it, and its gradient is the sum of what comes along both, as
+for a weight that a recurrent network uses at two steps:
 
     dz = 2 (z − x) / (N·D)
     ∂J/∂W by way of the decoder:   Σ_n y_n dz_nᵀ                                    (K, D)
@@ -20,9 +20,9 @@ weight that a recurrent network uses at two steps:
 
 Write tied_autoencoder(x, w, b, c): it returns J, a number, and dw, db, dc, of the shapes of w, b, c.
 
-Source: lecture: unsupervised learning (autoencoders, tied weights); Bourlard & Kamp, "Auto-association by multilayer perceptrons
-and singular value decomposition", 1988; Vincent et al., "Stacked denoising autoencoders", 2010.
-'''
+Source: lecture: unsupervised learning (autoencoders, tied weights); Bourlard & Kamp, "Auto-association by multilayer
+perceptrons and singular value decomposition", 1988; Vincent et al., "Stacked denoising autoencoders", 2010.
+"""
 
 import numpy as np
 
@@ -65,8 +65,13 @@ EXERCISE = Exercise(
     topic="lecture: unsupervised learning (autoencoders)",
     function=tied_autoencoder,
     uses=(
-        sigmoid_forward, sigmoid_backward, linear_forward, linear_backward_input, linear_backward_weight, linear_backward_bias,
-    ),  # fmt: skip
+        sigmoid_forward,
+        sigmoid_backward,
+        linear_forward,
+        linear_backward_input,
+        linear_backward_weight,
+        linear_backward_bias,
+    ),
     outputs=("loss", "dw", "db", "dc"),
     starter='''\
 import numpy as np
@@ -84,16 +89,15 @@ def tied_autoencoder(x, w, b, c):
     ...
 ''',
     cases=cases,
-    numerical=Numerical(
-        loss, wrt={"dw": 1, "db": 2, "dc": 3}, upstream=None
-    ),
+    numerical=Numerical(loss, wrt={"dw": 1, "db": 2, "dc": 3}, upstream=None),
     hints=(
         "Pretend that the decoder had a matrix V (K, D) of its own, z = y @ V + c. What are dV and dW? Then set V = W.",
         "The decoder's part is y.T @ dz, the encoder's da.T @ x: both (K, D).",
         "dz = 2 * (z - x) / x.size; da = (dz @ w.T) * y * (1 - y); dw = da.T @ x + y.T @ dz; db = da.sum(0); dc = dz.sum(0).",
     ),
     question="Without σ and biases z = WᵀW x. Which W are best, and are its rows the principal components?",
-    answer="WᵀW must be the projection onto the plane of the first K principal components: any W whose rows span that plane and are "
+    answer="WᵀW must be the projection onto the plane of the first K principal components: any W whose rows span that plane "
+    "and are "
     "orthonormal. Rotate them within the plane and the loss stays the same, so the rows need not be the components themselves.",
     link="cnnlib/models/autoencoder.py",
     explanations=(
@@ -102,7 +106,9 @@ def tied_autoencoder(x, w, b, c):
         Explanation("minus", "your two parts of dw are subtracted: the adjoints of two uses of a parameter add up."),
         Explanation("half", "your dw is the mean of its two parts: the adjoints of two uses of a parameter add up."),
         Explanation("no_slope", "your da leaves out the derivative of σ: da = (W dz) ⊙ y (1 − y)."),
-        Explanation("slope_twice", "your derivative of σ takes σ of the code again: y is σ(a) already, the slope is y (1 − y)."),
+        Explanation(
+            "slope_twice", "your derivative of σ takes σ of the code again: y is σ(a) already, the slope is y (1 − y)."
+        ),
         Explanation("no_two", "your dz lacks the 2 of the square: ∂(z − x)²/∂z = 2 (z − x)."),
         Explanation("per_sample", "your dz is divided by N: J is the mean over all N·D elements."),
         Explanation("no_mean", "your dz is that of the sum: J is the mean over all N·D elements."),
@@ -117,8 +123,11 @@ def tied_autoencoder(x, w, b, c):
         Mutant("through_encoder + through_decoder", "through_encoder - through_decoder", says="minus"),
         Mutant("through_encoder + through_decoder", "(through_encoder + through_decoder) / 2", says="half"),
         Mutant("sigmoid_backward(linear_backward_input(dz, w.T), y)", "linear_backward_input(dz, w.T)", says="no_slope"),
-        Mutant("sigmoid_backward(linear_backward_input(dz, w.T), y)",
-               "sigmoid_backward(linear_backward_input(dz, w.T), sigmoid_forward(y))", says="slope_twice"),
+        Mutant(
+            "sigmoid_backward(linear_backward_input(dz, w.T), y)",
+            "sigmoid_backward(linear_backward_input(dz, w.T), sigmoid_forward(y))",
+            says="slope_twice",
+        ),
         Mutant("dz = 2 * (z - x) / x.size", "dz = (z - x) / x.size", says="no_two"),
         Mutant("dz = 2 * (z - x) / x.size", "dz = 2 * (z - x) / len(x)", says="per_sample"),
         Mutant("dz = 2 * (z - x) / x.size", "dz = 2 * (z - x)", says="no_mean"),
@@ -127,7 +136,11 @@ def tied_autoencoder(x, w, b, c):
         Mutant("z = linear_forward(y, w.T, c)", "z = sigmoid_forward(linear_forward(y, w.T, c))", says="sigmoid_output"),
         Mutant("z = linear_forward(y, w.T, c)", "z = linear_forward(y, w.T, None)", says="no_c"),
         Mutant("linear_backward_weight(da, x)", "linear_backward_weight(da, z - x)", says="residual"),
-    ),  # fmt: skip
+    ),
+    equivalent={
+        "linear_forward: y -> x": "there is always a bias",
+        "linear_forward: b -> y": "there is always a bias",
+    },
     alternatives=(
         """\
 import numpy as np

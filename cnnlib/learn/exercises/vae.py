@@ -1,10 +1,11 @@
-'''Variational autoencoder: go back through a dice roll, and the price of a code
+"""Variational autoencoder: go back through a dice roll, and the price of a code
 
-A decoder that turns noise z ~ N(0, 1) into pictures is half of a generative model. To learn it one must know which z a picture
-comes from, and the encoder guesses: not a number but a distribution q(z|x) = N(μ, σ²) per code unit. Two things are new.
+A decoder that turns noise z ~ N(0, 1) into pictures is half of a generative model. To learn it one must know which z a
+picture comes from, and the encoder guesses: not a number but a distribution q(z|x) = N(μ, σ²) per code unit. Two things
+are new.
 
-**Reparameterisation.** z is drawn from q, and one cannot differentiate a draw. But one can move the dice out of the network: draw
-ε ~ N(0, 1) first, then *compute*
+**Reparameterisation.** z is drawn from q, and one cannot differentiate a draw. But one can move the dice out of the
+network: draw ε ~ N(0, 1) first, then *compute*
 
     z = μ + σ ε,   σ = exp(½ v)                 v = ln σ², what the network gives: any number will do
     ∂z/∂μ = 1,     ∂z/∂v = ½ σ ε                ε is a constant, like a pixel
@@ -16,13 +17,14 @@ comes from, and the encoder guesses: not a number but a distribution q(z|x) = N(
 
 The loss is the reconstruction's, which pulls on z, plus kl; so two adjoints arrive, and both go to μ and to v.
 
-Write vae_code(dz, dkl, mean, log_var, noise). mean, log_var and noise (μ, v, ε) are (N, K), the upstream gradients are dz (N, K)
-and dkl (N,), one number per sample. Return z (N, K), kl (N,), dmean and dlog_var (N, K). The noise comes in as an argument: so the
-answer is determined, and so it is in the library, where the backward pass must see the very ε of the forward pass.
+Write vae_code(dz, dkl, mean, log_var, noise). mean, log_var and noise (μ, v, ε) are (N, K), the upstream gradients are
+dz (N, K) and dkl (N,), one number per sample. Return z (N, K), kl (N,), dmean and dlog_var (N, K). The noise comes in
+as an argument: so the answer is determined, and so it is in the library, where the backward pass must see the very ε of
+the forward pass.
 
-Source: lecture: variational autoencoder; Kingma & Welling, "Auto-encoding variational Bayes", 2014 (appendix B for kl); Rezende,
-Mohamed & Wierstra, "Stochastic backpropagation", 2014.
-'''
+Source: lecture: variational autoencoder; Kingma & Welling, "Auto-encoding variational Bayes", 2014 (appendix B for kl);
+Rezende, Mohamed & Wierstra, "Stochastic backpropagation", 2014.
+"""
 
 import numpy as np
 
@@ -85,9 +87,11 @@ def vae_code(dz, dkl, mean, log_var, noise):
         "d exp(½ v)/dv = ½ exp(½ v). dkl is one number per sample: dkl[:, None] reaches all its code units.",
         "dmean = dz + dkl[:, None] * mean; dlog_var = dz * noise * 0.5 * std + dkl[:, None] * 0.5 * (std**2 - 1).",
     ),
-    question="Early in training the kl of all units falls to 0 and stays there, while pictures get blurred means. What has happened, "
+    question="Early in training the kl of all units falls to 0 and stays there, while pictures get blurred means. What has "
+    "happened, "
     "and what would you change?",
-    answer="The posterior has collapsed: saying nothing, μ = 0 and σ = 1, is free, and the decoder had not yet learnt to use z, so "
+    answer="The posterior has collapsed: saying nothing, μ = 0 and σ = 1, is free, and the decoder had not yet learnt to use "
+    "z, so "
     "nothing held against it. Start with a small weight β of kl and raise it over some epochs, or take a weaker decoder.",
     link="cnnlib/distributions.py",
     explanations=(
@@ -104,7 +108,9 @@ def vae_code(dz, dkl, mean, log_var, noise):
         Explanation("no_kl_var", "your dlog_var leaves out the kl: add dkl · ½ (σ² − 1)."),
         Explanation("no_dz_mean", "your dmean leaves out what came through z: ∂z/∂μ = 1, add dz."),
         Explanation("no_dz_var", "your dlog_var leaves out what came through z: ∂z/∂v = ½ σ ε."),
-        Explanation("no_chain_half", "your dlog_var is that of ln σ: with v = ln σ² the way through z has a factor ½, ∂z/∂v = ½ σ ε."),
+        Explanation(
+            "no_chain_half", "your dlog_var is that of ln σ: with v = ln σ² the way through z has a factor ½, ∂z/∂v = ½ σ ε."
+        ),
         Explanation("dstd", "your dlog_var is the adjoint of σ: to get to v it must go through exp(½ v), times ½ σ."),
         Explanation("no_noise", "your dlog_var forgets the noise: ∂z/∂σ = ε."),
         Explanation("no_price", "your gradients of the kl do not use dkl: multiply them by dkl[:, None]."),

@@ -1,47 +1,48 @@
-'''The vanishing gradient, measured: how much does the last state know of the first?
+"""The vanishing gradient, measured: how much does the last state know of the first?
 
-Your recurrent network is right, every gradient of it, and yet it does not learn what happened fifty steps ago. This exercise
-measures why. How the last state answers to an earlier one is a product of one Jacobian matrix per step:
+Your recurrent network is right, every gradient of it, and yet it does not learn what happened fifty steps ago. This
+exercise measures why. How the last state answers to an earlier one is a product of one Jacobian matrix per step:
 
     ∂h_k/∂h_(k−1) = diag(1 − h_k²) W_hh                             of h_k = tanh(… + W_hh h_(k−1))
     ∂h_T/∂h_t     = Π diag(1 − h_k²) W_hh,  k = T, T − 1, …, t + 1  the last step stands leftmost; for t = T it is 1
 
-How long is it? The matrix norm ‖J‖₂, the largest singular value, says by how much an adjoint can grow on its way from T to t.
-Without tanh the product is a power of W_hh, which grows or shrinks like ρ^(T − t), ρ being its spectral radius: the largest
-absolute value of its eigenvalues. tanh only makes it smaller. Multiplication by the same matrix is what makes it exponential.
+How long is it? The matrix norm ‖J‖₂, the largest singular value, says by how much an adjoint can grow on its way from T
+to t. Without tanh the product is a power of W_hh, which grows or shrinks like ρ^(T − t), ρ being its spectral radius:
+the largest absolute value of its eigenvalues. tanh only makes it smaller. Multiplication by the same matrix is what
+makes it exponential.
 
 The LSTM's cell does without that matrix: c_k = f_k ⊙ c_(k−1) + … Along the cell,
 
     ∂c_T/∂c_t = Π diag(f_k),  k = T … t + 1                        a diagonal matrix: its norm is its largest element
 
-and with forget gates near 1 it stays near 1 for as long as you like. (The rest of the LSTM's gradient, through h, comes on top.)
+and with forget gates near 1 it stays near 1 for as long as you like. (The rest of the LSTM's gradient, through h, comes
+on top.)
 
-Write gradient_norms(h, w_hh, f). h (T, H) holds the states of one sequence, h[0] after the first step; f (T, H) the forget gates
-of an LSTM of the same size. Return
+Write gradient_norms(h, w_hh, f). h (T, H) holds the states of one sequence, h[0] after the first step; f (T, H) the
+forget gates of an LSTM of the same size. Return
     rnn (T,)      rnn[t] = ‖∂h_T/∂h_t‖₂ from every state to the last, so that rnn[-1] = 1
     cell (T,)     the same along the cell
     radius        ρ of w_hh, a number
 
-Source: lecture: recurrent networks (vanishing gradient); Bengio, Simard & Frasconi, "Learning long-term dependencies with
-gradient descent is difficult", 1994; Pascanu, Mikolov & Bengio, "On the difficulty of training recurrent neural networks", 2013.
-'''
+Source: lecture: recurrent networks (vanishing gradient); Bengio, Simard & Frasconi, "Learning long-term dependencies
+with gradient descent is difficult", 1994; Pascanu, Mikolov & Bengio, "On the difficulty of training recurrent neural
+networks", 2013.
+"""
 
 import numpy as np
 
 from cnnlib.learn.exercise import Case, Exercise, Explanation, Fast, Mutant
-from cnnlib.ops.activation import relu_forward, sigmoid_forward
-from cnnlib.ops.recurrent import _order, _outer, _slope, _states_before, _where_alive, rnn_backward
+from cnnlib.ops.recurrent import _slope
 
 
 def gradient_norms(h, w_hh, f):
     T, H = h.shape
-    dh = np.zeros((T, H, H))
-    dh[-1] = np.eye(H)  # a batch of H copies: number j asks how unit j of the last state came about
-    da, _, _ = rnn_backward(dh, np.repeat(h[:, None], H, axis=1), np.zeros((H, H)), w_hh, "tanh", None, False)
-    jacobians = np.concatenate((da[1:] @ w_hh, dh[-1:]))
-    gates = np.concatenate((np.cumprod(f[:0:-1], axis=0)[::-1], np.ones((1, H))))
-    rho = np.abs(np.linalg.eigvals(w_hh)).max()
-    return np.linalg.norm(jacobians, 2, axis=(1, 2)), gates.max(axis=1), rho
+    jacobian, gates, rnn, cell = np.eye(H), np.ones(H), np.ones(T), np.ones(T)
+    for t in range(T - 2, -1, -1):
+        jacobian = jacobian @ (_slope(h[t + 1], "tanh")[:, None] * w_hh)
+        gates = gates * f[t + 1]
+        rnn[t], cell[t] = np.linalg.norm(jacobian, 2), gates.max()
+    return rnn, cell, np.abs(np.linalg.eigvals(w_hh)).max()
 
 
 def cases(rng):
@@ -79,7 +80,8 @@ EXERCISE = Exercise(
     name="vanishing_gradient",
     topic="lecture: recurrent networks (vanishing gradient)",
     function=gradient_norms,
-    uses=(relu_forward, sigmoid_forward, _slope, _order, _where_alive, _states_before, _outer, rnn_backward),
+    uses=(_slope,),
+    specialised=True,
     outputs=("rnn", "cell", "radius"),
     starter='''\
 import numpy as np
@@ -102,60 +104,82 @@ def gradient_norms(h, w_hh, f):
     ),
     question="Can a recurrent network explode although every |h| is below 1? And what happens to its gradient when the units "
     "saturate?",
-    answer="Yes: the states are bounded, their derivatives are not; with ρ well above 1 and small states, slopes 1 − h² near 1, the "
-    "product grows like ρ^(T − t). Saturated units have slopes near 0, so the same network may explode on quiet inputs and vanish "
+    answer="Yes: the states are bounded, their derivatives are not; with ρ well above 1 and small states, slopes 1 − h² near "
+    "1, the "
+    "product grows like ρ^(T − t). Saturated units have slopes near 0, so the same network may explode on quiet inputs and "
+    "vanish "
     "on loud ones: ρ > 1 is necessary for an explosion to last, not sufficient.",
     link="examples/vanishing_gradient.py",
     explanations=(
-        Explanation("w_transposed", "your Jacobian multiplies by W_hhᵀ: ∂h_k/∂h_(k−1) = diag(1 − h_k²) W_hh, from the right of J."),
+        Explanation(
+            "w_transposed", "your Jacobian multiplies by W_hhᵀ: ∂h_k/∂h_(k−1) = diag(1 − h_k²) W_hh, from the right of J."
+        ),
         Explanation("no_slope", "your product leaves out tanh's slopes: each step is diag(1 − h_k²) W_hh, not W_hh alone."),
+        Explanation("slope_columns", "your slopes multiply the columns of W_hh: diag(s) W scales its rows, s[:, None] * W."),
         Explanation(
-            "slope_step", "your slopes are one step off: between h_(k−1) and h_k lies the tanh of step k, 1 − h_k²."
+            "order",
+            "your matrices are multiplied in the wrong order: step T stands leftmost, going back you multiply from the right.",
         ),
+        Explanation(
+            "from_first", "your norms are in backward order: rnn[0] belongs to the first state, rnn[-1] = 1 to the last."
+        ),
+        Explanation("slope_step", "your slopes are one step off: between h_(k−1) and h_k lies the tanh of step k, 1 − h_k²."),
         Explanation("tanh_twice", "your slope takes tanh of h again: h is tanh(a) already, so it is 1 − h²."),
-        Explanation("frobenius", "your norm is √(Σ J²), Frobenius' (NumPy's default): the largest singular value is np.linalg.norm(J, 2)."),
-        Explanation("f_shift", "your gates are one step off: between c_t and c_T lie the forget gates of the steps t + 1 … T."),
-        Explanation("mean_gate", "your cell takes the mean over the units: the norm of a diagonal matrix is its largest element."),
-        Explanation("smallest_gate", "your cell takes the smallest element: the norm of a diagonal matrix is its largest."),
-        Explanation("each_step", "your cell has the largest gate of each step: multiply unit by unit first, then take the largest."),
         Explanation(
-            "singular", "your radius is the largest singular value of w_hh: the spectral radius is the largest |eigenvalue|, at most that."
+            "frobenius",
+            "your norm is √(Σ J²), Frobenius' (NumPy's default): the largest singular value is np.linalg.norm(J, 2).",
         ),
-        Explanation("real_part", "your radius takes the real part of the eigenvalues: complex ones count by their absolute value."),
+        Explanation("f_shift", "your gates are one step off: between c_t and c_T lie the forget gates of the steps t + 1 … T."),
+        Explanation(
+            "mean_gate", "your cell takes the mean over the units: the norm of a diagonal matrix is its largest element."
+        ),
+        Explanation("smallest_gate", "your cell takes the smallest element: the norm of a diagonal matrix is its largest."),
+        Explanation(
+            "each_step", "your cell has the largest gate of each step: multiply unit by unit first, then take the largest."
+        ),
+        Explanation(
+            "singular",
+            "your radius is the largest singular value of w_hh: the spectral radius is the largest |eigenvalue|, at most that.",
+        ),
+        Explanation(
+            "real_part", "your radius takes the real part of the eigenvalues: complex ones count by their absolute value."
+        ),
     ),
     mutants=(
-        Mutant("da[t] @ w_hh", "da[t] @ w_hh.T", says="w_transposed"),
-        Mutant("da[1:] @ w_hh", "da[1:] @ w_hh.T", says="w_transposed"),
-        Mutant("dstate * _slope(h[t], nonlinearity)", "dstate", says="no_slope"),
-        Mutant("_slope(h[t], nonlinearity)", "_slope(h[t - 1] if t else h[0], nonlinearity)", says="slope_step"),
-        Mutant('"tanh": 1 - y * y', '"tanh": 1 - np.tanh(y) ** 2', says="tanh_twice"),
-        Mutant("np.linalg.norm(jacobians, 2, axis=(1, 2))", "np.linalg.norm(jacobians, axis=(1, 2))", says="frobenius"),
-        Mutant("np.concatenate((np.cumprod(f[:0:-1], axis=0)[::-1], np.ones((1, H))))", "np.cumprod(f[::-1], axis=0)[::-1]",
-               says="f_shift"),
-        Mutant("np.cumprod(f[:0:-1], axis=0)", "np.cumprod(f[-2::-1], axis=0)", says="f_shift"),
-        Mutant("gates.max(axis=1)", "gates.mean(axis=1)", says="mean_gate"),
-        Mutant("gates.max(axis=1)", "gates.min(axis=1)", says="smallest_gate"),
-        Mutant("np.cumprod(f[:0:-1], axis=0)", "np.cumprod(f[:0:-1].max(axis=1, keepdims=True) + 0 * f[1:], axis=0)",
-               says="each_step"),
+        Mutant("* w_hh)", "* w_hh.T)", says="w_transposed"),
+        Mutant("(1 - h[t + 1] * h[t + 1])[:, None] * w_hh", "w_hh", says="no_slope"),
+        Mutant("(1 - h[t + 1] * h[t + 1])", "(1 - h[t] * h[t])", says="slope_step"),
+        Mutant("(1 - h[t + 1] * h[t + 1])", "(1 - np.tanh(h[t + 1]) ** 2)", says="tanh_twice"),
+        Mutant("h[t + 1])[:, None] * w_hh", "h[t + 1])[None, :] * w_hh", says="slope_columns"),
+        Mutant(
+            "jacobian = jacobian @ ((1 - h[t + 1] * h[t + 1])[:, None] * w_hh)",
+            "jacobian = (1 - h[t + 1] * h[t + 1])[:, None] * w_hh @ jacobian",
+            says="order",
+        ),
+        Mutant("np.linalg.norm(jacobian, 2)", "np.linalg.norm(jacobian)", says="frobenius"),
+        Mutant("gates * f[t + 1]", "gates * f[t]", says="f_shift"),
+        Mutant("gates.max()", "gates.mean()", says="mean_gate"),
+        Mutant("gates.max()", "gates.min()", says="smallest_gate"),
+        Mutant("gates * f[t + 1]", "gates * f[t + 1].max()", says="each_step"),
         Mutant("np.abs(np.linalg.eigvals(w_hh)).max()", "np.linalg.norm(w_hh, 2)", says="singular"),
         Mutant("np.abs(np.linalg.eigvals(w_hh)).max()", "np.linalg.eigvals(w_hh).real.max()", says="real_part"),
-        Mutant("np.linalg.norm(jacobians, 2, axis=(1, 2))", "np.linalg.norm(jacobians, 2, axis=(1, 2))[::-1]", says="flipped"),
-    ),  # fmt: skip
+        Mutant("return rnn, cell", "return rnn[::-1], cell", says="from_first"),
+    ),
     alternatives=(
         """\
 import numpy as np
 
 
 def gradient_norms(h, w_hh, f):
+    # backpropagation of H adjoints at once: row j is the unit vector that asks for unit j of the last state
     T, H = h.shape
-    rnn, cell = np.ones(T), np.ones(T)
-    jacobian, gates = np.eye(H), np.ones(H)
-    for t in range(T - 2, -1, -1):
-        jacobian = jacobian @ np.diag(1 - h[t + 1] ** 2) @ w_hh
-        gates = gates * f[t + 1]
-        rnn[t] = np.sqrt(np.linalg.eigvalsh(jacobian.T @ jacobian)[-1])
-        cell[t] = gates.max()
-    return rnn, cell, max(abs(np.linalg.eigvals(w_hh)))
+    rows, rnn = np.eye(H), []
+    for t in reversed(range(T)):
+        rnn.append(np.sqrt(np.linalg.eigvalsh(rows @ rows.T)[-1]))
+        rows = rows * (1 - h[t] ** 2) @ w_hh
+    later = np.vstack([f[1:], np.ones((1, H))])
+    products = np.cumprod(later[::-1], axis=0)[::-1]
+    return np.array(rnn[::-1]), products.max(axis=1), max(abs(np.linalg.eigvals(w_hh)))
 """,
     ),
     fast=Fast(fast, "rnn_backward", kernel_args),
