@@ -183,11 +183,6 @@ def contrastive_divergence(v, w, b, c, u_h, u_v):
         Mutant("dw / len(v)", "dw", says="sum"),
         Mutant("h = (chance_h <", "h = (0.5 <", says="rounded"),
     ),
-    equivalent={
-        "linear_forward: y -> x": "there is always a bias",
-        "linear_forward: b -> y": "there is always a bias",
-        "contrastive_divergence: w -> b": "only its dtype is asked for",
-    },
     alternatives=(
         """\
 import numpy as np

@@ -195,10 +195,6 @@ def pretrain(x, keep1, w1, b1, c1, keep2, w2, b2, c2, lr):
             says="code_noisy",
         ),
     ),
-    equivalent={
-        "linear_forward: y -> x": "there is always a bias",
-        "linear_forward: b -> y": "there is always a bias",
-    },
     alternatives=(
         """\
 import numpy as np

@@ -211,6 +211,7 @@ def gru_bptt(dh, gx, h0, w_hh, b_hh, reset_after, h, gates):
         Mutant("(_outer(dq, h_before), dq)", "(_outer(dq, h_before), da_n)", says="db_n"),
         Mutant("dw_rz = _outer(da[:, :, :2 * H], h_before)", "dw_rz = _outer(da[:, :, :2 * H], h)", says="same_step"),
     ),
+    equivalent=dict.fromkeys(("_outer: 1 -> 2", "_outer: 1 -> 2 #2"), "NumPy finds the length for any negative number"),
     alternatives=(
         """\
 import numpy as np

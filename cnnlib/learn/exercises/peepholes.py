@@ -249,13 +249,7 @@ def peephole_lstm_bptt(dh, dc, gx, h0, c0, w_hh, peephole, h, c, gates):
         Mutant("dstate, squashed = dh[t] + dbefore,", "dstate, squashed = dh[t],", says="no_time"),
         Mutant("dcell * g * i * (1 - i)", "dcell * g * f * (1 - f)", says="f_for_i"),
     ),
-    equivalent={
-        "_outer: 1 -> 2 #2": "NumPy takes any negative number for the length that is to be found",
-        "_peep_backward: da @ peephole[k] -> da.T @ peephole[k]": "for peepholes that are whole matrices, which are not "
-        "asked for",
-        "lstm_backward: h0 -> c0": "only its shape is asked for",
-        "lstm_backward: peephole -> H": "peepholes are never None here",
-    },
+    equivalent=dict.fromkeys(("_outer: 1 -> 2", "_outer: 1 -> 2 #2"), "NumPy finds the length for any negative number"),
     alternatives=(
         """\
 import numpy as np

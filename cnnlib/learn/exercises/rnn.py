@@ -214,7 +214,7 @@ def rnn_bptt(dy, x, h0, w_ih, w_hh, b, h):
         Mutant("new = np.tanh(gx[t] + before @ w_hh.T)", "new = gx[t] + before @ w_hh.T", says="no_tanh"),
         Mutant("dbefore = da[t] @ w_hh", "dbefore = dstate @ w_hh", says="skips_tanh"),
     ),
-    equivalent={"_outer: 1 -> 2 #2": "NumPy takes any negative number for the length that is to be found"},
+    equivalent=dict.fromkeys(("_outer: 1 -> 2", "_outer: 1 -> 2 #2"), "NumPy finds the length for any negative number"),
     alternatives=(
         """\
 import numpy as np

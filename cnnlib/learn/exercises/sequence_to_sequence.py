@@ -203,7 +203,10 @@ def beam_search(log_p, beam, length):
         Mutant("return total / len(words)", "return total / max(1, len(words) - 1)", says="one_short"),
         Mutant("reverse=True", "reverse=False", says="worst"),
     ),
-    equivalent={"beam_search: words -> total": "the sum is 0 where no word has been said, and nowhere else"},
+    equivalent={
+        "beam_search: words -> total": "the sum is 0 where no word has been said, and nowhere else",
+        "teacher_forcing: y -> inputs": "a place is padding in both or in neither",
+    },
     alternatives=(
         """\
 import heapq
