@@ -110,10 +110,15 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Intermediates:
-    """``compute(*args)`` -> {name: array} in the order of computation; ``formulas`` {name: "dxhat = dy · gamma"}."""
+    """``compute(*args)`` -> {name: array} in the order of computation; ``formulas`` {name: "dxhat = dy · gamma"}.
+
+    ``back_in_time``: the arrays are (T, …), and all of them are computed for the last step of time before any for the one
+    before it.
+    """
 
     compute: Callable[..., Mapping[str, Any]]
     formulas: Mapping[str, str]
+    back_in_time: bool = False
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,8 @@ def first_wrong_step(exercise: Exercise, cases: list[Case], steps: list[dict[str
         return None
     with np.errstate(all="ignore"):
         expected = [dict(exercise.intermediates.compute(*c.args)) for c in cases]
+    if exercise.intermediates.back_in_time and (step := _first_back_in_time(exercise, expected, steps)):
+        return step
     right: list[str] = []
     for name in expected[0]:
         pairs = [(e[name], s[name]) for e, s in zip(expected, steps) if s is not None and name in s]
@@ -44,7 +46,21 @@ def first_wrong_step(exercise: Exercise, cases: list[Case], steps: list[dict[str
     return None
 
 
-def _sentence(exercise: Exercise, name: str, right: list[str], expected: Any, got: Any) -> str:
+def _first_back_in_time(exercise: Exercise, expected: list[dict], steps: list[dict[str, Any] | None]) -> Step | None:
+    """The same where each array (T, …) is computed from its last step of time to its first: what is wrong at the last step is
+    the mistake, what is wrong before may follow from it."""
+    assert exercise.intermediates is not None
+    for e, s in ((e, s) for e, s in zip(expected, steps) if s is not None):
+        names = [name for name in e if name in s and np.shape(s[name]) == np.shape(e[name])]
+        for t in reversed(range(len(next(iter(e.values()))))):
+            for k, name in enumerate(names):
+                if not same(e[name][t], s[name][t], exercise.tolerance):
+                    sentence = _sentence(exercise, name, names[:k], e[name][t], s[name][t], f" at t = {t}")
+                    return Step(name, exercise.intermediates.formulas.get(name, ""), tuple(names[:k]), sentence)
+    return None
+
+
+def _sentence(exercise: Exercise, name: str, right: list[str], expected: Any, got: Any, when: str = "") -> str:
     formula = exercise.intermediates.formulas.get(name, "") if exercise.intermediates else ""
     before = f"{', '.join(right)} {'is' if len(right) == 1 else 'are'} right; " if right else ""
     e, g = as_array(expected), as_array(got)
@@ -53,4 +69,4 @@ def _sentence(exercise: Exercise, name: str, right: list[str], expected: Any, go
         detail = f" (expected shape {e.shape}, got {g.shape})"
     elif e is not None and g is not None and same(-e, g, exercise.tolerance):
         detail = " (yours has the opposite sign)"
-    return f"{before}{name} is the first step that is wrong{detail}{': ' + formula if formula else ''}."
+    return f"{before}{name} is the first step that is wrong{when}{detail}{': ' + formula if formula else ''}."

@@ -283,7 +283,7 @@ def peephole_lstm_bptt(dh, dc, gx, h0, c0, w_hh, peephole, h, c, gates):
     return da, carried, dc, dw_hh, dpeephole, kept
 """,
     ),
-    intermediates=Intermediates(steps, FORMULAS),
+    intermediates=Intermediates(steps, FORMULAS, back_in_time=True),
     fast=Fast(fast, "lstm_backward", kernel_args),
     train=Train(kernels, "peepholes"),
 )

@@ -72,7 +72,7 @@ def fast(rng):
 
 def kernel_args(h, w_hh, f):
     T, H = h.shape
-    return np.zeros((T, H, H)), np.repeat(h[:, None], H, axis=1), np.zeros((H, H)), w_hh, "tanh", None, False
+    return np.zeros((T, H, H), h.dtype), np.repeat(h[:, None], H, axis=1), np.zeros_like(w_hh), w_hh, "tanh", None, False
 
 
 EXERCISE = Exercise(
