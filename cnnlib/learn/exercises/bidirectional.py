@@ -28,7 +28,7 @@ Source: lecture: recurrent networks (bidirectional); Schuster & Paliwal, "Bidire
 
 import numpy as np
 
-from cnnlib.learn.exercise import Case, Exercise, Explanation, Mutant, Numerical
+from cnnlib.learn.exercise import Case, Exercise, Explanation, Mutant, Numerical, Train
 from cnnlib.learn.exercises.rnn import rnn, rnn_bptt
 from cnnlib.ops.activation import relu_forward, sigmoid_forward
 from cnnlib.ops.recurrent import (
@@ -219,4 +219,5 @@ def bidirectional_bptt(dy, x, *weights):
     return dx, *adjoints
 """,
     ),
+    train=Train(lambda f: dict(zip(("bidirectional", "bidirectional_bptt"), f, strict=True)), "rows"),
 )

@@ -29,7 +29,7 @@ section 3.
 
 import numpy as np
 
-from cnnlib.learn.exercise import Case, Exercise, Explanation, Mutant, Numerical
+from cnnlib.learn.exercise import Case, Exercise, Explanation, Mutant, Numerical, Train
 from cnnlib.ops.activation import sigmoid_forward
 from cnnlib.ops.linear import linear_backward_weight, linear_forward
 
@@ -208,4 +208,5 @@ def contrastive_divergence(v, w, b, c, u_h, u_v):
     return dreamt, dw, db, dc
 """,
     ),
+    train=Train(lambda f: {"contrastive_divergence": f}, "rbm"),
 )

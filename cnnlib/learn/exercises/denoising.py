@@ -27,7 +27,7 @@ of deep networks", 2007.
 
 import numpy as np
 
-from cnnlib.learn.exercise import Case, Exercise, Explanation, Mutant, Numerical
+from cnnlib.learn.exercise import Case, Exercise, Explanation, Mutant, Numerical, Train
 from cnnlib.ops.activation import sigmoid_backward, sigmoid_forward, softplus_forward
 from cnnlib.ops.linear import linear_backward_bias, linear_backward_input, linear_backward_weight, linear_forward
 
@@ -224,4 +224,5 @@ def pretrain(x, keep1, w1, b1, c1, keep2, w2, b2, c2, lr):
     return *trained, h
 """,
     ),
+    train=Train(lambda f: {"denoising_gradient": f[0]}, "denoiser"),
 )

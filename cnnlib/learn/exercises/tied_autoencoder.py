@@ -26,7 +26,7 @@ perceptrons and singular value decomposition", 1988; Vincent et al., "Stacked de
 
 import numpy as np
 
-from cnnlib.learn.exercise import Case, Exercise, Explanation, Mutant, Numerical
+from cnnlib.learn.exercise import Case, Exercise, Explanation, Mutant, Numerical, Train
 from cnnlib.ops.activation import sigmoid_backward, sigmoid_forward
 from cnnlib.ops.linear import linear_backward_bias, linear_backward_input, linear_backward_weight, linear_forward
 
@@ -157,4 +157,5 @@ def tied_autoencoder(x, w, b, c):
     return J, dw, db, dc
 """,
     ),
+    train=Train(lambda f: {"tied_autoencoder": f}, "tied"),
 )

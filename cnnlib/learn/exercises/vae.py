@@ -28,7 +28,7 @@ Rezende, Mohamed & Wierstra, "Stochastic backpropagation", 2014.
 
 import numpy as np
 
-from cnnlib.learn.exercise import Case, Exercise, Explanation, Mutant, Numerical
+from cnnlib.learn.exercise import Case, Exercise, Explanation, Mutant, Numerical, Train
 
 
 def vae_code(dz, dkl, mean, log_var, noise):
@@ -176,4 +176,5 @@ def vae_code(dz, dkl, mean, log_var, noise):
     return z, kl, dmean, dlog_var
 """,
     ),
+    train=Train(lambda f: {"vae_code": f}, "vae"),
 )
