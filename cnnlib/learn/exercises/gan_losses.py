@@ -46,6 +46,11 @@ def discriminator_loss(real, fake):
     return np.logaddexp(0, -real).mean() + np.logaddexp(0, fake).mean()
 
 
+def drawn_as_real(real, fake):
+    _, loss_g, d_real, _, g_fake = gan_losses(real, fake)
+    return np.logaddexp(0, -real).mean() + loss_g, loss_g, d_real, g_fake, g_fake
+
+
 def generator_loss(real, fake):
     return np.logaddexp(0, -fake).mean()
 
@@ -104,6 +109,14 @@ def gan_losses(real, fake):
     link="cnnlib/models/gan.py",
     explanations=(
         Explanation(
+            "players",
+            "your d_fake and g_fake are interchanged: the discriminator pushes the drawn pictures' logits down, the "
+            "generator pulls them up.",
+        ),
+        Explanation(
+            "drawn_as_real", "your discriminator takes drawn pictures for real ones: its target for them is 0.", drawn_as_real
+        ),
+        Explanation(
             "saturating", "your generator plays minimax, ln(1 − σ(s)): its gradient dies where D is sure; take −ln σ(s_fake)."
         ),
         Explanation("saturating_loss", "your loss_g is the game's ln(1 − σ(s)): the non-saturating one is −ln σ(s_fake)."),
@@ -158,7 +171,7 @@ def gan_losses(real, fake):
         Mutant("loss_g = softplus_forward(-fake).mean()", "loss_g = np.log(1 + np.exp(-fake)).mean()", says="overflow"),
         Mutant("loss_g = softplus_forward(-fake).mean()", "loss_g = -fake.mean()", says="wasserstein"),
         Mutant("return loss_d, loss_g,", "return loss_g, loss_d,", says="swapped"),
-        Mutant("d_real, d_fake, g_fake", "d_real, g_fake, d_fake", says="swapped"),
+        Mutant("d_real, d_fake, g_fake", "d_real, g_fake, d_fake", says="players"),
     ),
     alternatives=(
         """\

@@ -188,6 +188,19 @@ def gru_bptt(dh, gx, h0, w_hh, b_hh, reset_after, h, gates):
             "your db_hh takes da_n for b_hn: it is added before r multiplies, so its adjoint is the sum of dq = da_n ⊙ r.",
         ),
         Explanation("same_step", "your dw_hh pairs da_t with h_t: W_hh was multiplied by the state before the step, h₋."),
+        Explanation("dq_no_r", "your way back through the candidate lacks r: q = r ⊙ h₋, so dq ⊙ r goes back to h₋."),
+        Explanation(
+            "dq_no_r_after", "your way back through the candidate lacks r: W_hn h₋ was multiplied by r, dq = da_n ⊙ r."
+        ),
+        Explanation("z_no_slope", "your da_z is the adjoint of z: to get to a_z it must go through σ, times z (1 − z)."),
+        Explanation(
+            "b_inside", "your candidate adds b_hn behind the reset: in this form r multiplies W_hn h₋ + b_hn, all of q."
+        ),
+        Explanation(
+            "forward_loop",
+            "your loop over the steps goes forward in time: what step t + 1 sends back must be known at step t, start at the "
+            "last.",
+        ),
     ),
     mutants=(
         Mutant("z * h0 + (1 - z) * n", "(1 - z) * h0 + z * n", says="z_swapped"),
@@ -210,6 +223,11 @@ def gru_bptt(dh, gx, h0, w_hh, b_hh, reset_after, h, gates):
         Mutant("(_outer(dq, h_before), dq)", "(_outer(da_n, h_before), dq)", says="dw_n_after"),
         Mutant("(_outer(dq, h_before), dq)", "(_outer(dq, h_before), da_n)", says="db_n"),
         Mutant("dw_rz = _outer(da[:, :, :2 * H], h_before)", "dw_rz = _outer(da[:, :, :2 * H], h)", says="same_step"),
+        Mutant("else dq[t] * r", "else dq[t]", says="dq_no_r"),
+        Mutant("dq[t] = da_n * r if reset_after", "dq[t] = da_n if reset_after", says="dq_no_r_after"),
+        Mutant("(h_before[t] - n) * z * (1 - z)", "(h_before[t] - n)", says="z_no_slope"),
+        Mutant("(r * q if reset_after", "(r * (q - b_n) + b_n if reset_after", says="b_inside"),
+        Mutant("for t in range(len(h) - 1, -1, -1)", "for t in range(len(h))", says="forward_loop"),
     ),
     equivalent=dict.fromkeys(("_outer: 1 -> 2", "_outer: 1 -> 2 #2"), "NumPy finds the length for any negative number"),
     alternatives=(

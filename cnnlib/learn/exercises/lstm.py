@@ -211,6 +211,20 @@ def lstm_bptt(dh, dc, gx, h0, c0, w_hh, h, c, gates):
         Explanation(
             "i_and_g", "your da_i and da_g have each other's factor: c = f ⊙ c_(t−1) + i ⊙ g, so di = dc ⊙ g and dg = dc ⊙ i."
         ),
+        Explanation("old_cell", "your state shows the old cell: c_t first, then h_t = o ⊙ tanh(c_t)."),
+        Explanation("gates_order", "your gates come back in another order: i, f, g, o, as the rows of w_hh."),
+        Explanation("no_slope_f", "your da_f is the adjoint of f: to get to a_f it must go through σ, times f (1 − f)."),
+        Explanation("no_slope_o", "your da_o is the adjoint of o: to get to a_o it must go through σ, times o (1 − o)."),
+        Explanation("no_slope_g", "your da_g is the adjoint of g: to get to a_g it must go through tanh, times 1 − g²."),
+        Explanation(
+            "tanh_twice", "your slope of the candidate takes tanh of g again: g is tanh(a_g) already, so it is 1 − g²."
+        ),
+        Explanation("no_w", "your recurrent adjoint is not W_hhᵀ da: all four parts of da go back to h_(t−1) through W_hh."),
+        Explanation(
+            "forward_loop",
+            "your loop over the steps goes forward in time: what step t + 1 sends back must be known at step t, start at the "
+            "last.",
+        ),
     ),
     mutants=(
         Mutant("new_c = f * c0 + i * g", "new_c = f * c0 + f * g", says="f_for_i"),
@@ -235,6 +249,24 @@ def lstm_bptt(dh, dc, gx, h0, c0, w_hh, h, c, gates):
             says="i_and_g",
         ),
         Mutant("_outer(da, np.concatenate((h0[None], h[:-1])))", "_outer(da, h)", says="same_step"),
+        Mutant("new_h = o * np.tanh(new_c)", "new_h = o * np.tanh(c0)", says="old_cell"),
+        Mutant(
+            "gates[t] = np.concatenate((i, f, g, o), axis=1)",
+            "gates[t] = np.concatenate((i, f, o, g), axis=1)",
+            says="gates_order",
+        ),
+        Mutant(
+            "gates[t] = np.concatenate((i, f, g, o), axis=1)",
+            "gates[t] = np.concatenate((f, i, g, o), axis=1)",
+            says="gates_order",
+        ),
+        Mutant("dcell = dc + dstate * o", "dcell = dstate * o", says="no_cell_path"),
+        Mutant("c_before[t] * f * (1 - f)", "c_before[t]", says="no_slope_f"),
+        Mutant("squashed * o * (1 - o)", "squashed", says="no_slope_o"),
+        Mutant("dcell * i * (1 - g * g)", "dcell * i", says="no_slope_g"),
+        Mutant("(1 - g * g)", "(1 - np.tanh(g) ** 2)", says="tanh_twice"),
+        Mutant("dbefore = da[t] @ w_hh", "dbefore = da[t][:, :H] @ w_hh[:H]", says="no_w"),
+        Mutant("for t in range(len(h) - 1, -1, -1)", "for t in range(len(h))", says="forward_loop"),
     ),
     equivalent=dict.fromkeys(("_outer: 1 -> 2", "_outer: 1 -> 2 #2"), "NumPy finds the length for any negative number"),
     alternatives=(

@@ -226,6 +226,11 @@ def peephole_lstm_bptt(dh, dc, gx, h0, c0, w_hh, peephole, h, c, gates):
         ),
         Explanation("no_time", "your dh_t is only what came from above: h_t also went into the next step, add W_hhᵀ da_(t+1)."),
         Explanation("f_for_i", "your da_i has the slope of f: it goes through the input gate's own σ, i (1 − i)."),
+        Explanation(
+            "forward_loop",
+            "your loop over the steps goes forward in time: what step t + 1 sends back must be known at step t, start at the "
+            "last.",
+        ),
     ),
     mutants=(
         Mutant(" + _peep_backward(peephole, 2, da_o)", "", says="no_p_o"),
@@ -248,6 +253,7 @@ def peephole_lstm_bptt(dh, dc, gx, h0, c0, w_hh, peephole, h, c, gates):
         Mutant("dcell * c_before[t] * f * (1 - f)", "dcell * c[t] * f * (1 - f)", says="c_now"),
         Mutant("dstate, squashed = dh[t] + dbefore,", "dstate, squashed = dh[t],", says="no_time"),
         Mutant("dcell * g * i * (1 - i)", "dcell * g * f * (1 - f)", says="f_for_i"),
+        Mutant("for t in range(len(h) - 1, -1, -1)", "for t in range(len(h))", says="forward_loop"),
     ),
     equivalent=dict.fromkeys(("_outer: 1 -> 2", "_outer: 1 -> 2 #2"), "NumPy finds the length for any negative number"),
     alternatives=(

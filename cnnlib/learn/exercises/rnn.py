@@ -195,6 +195,25 @@ def rnn_bptt(dy, x, h0, w_ih, w_hh, b, h):
         Explanation(
             "skips_tanh", "your recurrent adjoint skips tanh: what goes back to step t is W_hhᵀ da_(t+1), not W_hhᵀ dh_(t+1)."
         ),
+        Explanation(
+            "one_step_hh",
+            "your dw_hh is that of one step: the same matrix was used at every step, so its adjoint is the sum over t.",
+        ),
+        Explanation(
+            "forward_loop",
+            "your loop over the steps goes forward in time: what step t + 1 sends back must be known at step t, start at the "
+            "last.",
+        ),
+        Explanation(
+            "no_w", "your recurrent adjoint lacks W_hh: h_(t−1) went into a_t through W_hh, so W_hhᵀ da_t goes back, not da_t."
+        ),
+        Explanation(
+            "shifted", "your h is one step late: h[t] is the state after step t, so h0 is not among them and the last state is."
+        ),
+        Explanation(
+            "db_all", "your db sums over the units as well: each unit has a bias of its own, sum over steps and batch only."
+        ),
+        Explanation("no_first", "your loop leaves out step 0: it is a step like the others, its state before is h0."),
     ),
     mutants=(
         Mutant("dstate = dh[t] + dbefore", "dstate = dh[t]", says="no_time"),
@@ -213,6 +232,19 @@ def rnn_bptt(dy, x, h0, w_ih, w_hh, b, h):
         Mutant("return da @ w_ih, dh0,", "return da @ w_ih, da[0],", says="da0"),
         Mutant("new = np.tanh(gx[t] + before @ w_hh.T)", "new = gx[t] + before @ w_hh.T", says="no_tanh"),
         Mutant("dbefore = da[t] @ w_hh", "dbefore = dstate @ w_hh", says="skips_tanh"),
+        Mutant("_outer(da, np.concatenate((h0[None], h[:-1])))", "da[0].T @ h0", says="one_step_hh"),
+        Mutant(
+            "_outer(da, np.concatenate((h0[None], h[:-1])))", "da[-1].T @ (h[-2] if len(h) > 1 else h0)", says="one_step_hh"
+        ),
+        Mutant("for t in range(len(h) - 1, -1, -1)", "for t in range(len(h))", says="forward_loop"),
+        Mutant("dbefore = da[t] @ w_hh", "dbefore = da[t]", says="no_w"),
+        Mutant("return h\n", "return np.concatenate((h0[None], h[:-1]))\n", says="shifted"),
+        Mutant("da.sum(axis=(0, 1))", "np.full_like(b, da.sum())", says="db_all"),
+        Mutant(
+            "da, dbefore = np.empty_like(h), np.zeros_like(h0)\n    for t in range(len(h) - 1, -1, -1)",
+            "da, dbefore = np.zeros_like(h), np.zeros_like(h0)\n    for t in range(len(h) - 1, 0, -1)",
+            says="no_first",
+        ),
     ),
     equivalent=dict.fromkeys(("_outer: 1 -> 2", "_outer: 1 -> 2 #2"), "NumPy finds the length for any negative number"),
     alternatives=(
