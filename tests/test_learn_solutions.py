@@ -109,6 +109,22 @@ def test_the_denoiser_is_the_librarys_with_that_noise():
             close(mine, theirs)
 
 
+def test_greedy_pre_training_is_a_step_of_sgd_for_each_layer_in_turn():
+    for x, keep1, w1, b1, c1, keep2, w2, b2, c2, lr in drawn("denoising", "pretrain"):
+        h, expected = cl.Tensor(x), []
+        for keep, *weights in ((keep1, w1, b1, c1), (keep2, w2, b2, c2)):
+            net = autoencoder(h.data, *weights, "cross_entropy")
+            net.corrupted = lambda x, keep=keep: x * cl.Tensor(keep)
+            net.objective(h)[0].backward()
+            optim.SGD(net.parameters(), lr=lr).step()
+            expected += [net.encoder[0].weight.data, net.encoder[0].bias.data]
+            h = net.encode(h).detach()
+        for mine, theirs in zip(
+            right("denoising", "pretrain")(x, keep1, w1, b1, c1, keep2, w2, b2, c2, lr), (*expected, h.data), strict=True
+        ):
+            close(mine, theirs)
+
+
 def test_draw_and_divergence_are_those_of_the_distributions():
     for dz, dkl, mean, log_var, noise in drawn("vae"):
         m, v = tensors(mean, log_var)

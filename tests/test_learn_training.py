@@ -216,6 +216,12 @@ def test_an_exercise_without_a_network_is_refused(tmp_path):
 # ---- now make it fast
 
 
+def test_where_there_is_no_kernel_the_textbook_is_what_counts():
+    clipping = find("gradient_clipping")
+    assert "there is no kernel to beat" in next_step(clipping, {"yours": 1.0, "textbook": 1.0})
+    assert "Loops over samples" in next_step(clipping, {"yours": 100.0, "textbook": 1.0})
+
+
 @pytest.mark.parametrize("exercise", TIMED, ids=lambda e: e.name)
 def test_what_is_timed_can_be_called_with_what_it_is_given(exercise):
     args = fast_module._float32(exercise.fast.arguments(np.random.default_rng(0)))

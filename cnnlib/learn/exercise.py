@@ -126,7 +126,8 @@ class Fast:
     """Arguments of benchmark size, and the kernel (cnnlib/backends/interface.py) that is timed beside the learner's function.
 
     ``kernel_args(*args)`` are the kernel's arguments where they differ from those of the exercise. Where it takes several
-    kernels to do the exercise's work: ``kernel={name: its kernel_args or None, ...}``. ``build(text)`` -> (what it is called,
+    kernels to do the exercise's work: ``kernel={name: its kernel_args or None, ...}``; {} where the library, too, does it with
+    NumPy. ``build(text)`` -> (what it is called,
     the learner's function made fast): compiled, or on a GPU; DeviceError with the reason where that cannot be done.
     """
 

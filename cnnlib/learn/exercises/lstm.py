@@ -13,7 +13,7 @@ decide what comes in (i), what is kept (f) and what is shown (o):
     w_hh (4H, H)    rows in the same order            h0, c0 (B, H)   before the first step
     h, c (T, B, H)  after every step                  gates (T, B, 4H)   i, f, g, o of every step, kept for the way back
 
-(One slide prints C = C₋ ⊙ f + Ĉ ⊙ f: read i for the second f, or the input gate would have no job.)
+(One slide misprints an f for the i in it: then the input gate would have no job.)
 
 **Back.** With dh = dh_t + W_hhᵀ da_(t+1), as in every recurrent network, and dc what step t + 1 sent back along the
 cell:
