@@ -166,6 +166,7 @@ def bidirectional_bptt(dy, x, w_ih, w_hh, b, w_ih_back, w_hh_back, b_back):
             "dy_order", "your second reader got dy from left to right: in its order the last step comes first, dy[::-1]."
         ),
         Explanation("h_of_x", "your second rnn_bptt got the states of x in the usual order: it needs those of the flipped x."),
+        Explanation("both_back", "your two readers both read from right to left: the first one gets x as it is."),
     ),
     mutants=(
         Mutant("return right + left[::-1]", "return right + left", says="not_turned"),
@@ -189,6 +190,7 @@ def bidirectional_bptt(dy, x, w_ih, w_hh, b, w_ih_back, w_hh_back, b_back):
         Mutant("rnn_bptt(dy[::-1], *backwards", "rnn_bptt(dy, *backwards", says="dy_order"),
         Mutant("*dw, *dw_back", "*dw_back, *dw", says="swapped"),
         Mutant("*backwards, rnn(*backwards)", "*backwards, rnn(x, *backwards[1:])", says="h_of_x"),
+        Mutant("right = rnn(x, h0", "right = rnn(x[::-1], h0", says="both_back"),
     ),
     equivalent={
         "bidirectional: w_hh -> b #2": "as long as b",

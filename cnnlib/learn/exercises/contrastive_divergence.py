@@ -140,6 +140,7 @@ def contrastive_divergence(v, w, b, c, u_h, u_v):
         Explanation("no_c", "your hidden probabilities leave out the hidden bias: p(h | v) = σ(c + W v)."),
         Explanation("sum", "your Δw is a sum over the samples: it is the mean, divide by N."),
         Explanation("rounded", "your draws are rounded probabilities: compare them with the random numbers u, not with ½."),
+        Explanation("added", "your Δw adds data and dream: what the machine dreams is to become less likely, subtract it."),
     ),
     mutants=(
         Mutant(
@@ -182,6 +183,7 @@ def contrastive_divergence(v, w, b, c, u_h, u_v):
         Mutant("linear_forward(v_k, w, c))).astype", "linear_forward(v_k, w, None))).astype", says="no_c"),
         Mutant("dw / len(v)", "dw", says="sum"),
         Mutant("h = (chance_h <", "h = (0.5 <", says="rounded"),
+        Mutant("linear_backward_weight(data, v) - ", "linear_backward_weight(data, v) + ", says="added"),
     ),
     alternatives=(
         """\

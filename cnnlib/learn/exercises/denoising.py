@@ -82,6 +82,10 @@ def cases(rng):
     return found
 
 
+def without_lr(x, keep1, w1, b1, c1, keep2, w2, b2, c2, lr):
+    return pretrain(x, keep1, w1, b1, c1, keep2, w2, b2, c2, 1.0)
+
+
 EXERCISE = Exercise(
     number=32,
     name="denoising",
@@ -138,6 +142,7 @@ def pretrain(x, keep1, w1, b1, c1, keep2, w2, b2, c2, lr):
     "part of the evidence for those that are missing.",
     link="cnnlib/models/stacked_autoencoder.py",
     explanations=(
+        Explanation("no_lr", "your step has length 1: it is lr times the gradient.", without_lr, function="pretrain"),
         Explanation(
             "target_noisy", "your target is the corrupted x: the loss compares z with the clean x, or holes are what it learns."
         ),

@@ -201,6 +201,10 @@ def gru_bptt(dh, gx, h0, w_hh, b_hh, reset_after, h, gates):
             "your loop over the steps goes forward in time: what step t + 1 sends back must be known at step t, start at the "
             "last.",
         ),
+        Explanation("no_b_rz", "your gates r and z leave out their biases in b_hh."),
+        Explanation("gates_order", "your gates come back in another order: r, z, n, q."),
+        Explanation("no_z_path", "your dh₋ lacks what goes back through the update gate, W_hzᵀ da_z."),
+        Explanation("no_r_path", "your dh₋ lacks what goes back through the reset gate, W_hrᵀ da_r."),
     ),
     mutants=(
         Mutant("z * h0 + (1 - z) * n", "(1 - z) * h0 + z * n", says="z_swapped"),
@@ -228,6 +232,10 @@ def gru_bptt(dh, gx, h0, w_hh, b_hh, reset_after, h, gates):
         Mutant("(h_before[t] - n) * z * (1 - z)", "(h_before[t] - n)", says="z_no_slope"),
         Mutant("(r * q if reset_after", "(r * (q - b_n) + b_n if reset_after", says="b_inside"),
         Mutant("for t in range(len(h) - 1, -1, -1)", "for t in range(len(h))", says="forward_loop"),
+        Mutant("+ h0 @ w_rz.T + b_rz", "+ h0 @ w_rz.T", says="no_b_rz"),
+        Mutant("np.concatenate((r, z, n, q), axis=1)", "np.concatenate((z, r, n, q), axis=1)", says="gates_order"),
+        Mutant("da[t, :, :2 * H] @ w_rz", "da[t, :, :H] @ w_rz[:H]", says="no_z_path"),
+        Mutant("da[t, :, :2 * H] @ w_rz", "da[t, :, H:2 * H] @ w_rz[H:]", says="no_r_path"),
     ),
     equivalent=dict.fromkeys(("_outer: 1 -> 2", "_outer: 1 -> 2 #2"), "NumPy finds the length for any negative number"),
     alternatives=(

@@ -175,6 +175,7 @@ def beam_search(log_p, beam, length):
         Explanation("says_pad", "your search says <pad> or <s>: words begin with 2, </s>."),
         Explanation("one_short", "your score divides by the words without </s>: it counts."),
         Explanation("worst", "your beam keeps the worst: ln p is negative, the best is the largest."),
+        Explanation("last_word", "your sentences compete with ln p of their last word: add it to the sum of those before."),
     ),
     mutants=(
         Mutant("np.concatenate((np.full((len(y), 1), START), y[:, :-1]), axis=1)", "y.copy()", says="not_shifted"),
@@ -202,6 +203,7 @@ def beam_search(log_p, beam, length):
         Mutant("range(END, len(log_p))", "range(len(log_p))", says="says_pad"),
         Mutant("return total / len(words)", "return total / max(1, len(words) - 1)", says="one_short"),
         Mutant("reverse=True", "reverse=False", says="worst"),
+        Mutant("total + log_p[last, w]", "log_p[last, w]", says="last_word"),
     ),
     equivalent={
         "beam_search: words -> total": "the sum is 0 where no word has been said, and nowhere else",

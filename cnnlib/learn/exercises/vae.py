@@ -116,6 +116,9 @@ def vae_code(dz, dkl, mean, log_var, noise):
         Explanation("no_price", "your gradients of the kl do not use dkl: multiply them by dkl[:, None]."),
         Explanation("kl_var_half", "your dlog_var takes σ² − 1 from the kl: the ½ of the kl stays, ½ (σ² − 1)."),
         Explanation("std_minus", "your dlog_var has σ − 1 from the kl: it is the variance, ½ (σ² − 1)."),
+        Explanation("noise_not_scaled", "your z adds ε itself: it is scaled by the standard deviation, μ + σ ε."),
+        Explanation("dvariance", "your dlog_var is the adjoint of σ²: to get to v = ln σ² it must go through exp, times σ²."),
+        Explanation("kl_plus", "your dlog_var adds 1 to σ² for the kl: its slope is ½ (σ² − 1), 0 where σ = 1."),
     ),
     mutants=(
         Mutant("z = mean + std * noise", "z = mean + std**2 * noise", says="variance"),
@@ -138,6 +141,13 @@ def vae_code(dz, dkl, mean, log_var, noise):
         Mutant("price = dkl[:, None]", "price = 1.0", says="no_price"),
         Mutant("price * 0.5 * (std**2 - 1)", "price * (std**2 - 1)", says="kl_var_half"),
         Mutant("price * 0.5 * (std**2 - 1)", "price * 0.5 * (std - 1)", says="std_minus"),
+        Mutant("z = mean + std * noise", "z = mean + noise", says="noise_not_scaled"),
+        Mutant(
+            "dz * noise * 0.5 * std + price * 0.5 * (std**2 - 1)",
+            "dz * noise * 0.5 / std + price * 0.5 * (1 - 1 / std**2)",
+            says="dvariance",
+        ),
+        Mutant("(std**2 - 1)", "(std**2 + 1)", says="kl_plus"),
     ),
     alternatives=(
         """\

@@ -65,6 +65,11 @@ def cases(rng):
     ]
 
 
+def gate_of_t(h, w_hh, f):
+    rnn, _, radius = gradient_norms(h, w_hh, f)
+    return rnn, np.cumprod(f[::-1], axis=0)[::-1].max(axis=1), radius
+
+
 def fast(rng):
     T, H = 50, 64
     return np.tanh(rng.normal(size=(T, H))), rng.normal(size=(H, H)) / H**0.5, rng.uniform(0.3, 0.99, size=(T, H))
@@ -112,6 +117,11 @@ def gradient_norms(h, w_hh, f):
     link="examples/vanishing_gradient.py",
     explanations=(
         Explanation(
+            "f_of_t",
+            "your cell counts the forget gate of step t itself: c_t is behind it already, begin with f_(t+1).",
+            gate_of_t,
+        ),
+        Explanation(
             "w_transposed", "your Jacobian multiplies by W_hhᵀ: ∂h_k/∂h_(k−1) = diag(1 − h_k²) W_hh, from the right of J."
         ),
         Explanation("no_slope", "your product leaves out tanh's slopes: each step is diag(1 − h_k²) W_hh, not W_hh alone."),
@@ -144,6 +154,10 @@ def gradient_norms(h, w_hh, f):
         Explanation(
             "real_part", "your radius takes the real part of the eigenvalues: complex ones count by their absolute value."
         ),
+        Explanation("squared", "your norm is the largest eigenvalue of J Jᵀ: its square root is the singular value."),
+        Explanation(
+            "eigenvalue", "your norm is the largest eigenvalue of J: a vector can grow by more, by the largest singular value."
+        ),
     ),
     mutants=(
         Mutant("* w_hh)", "* w_hh.T)", says="w_transposed"),
@@ -164,6 +178,8 @@ def gradient_norms(h, w_hh, f):
         Mutant("np.abs(np.linalg.eigvals(w_hh)).max()", "np.linalg.norm(w_hh, 2)", says="singular"),
         Mutant("np.abs(np.linalg.eigvals(w_hh)).max()", "np.linalg.eigvals(w_hh).real.max()", says="real_part"),
         Mutant("return rnn, cell", "return rnn[::-1], cell", says="from_first"),
+        Mutant("np.linalg.norm(jacobian, 2)", "np.linalg.norm(jacobian, 2) ** 2", says="squared"),
+        Mutant("np.linalg.norm(jacobian, 2)", "np.abs(np.linalg.eigvals(jacobian)).max()", says="eigenvalue"),
     ),
     alternatives=(
         """\
