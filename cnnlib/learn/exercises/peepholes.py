@@ -1,4 +1,4 @@
-"""Peepholes: gates that see the cell, and the four more ways back
+"""Peepholes: gates that see the cell, and three more ways back
 
 An LSTM's gates read the input and the state h = o ⊙ tanh(c). While the output gate is closed h is nearly 0, and the
 gates are blind to the very cell that they control: a network that must count steps in c cannot look at its counter. A
