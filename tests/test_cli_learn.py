@@ -136,6 +136,16 @@ def test_a_verdict_stands_when_progress_cannot_be_saved(learn, workspace, monkey
     assert "progress could not be saved: Permission denied" in err and "Traceback" not in err
 
 
+def test_a_hint_and_a_solution_are_shown_even_when_that_cannot_be_noted(learn, workspace, monkeypatch):
+    def refused(*args):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("cnnlib.learn.progress.write_atomically", refused)
+    for args, words in ((("hint", 8), EIGHT.hints[0].split()[0]), (("solution", 8, "--give-up"), RIGHT)):
+        code, out, err = learn(*args)
+        assert code == 1 and words in out and "could not be saved: Permission denied" in err
+
+
 def test_a_broken_progress_file_is_reported_on_one_line_and_found_again(learn, workspace):
     write(workspace, RIGHT)
     learn("check", 8)

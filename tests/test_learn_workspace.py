@@ -180,7 +180,8 @@ def test_saves_yields_a_new_content_once_it_has_settled(workspace):
             lambda: None,  # settled
             lambda: os.utime(workspace.path(first)),  # touched, not changed
             lambda: workspace.path(second).write_bytes(b""),  # an editor that empties the file first
-            lambda: workspace.path(second).write_text("x = 1"),
+            lambda: (workspace.path(second).unlink(), workspace.path(second).mkdir()),  # cannot be read for a while
+            lambda: (workspace.path(second).rmdir(), workspace.path(second).write_text("x = 1")),
             lambda: None,
         ]
     )

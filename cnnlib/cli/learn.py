@@ -136,10 +136,12 @@ def watch(workspace: Workspace) -> None:
 def hint(exercise: Exercise, workspace: Workspace) -> None:
     """Show a hint; the next call shows the next one, and the third is almost the line."""
     from cnnlib.cli import learn_show
+    from cnnlib.learn.progress import Record
 
+    level = min(workspace.progress.read().get(exercise.name, Record()).hints + 1, len(exercise.hints))
+    learn_show.hints(exercise, level)
     with workspace.progress.change(exercise.name) as record:
-        record.hints = min(record.hints + 1, len(exercise.hints))
-    learn_show.hints(exercise, record.hints)
+        record.hints = max(record.hints, level)
 
 
 @command.command()
@@ -151,13 +153,14 @@ def solution(exercise: Exercise, give_up: bool, workspace: Workspace) -> int:
     from cnnlib.cli import learn_show
     from cnnlib.learn.progress import Record
 
-    if not (passed := workspace.progress.read().get(exercise.name, Record()).passed):
-        if not give_up:
-            learn_show.not_yet(exercise)
-            return 1
+    passed = workspace.progress.read().get(exercise.name, Record()).passed
+    if not (passed or give_up):
+        learn_show.not_yet(exercise)
+        return 1
+    learn_show.solution(exercise, bool(passed))
+    if not passed:
         with workspace.progress.change(exercise.name) as record:
             record.gave_up = True
-    learn_show.solution(exercise, bool(passed))
     return 0
 
 

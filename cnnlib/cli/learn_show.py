@@ -184,11 +184,11 @@ def what_next(workspace: Workspace, exercise: Exercise, record: Record, passed: 
     out.print(Padding(f"[bold]To think about:[/] {escape(exercise.question)}", (1, 2, 0, 2)))
     out.print(f"  [dim]The answer, and how the library does it:[/] {command('solution', exercise)}")
     for able, words, what in (
-        (exercise in trainable(), "train", "let a real network learn with your code"),
-        (exercise.fast, "fast", "make it fast, against every backend"),
+        (exercise in trainable(), "train", "Let a real network learn with your code"),
+        (exercise.fast, "fast", "Make it fast, against every backend"),
     ):
         if able:
-            out.print(f"  [dim]{what[0].upper()}{what[1:]}:[/] {command(words, exercise)}")
+            out.print(f"  [dim]{what}:[/] {command(words, exercise)}")
     out.print()
     records = workspace.progress.read()
     out.print(standing(records))

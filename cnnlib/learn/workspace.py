@@ -6,6 +6,7 @@ writes over a file that is there; only `reset` replaces one, and keeps the old o
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -103,17 +104,23 @@ class Workspace:
 
     def saves(self, wait: Callable[[], None]) -> Iterator[Exercise]:
         """Each exercise whose file got a new content, as soon as it is the same before and after a ``wait()``: for ever."""
-        known = {e.name: self.content(e) for e in exercises()}
+        known = {e.name: self._readable(e) for e in exercises()}
         before = dict(known)
         while True:
             wait()
             for exercise in exercises():
-                content = self.content(exercise)
+                content = self._readable(exercise)
                 settled = content == before[exercise.name]  # an editor may be in the middle of writing
                 before[exercise.name] = content
                 if content and settled and content != known[exercise.name]:
                     known[exercise.name] = content
                     yield exercise
+
+    def _readable(self, exercise: Exercise) -> bytes | None:
+        """The content, or None while it cannot be read."""
+        with contextlib.suppress(DataError):
+            return self.content(exercise)
+        return None
 
     def current(self, records: dict[str, Record]) -> Exercise | None:
         """The exercise at hand: of the unsolved ones the file edited last, else the first; None when all are solved."""
