@@ -5,7 +5,7 @@ import pytest
 
 from cnnlib.learn import checker, diagnosis
 from cnnlib.learn.checker import verdict_of
-from cnnlib.learn.exercise import Case, Exercise, Intermediates, Numerical
+from cnnlib.learn.exercise import Case, Exercise, Explanation, Intermediates, Numerical
 from cnnlib.learn.judge import Result, Run
 from cnnlib.learn.verdict import Verdict
 from cnnlib.learn.wire import Other
@@ -52,6 +52,7 @@ MISTAKES = [
     ("none", lambda dx, dw, dy, x, w, lr, stride: None, "layer returns None: it is not written yet."),
     ("none", lambda dx, dw, dy, x, w, lr, stride: (dx, None), "your dw is None: it is not computed yet."),
     ("none", lambda dx, dw, dy, x, w, lr, stride: (dx, dw) if stride == 1 else None, "in the case with stride"),
+    ("none", lambda dx, dw, dy, x, w, lr, stride: (dx, Other("ellipsis")), "your dw is still ...: it is not written yet."),
     ("count", lambda dx, dw, dy, x, w, lr, stride: dx, "layer must return 2 values in this order: dx, dw; got one array"),
     ("count", lambda dx, dw, dy, x, w, lr, stride: (dx, dw, dy), "got 3 values"),
     ("swapped", lambda dx, dw, dy, x, w, lr, stride: (dw, dx), "your dx is what dw should be"),
@@ -170,6 +171,17 @@ AXES = Exercise(
     number=2, name="permuted", topic="", function=permuted, outputs=("y",), starter="", cases=permuted_cases,
     hints=("", "", ""), question="", answer="", link="",
 )  # fmt: skip
+
+
+def test_a_mistake_may_be_about_some_cases_only():
+    """An explanation that returns None where it does not apply, and is right about every other case."""
+
+    def about_tall(x):
+        return None if len(x) < 3 else -3.0 * x
+
+    explained = Exercise(**{**vars(AXES), "explanations": (Explanation("tall", "tall ones are wrong.", about_tall),)})
+    assert verdict(lambda y, x: y if len(x) < 3 else -3.0 * x, explained).sentence == "tall ones are wrong."
+    assert verdict(lambda y, x: y + 1, explained).key == "constant"
 
 
 def test_axes_in_another_order_are_named():
