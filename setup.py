@@ -117,7 +117,7 @@ class BuildPython(build_py):
         if not self.editable_mode:
             folder = Path(self.build_lib) / "cnnlib" / "_csrc"
             folder.mkdir(parents=True, exist_ok=True)
-            for source in [*CSRC.glob("*.cu"), *CSRC.glob("*.h")]:
+            for source in [*CSRC.glob("*.cu"), *CSRC.glob("*.cuh")]:
                 shutil.copy(source, folder)
 
 

@@ -7,6 +7,8 @@ import pytest
 import cnnlib as cl
 from cnnlib import backends, random
 from cnnlib.backends import cpu
+from tests.cuda import emulator
+from tests.cuda.device import emulated
 
 
 @pytest.fixture(autouse=True)
@@ -20,3 +22,12 @@ def process_as_before():
         cpu.set_isa(isa)
         cl.set_num_threads(threads)
         cl.set_precision(precision)
+
+
+@pytest.fixture
+def device():
+    """A device to test with where there is no GPU: the fake CuPy (tests/cuda/device.py)."""
+    if reason := emulator.why_not():
+        pytest.skip(reason)
+    with emulated() as cupy:
+        yield cupy

@@ -1,9 +1,13 @@
-"""Kernels for CuPy arrays. Until dedicated CUDA kernels stand in for them, these are the textbook functions on CuPy."""
+"""Kernels for CuPy arrays: csrc/*.cu, compiled at first use (source.py), one file per family."""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from collections.abc import Callable
 from functools import cache
+
+FAMILIES = ("activation", "conv", "dropout", "embedding", "linear", "loss", "norm", "optim", "pool", "recurrent")
 
 
 @cache
@@ -19,6 +23,12 @@ def why_not() -> str | None:
 
 
 def kernels() -> dict[str, Callable]:
+    """Every kernel of the contract, by name."""
     from cnnlib.backends import REFERENCE
 
-    return {name: f for name, f in vars(REFERENCE).items() if name != "name"}
+    found = {name: f for name, f in vars(REFERENCE).items() if name != "name"}  # until every family is written
+    for family in FAMILIES:
+        name = f"{__name__}.{family}"
+        if importlib.util.find_spec(name):
+            found.update({k: f for k, f in vars(importlib.import_module(name)).items() if k in found})
+    return found

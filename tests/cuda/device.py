@@ -1,0 +1,40 @@
+"""The device that tests without a GPU use: inside ``emulated()``, ``cupy`` is fake_cupy.py, and backend "cuda" runs on it.
+
+The fixture ``device`` (conftest.py) is the fake module inside of such a block: ``device.asarray``, ``device.synchronisations``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+
+import pytest
+
+from cnnlib import backends
+from cnnlib.backends import cuda
+from cnnlib.backends.cuda import source
+from tests.cuda import emulator, fake_cupy
+
+needs_emulator = pytest.mark.skipif(emulator.why_not() is not None, reason=str(emulator.why_not()))
+
+_compiled = {}, {}  # modules and functions, for the session
+
+
+@contextlib.contextmanager
+def emulated():
+    real = sys.modules.get("cupy"), cuda.why_not, backends._loaded.pop("cuda", None), source._modules, source._functions
+    sys.modules["cupy"] = fake_cupy
+    cuda.why_not = lambda: None
+    source._modules, source._functions = _compiled
+    fake_cupy.synchronisations.clear()
+    emulator.launches.clear()
+    try:
+        yield fake_cupy
+    finally:
+        module, cuda.why_not, kernels, source._modules, source._functions = real
+        backends._loaded.pop("cuda", None)
+        del sys.modules["cupy"]
+        if module is not None:
+            sys.modules["cupy"] = module
+        if kernels is not None:
+            backends._loaded["cuda"] = kernels

@@ -1,0 +1,279 @@
+/* CUDA C++ on the CPU, for tests: a .cu file is compiled by the C++ compiler behind this header, and emulate() runs a grid.
+
+   Blocks run one after the other, in a shuffled order. The threads of a block are fibers: each has a stack of its own and runs
+   until it waits at a barrier (__syncthreads) or a shuffle, or ends; then the next one runs, in an order that is shuffled, too,
+   and anew after each barrier. So what a thread reads without a barrier after another's write is likely to be still missing.
+   Shared memory is full of NaN when a block starts. Errors end the run with a text: a barrier that not all threads of the block
+   reach, a shuffle that not all of the warp reach. */
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <ucontext.h>
+
+#include <algorithm>
+#include <random>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+/* ---- the language ---- */
+
+#define __global__
+#define __device__
+#define __host__
+#define __constant__ static
+#define __forceinline__ inline
+#define __noinline__ __attribute__((noinline))
+#define __launch_bounds__(...)
+#define __shared__ static __attribute__((section("shared_memory")))
+#define __align__(n) __attribute__((aligned(n)))
+
+struct dim3 { unsigned x = 1, y = 1, z = 1; };
+static dim3 gridDim, blockDim, blockIdx, threadIdx;
+static const int warpSize = 32;
+
+struct alignas(8) float2 { float x, y; };
+struct alignas(16) float4 { float x, y, z, w; };
+struct alignas(16) double2 { double x, y; };
+struct alignas(16) uint4 { unsigned x, y, z, w; };
+static inline float2 make_float2(float x, float y) { return {x, y}; }
+static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+static inline double2 make_double2(double x, double y) { return {x, y}; }
+static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+
+template <class T> static T min(T a, T b) { return b < a ? b : a; }
+template <class T> static T max(T a, T b) { return a < b ? b : a; }
+static inline float rsqrt(float x) { return 1 / sqrtf(x); }
+static inline double rsqrt(double x) { return 1 / sqrt(x); }
+static inline float rsqrtf(float x) { return rsqrt(x); }
+static inline double __longlong_as_double(long long bits) { double x; memcpy(&x, &bits, sizeof x); return x; }
+static inline float __int_as_float(int bits) { float x; memcpy(&x, &bits, sizeof x); return x; }
+static inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+static inline int __clz(int bits) { return bits ? __builtin_clz((unsigned)bits) : 32; }
+static inline int __ffs(int bits) { return __builtin_ffs(bits); }
+static inline void __threadfence() {}
+template <class T> static T __ldg(const T *p) { return *p; }
+
+/* Threads switch at barriers only, so that these are atomic. Only integers: sums of floats would depend on the order. */
+#define ATOMIC(name, result)                                                        \
+    template <class T> static T name(T *p, typename std::common_type<T>::type v) {  \
+        static_assert(std::is_integral<T>::value, "atomics of integers only");      \
+        const T old = *p;                                                           \
+        *p = result;                                                                \
+        return old;                                                                 \
+    }
+ATOMIC(atomicAdd, (T)(old + v))
+ATOMIC(atomicOr, (T)(old | v))
+ATOMIC(atomicMin, std::min(old, v))
+ATOMIC(atomicMax, std::max(old, v))
+
+/* ---- fibers ---- */
+
+namespace emulated {
+
+enum state { READY, AT_BARRIER, AT_SHUFFLE, ENDED };
+struct fiber {
+    jmp_buf context;
+    char *stack = nullptr;
+    state now = ENDED;
+    dim3 place;
+    uint64_t slot[2];   /* what it shows the other lanes, in turns: nobody shows the next but one before all have read this */
+    int shuffles = 0;
+};
+
+static const size_t STACK = 128 << 10;
+static std::vector<fiber> fibers;   /* of one block; used again by the next */
+static size_t current, count;
+static jmp_buf scheduler;
+static void (*body)(void **);
+static void **arguments;
+static std::string error;
+static std::mt19937 shuffler;
+
+static void run_fiber() {
+    for (;;) {
+        body(arguments);
+        fibers[current].now = ENDED;
+        if (!_setjmp(fibers[current].context)) _longjmp(scheduler, 1);
+    }
+}
+
+static void __attribute__((noinline)) wait_as(state s) {
+    fiber &me = fibers[current];
+    me.now = s;
+    if (!_setjmp(me.context)) _longjmp(scheduler, 1);
+}
+
+static void start_fibers(size_t n) {
+    static ucontext_t here, there;
+    fibers.resize(std::max(n, fibers.size()));
+    for (size_t i = 0; i < n; i++) {
+        if (fibers[i].stack) continue;
+        fibers[i].stack = (char *)malloc(STACK);
+        getcontext(&there);
+        there.uc_stack.ss_sp = fibers[i].stack, there.uc_stack.ss_size = STACK, there.uc_link = nullptr;
+        makecontext(&there, [] {
+            if (!_setjmp(fibers[current].context)) _longjmp(scheduler, 1);
+            run_fiber();
+        }, 0);
+        current = i;
+        if (!_setjmp(scheduler)) swapcontext(&here, &there);   /* until its first line: from there on, jumps are enough */
+    }
+}
+
+static void resume(size_t i) {
+    current = i;
+    threadIdx = fibers[i].place;
+    if (!_setjmp(scheduler)) _longjmp(fibers[i].context, 1);
+}
+
+/* Lets those go on that all have arrived: of each warp at a shuffle, of the block at a barrier. */
+static bool release() {
+    bool any = false;
+    size_t waiting = 0, ended = 0;
+    for (size_t warp = 0; warp < count; warp += 32) {
+        const size_t end = std::min(count, warp + 32);
+        size_t here = 0;
+        for (size_t i = warp; i < end; i++) {
+            here += fibers[i].now == AT_SHUFFLE, waiting += fibers[i].now == AT_BARRIER, ended += fibers[i].now == ENDED;
+        }
+        if (here == end - warp)
+            for (size_t i = warp; i < end; i++) fibers[i].now = READY, any = true;
+    }
+    if (waiting == count)
+        for (size_t i = 0; i < count; i++) fibers[i].now = READY, any = true;
+    if (!any && ended < count)
+        error = waiting ? "__syncthreads() that not all threads of the block reach" : "a shuffle that not all lanes of a warp reach";
+    return any;
+}
+
+extern "C" char __start_shared_memory[] __attribute__((weak, visibility("hidden")));
+extern "C" char __stop_shared_memory[] __attribute__((weak, visibility("hidden")));
+
+static void run_block() {
+    std::vector<size_t> order(count);
+    for (size_t i = 0; i < count; i++) {
+        order[i] = i;
+        fibers[i].now = READY, fibers[i].shuffles = 0;
+        fibers[i].place.x = (unsigned)i % blockDim.x;
+        fibers[i].place.y = (unsigned)i / blockDim.x % blockDim.y;
+        fibers[i].place.z = (unsigned)i / blockDim.x / blockDim.y;
+    }
+    if (__start_shared_memory) memset(__start_shared_memory, 0xFF, (size_t)(__stop_shared_memory - __start_shared_memory));
+    do {
+        std::shuffle(order.begin(), order.end(), shuffler);
+        for (size_t i : order)
+            if (fibers[i].now == READY) resume(i);
+    } while (release());
+}
+
+static const char *run_grid(const unsigned *grid, const unsigned *block, unsigned seed) {
+    gridDim = {grid[0], grid[1], grid[2]}, blockDim = {block[0], block[1], block[2]};
+    count = (size_t)block[0] * block[1] * block[2];
+    shuffler.seed(seed);
+    error.clear();
+    start_fibers(count);
+    std::vector<size_t> order((size_t)grid[0] * grid[1] * grid[2]);
+    for (size_t i = 0; i < order.size(); i++) order[i] = i;
+    std::shuffle(order.begin(), order.end(), shuffler);
+    for (size_t i : order) {
+        blockIdx.x = (unsigned)(i % grid[0]), blockIdx.y = (unsigned)(i / grid[0] % grid[1]);
+        blockIdx.z = (unsigned)(i / grid[0] / grid[1]);
+        run_block();
+        if (!error.empty()) break;
+    }
+    return error.empty() ? nullptr : error.c_str();
+}
+
+/* ---- arguments: each is 8 bytes and the letter of its type, as NumPy's; of a pointer, what it points to ---- */
+
+template <class T> struct letter;
+#define LETTER(type, c) template <> struct letter<type> { static const char value = c; };
+LETTER(float, 'f') LETTER(double, 'd') LETTER(long long, 'q') LETTER(unsigned long long, 'Q') LETTER(long, 'q')
+LETTER(unsigned long, 'Q') LETTER(int, 'i') LETTER(unsigned, 'I') LETTER(unsigned char, 'B') LETTER(signed char, 'b')
+
+/* A type as CuPy would have to give it: "*f" an array of floats, "q", "d". "0": a null pointer. */
+template <class T> static std::string wanted() {
+    if constexpr (std::is_pointer<T>::value) {
+        using P = typename std::remove_cv<typename std::remove_pointer<T>::type>::type;
+        return std::string("*") + letter<P>::value;
+    } else return std::string(1, letter<T>::value);
+}
+template <class T> static void check(int i, const char *const *given) {
+    const std::string w = wanted<T>(), g = given[i];
+    if (w == g || (w[0] == '*' && g == "0") || (w == "q" && g == "0")) return;
+    error += "argument " + std::to_string(i) + " must be " + w + ", got " + g + "; ";
+}
+
+template <class... A, size_t... I>
+static const char *launch(void (*kernel)(A...), std::index_sequence<I...>, const unsigned *grid, const unsigned *block, void **values,
+                          const char *const *given, int n_given, unsigned seed) {
+    static void (*run)(A...);
+    run = kernel;
+    error.clear();
+    if (n_given != (int)sizeof...(A)) {
+        error = "takes " + std::to_string(sizeof...(A)) + " arguments, got " + std::to_string(n_given);
+        return error.c_str();
+    }
+    (check<A>((int)I, given), ...);
+    if (!error.empty()) return error.c_str();
+    arguments = values;
+    body = [](void **a) { run(*(typename std::remove_cv<A>::type *)a[I]...); };
+    return run_grid(grid, block, seed);
+}
+
+}  // namespace emulated
+
+#define __syncthreads() emulated::wait_as(emulated::AT_BARRIER)
+#define __syncwarp(...) emulated::wait_as(emulated::AT_SHUFFLE)
+
+/* What the given lane shows; a lane outside of the warp leaves the value as it was. Whole warps only. */
+template <class T> static T emulated_shuffle(unsigned mask, T v, int lane) {
+    using namespace emulated;
+    static_assert(sizeof(T) <= 8, "");
+    if (mask != 0xffffffffu) error = "shuffles of parts of a warp are not emulated";
+    const size_t warp = current / 32 * 32;
+    const int turn = fibers[current].shuffles++ % 2;
+    memcpy(&fibers[current].slot[turn], &v, sizeof v);
+    wait_as(AT_SHUFFLE);
+    if (lane >= 0 && lane < 32 && warp + (size_t)lane < count) memcpy(&v, &fibers[warp + (size_t)lane].slot[turn], sizeof v);
+    return v;
+}
+#define LANE ((int)(emulated::current % 32))
+/* Of widths below 32 (a power of two), each part of the warp is a warp of its own. */
+template <class T> static T __shfl_xor_sync(unsigned mask, T v, int with, int width = 32) {
+    (void)width;
+    return emulated_shuffle(mask, v, LANE ^ with);
+}
+template <class T> static T __shfl_down_sync(unsigned mask, T v, int by, int width = 32) {
+    return emulated_shuffle(mask, v, LANE % width + by < width ? LANE + by : LANE);
+}
+template <class T> static T __shfl_up_sync(unsigned mask, T v, int by, int width = 32) {
+    return emulated_shuffle(mask, v, LANE % width >= by ? LANE - by : LANE);
+}
+template <class T> static T __shfl_sync(unsigned mask, T v, int lane, int width = 32) {
+    return emulated_shuffle(mask, v, LANE / width * width + lane % width);
+}
+static inline unsigned __ballot_sync(unsigned mask, int set) {
+    unsigned all = (unsigned)(set != 0) << LANE;
+    for (int half = 16; half > 0; half /= 2) all |= __shfl_xor_sync(mask, all, half);
+    return all;
+}
+
+/* EMULATE(relu): the entry that Python calls. */
+#define EMULATE(name)                                                                                                    \
+    extern "C" __attribute__((visibility("default"))) const char *emulate_##name(                                       \
+        const unsigned *grid, const unsigned *block, void **values, const char *const *given, int n, unsigned seed) {   \
+        return emulated::launch_of(name, grid, block, values, given, n, seed);                                          \
+    }
+namespace emulated {
+template <class... A>
+static const char *launch_of(void (*kernel)(A...), const unsigned *grid, const unsigned *block, void **values, const char *const *given,
+                             int n, unsigned seed) {
+    return launch(kernel, std::index_sequence_for<A...>(), grid, block, values, given, n, seed);
+}
+}  // namespace emulated

@@ -1,0 +1,89 @@
+"""The CUDA backend, with its kernels run on the CPU by the emulator: every case against the textbook, in both dtypes."""
+
+import inspect
+
+import numpy as np
+import pytest
+
+import cnnlib as cl
+from cnnlib.backends import REFERENCE, interface, kernel_set
+from cnnlib.tensor import to_device
+from tests.cuda import emulator
+from tests.kernel_calls import FAMILIES, Calls, Sizes
+from tests.op_cases import CASES
+from tests.test_cuda import run
+
+CONTRACT = {name: f for name, f in vars(interface).items() if inspect.isfunction(f)}
+ALLOWED = {"float32": 2e-4, "float64": 1e-10}
+SIZES = (
+    Sizes(),
+    Sizes(M=1, N=1, n=1, elements=1, H=5, W=4, window=(3, 2), step=(1, 3), margin=(1, 0, 1, 0)),
+    Sizes(M=3, n=2100, elements=2500, H=7, W=30, window=(3, 3), step=(2, 2), margin=(1, 1, 1, 1), p=1.5, size=4),
+)
+
+
+def agree(got, expected, allowed, what=""):
+    for y, y0 in zip(got, expected, strict=True):
+        assert y.dtype == y0.dtype and y.shape == y0.shape, what
+        scale = abs(y0).max(initial=0.0) or 1.0
+        np.testing.assert_allclose(y, y0, rtol=allowed, atol=allowed * scale, err_msg=str(what))
+
+
+# ---- the contract
+
+
+def test_the_backend_has_every_kernel_of_the_contract_and_no_other(device):
+    assert set(vars(kernel_set("cuda"))) - {"name"} == set(CONTRACT)
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_signatures_equal_the_contract(device, name):
+    parameters = inspect.signature(getattr(kernel_set("cuda"), name)).parameters.values()
+    expected = inspect.signature(CONTRACT[name]).parameters.values()
+    assert [(p.name, p.default) for p in parameters] == [(p.name, p.default) for p in expected]
+
+
+# ---- results
+
+
+@pytest.mark.parametrize("dtype", ALLOWED)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_an_operation_agrees_with_the_textbook(device, case, dtype):
+    with cl.use("reference"):
+        expected = run(case, "cpu", dtype)
+    agree(run(case, "cuda", dtype), expected, ALLOWED[dtype])
+
+
+@pytest.mark.parametrize("dtype", ALLOWED)
+@pytest.mark.parametrize("sizes", SIZES, ids=["plain", "small", "large"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_kernel_agrees_with_the_textbook_whatever_the_order_of_threads(device, family, sizes, dtype, monkeypatch):
+    kernels = kernel_set("cuda")
+    for call in Calls(1, dtype, sizes).of(family):
+        on_device = call.with_arrays(device.asarray)
+        results = []
+        for seed in (0, 1):
+            monkeypatch.setattr(emulator, "seed", seed)
+            results.append([to_device(y, "cpu") for y in on_device.on(kernels)])
+        agree(results[0], call.on(REFERENCE), ALLOWED[dtype], call)
+        for first, second in zip(*results, strict=True):
+            assert first.tobytes() == second.tobytes(), f"{call}: another order of threads, another result"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_kernel_does_not_wait_for_the_device(device, family):
+    for call in Calls(1, "float32", Sizes()).of(family):
+        on_device = call.with_arrays(device.asarray)
+        device.synchronisations.clear()
+        on_device.on(kernel_set("cuda"))
+        assert not device.synchronisations, call
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_inputs_stay_as_they_are(device, family):
+    for call in Calls(1, "float32", Sizes()).of(family):
+        on_device = call.with_arrays(device.asarray)
+        on_device.on(kernel_set("cuda"))
+        for before, after in zip(call.arguments, on_device.arguments, strict=True):
+            if isinstance(before, np.ndarray):
+                assert before.tobytes() == to_device(after, "cpu").tobytes(), call
