@@ -12,7 +12,7 @@ import pytest
 
 from cnnlib import backends
 from cnnlib.backends import cuda
-from cnnlib.backends.cuda import source
+from cnnlib.backends.cuda import errors, source
 from tests.cuda import emulator, fake_cupy
 
 needs_emulator = pytest.mark.skipif(emulator.why_not() is not None, reason=str(emulator.why_not()))
@@ -24,6 +24,7 @@ _compiled = {}, {}  # modules and functions, for the session
 def emulated():
     real = sys.modules.get("cupy"), cuda.why_not, backends._loaded.pop("cuda", None), source._modules, source._functions
     sys.modules["cupy"] = fake_cupy
+    errors._word = None
     cuda.why_not = lambda: None
     source._modules, source._functions = _compiled
     fake_cupy.synchronisations.clear()
@@ -34,6 +35,7 @@ def emulated():
         module, cuda.why_not, kernels, source._modules, source._functions = real
         backends._loaded.pop("cuda", None)
         del sys.modules["cupy"]
+        errors._word = None
         if module is not None:
             sys.modules["cupy"] = module
         if kernels is not None:

@@ -194,7 +194,7 @@ static const char *run_grid(const unsigned *grid, const unsigned *block, unsigne
 template <class T> struct letter;
 #define LETTER(type, c) template <> struct letter<type> { static const char value = c; };
 LETTER(float, 'f') LETTER(double, 'd') LETTER(long long, 'q') LETTER(unsigned long long, 'Q') LETTER(long, 'q')
-LETTER(unsigned long, 'Q') LETTER(int, 'i') LETTER(unsigned, 'I') LETTER(unsigned char, 'B') LETTER(signed char, 'b')
+LETTER(void, 'v') LETTER(unsigned long, 'Q') LETTER(int, 'i') LETTER(unsigned, 'I') LETTER(unsigned char, 'B') LETTER(signed char, 'b')
 
 /* A type as CuPy would have to give it: "*f" an array of floats, "q", "d". "0": a null pointer. */
 template <class T> static std::string wanted() {
@@ -205,7 +205,7 @@ template <class T> static std::string wanted() {
 }
 template <class T> static void check(int i, const char *const *given) {
     const std::string w = wanted<T>(), g = given[i];
-    if (w == g || (w[0] == '*' && g == "0") || (w == "q" && g == "0")) return;
+    if (w == g || (w == "*v" && g[0] == '*') || (w[0] == '*' && g == "0") || (w == "q" && g == "0")) return;
     error += "argument " + std::to_string(i) + " must be " + w + ", got " + g + "; ";
 }
 
