@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnnlib.backends import xp_of
+from cnnlib.backends import on_gpu, xp_of
 from cnnlib.errors import DeviceError, DtypeError, GraphError, ShapeError
 
 if TYPE_CHECKING:
@@ -100,17 +100,17 @@ class Tensor:
 
     def item(self) -> float:
         """The number in a tensor of one element."""
-        return self.data.item()
+        return to_device(self.data, "cpu").item()
 
     def __float__(self) -> float:
-        return float(self.data.item())
+        return float(self.item())
 
     def __bool__(self) -> bool:
-        return bool(self.data)
+        return bool(to_device(self.data, "cpu"))
 
     def numpy(self) -> np.ndarray:
         """The values as a NumPy array: the tensor's own array on the CPU, a copy from the GPU."""
-        return self.data if xp_of(self.data) is np else self.data.get()
+        return to_device(self.data, "cpu")
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
@@ -299,9 +299,12 @@ class Parameter(Tensor):
 
 
 def to_device(array: Any, device: str) -> Any:
-    """``array`` on ``"cpu"`` or ``"cuda"``. Raises DeviceError with the reason when there is no usable GPU."""
+    """``array`` on ``"cpu"`` or ``"cuda"``. Raises DeviceError with the reason when there is no usable GPU.
+
+    The way from the GPU is where the host waits: ValueRangeError when kernels met a label or an index that cannot be by then.
+    """
     if device == "cpu":
-        return array if xp_of(array) is np else array.get()
+        return _from_gpu(array) if on_gpu(array) else array
     if device != "cuda":
         raise DeviceError(f"unknown device {device!r}: use 'cpu' or 'cuda'.")
     from cnnlib.backends import cuda
@@ -311,6 +314,13 @@ def to_device(array: Any, device: str) -> Any:
     import cupy
 
     return cupy.asarray(array)
+
+
+def _from_gpu(array: Any) -> Any:
+    from cnnlib.backends.cuda import errors
+
+    errors.check()
+    return array.get()
 
 
 from cnnlib import ops  # noqa: E402  at the bottom: operations are built on Tensor, and its operators are operations

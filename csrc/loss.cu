@@ -4,8 +4,8 @@
    threads of a group read neighbours. What a row shares, its label, loss and log-sum, one thread reads or writes.
 
    check_labels looks at all labels in one block, and leaves what a mean divides by: on the host that would mean to wait. Threads
-   take every blockDim.x-th label; then their sums add up in a fixed order. A wrong label sets a bit in the error word and counts
-   as 0 from there on, so that nothing outside of an array is read. */
+   take every blockDim.x-th label; then their sums add up in a fixed order. A wrong label sets a bit in the error word and becomes
+   0, so that nothing outside of an array is read. */
 
 #include "cuda.cuh"
 
@@ -15,12 +15,13 @@ static __device__ __forceinline__ idx row_number() { return (idx)blockIdx.x * bl
 static __device__ __forceinline__ idx class_of(idx label, idx C) { return label >= 0 && label < C ? label : 0; }
 
 KERNEL check_labels(idx R, idx C, idx ignoring, idx ignore_index, const idx *__restrict__ labels, const REAL *__restrict__ weight,
-                    idx wrong_bit, idx none_bit, word *__restrict__ errors, REAL *__restrict__ count) {
+                    idx wrong_bit, idx none_bit, word *__restrict__ errors, idx *__restrict__ clean, REAL *__restrict__ count) {
     REAL sum = 0;
     for (idx r = threadIdx.x; r < R; r += blockDim.x) {
         const idx t = labels[r];
+        clean[r] = t;
         if (ignoring && t == ignore_index) continue;
-        if (t < 0 || t >= C) atomicOr(errors, (word)wrong_bit);
+        if (class_of(t, C) != t) clean[r] = 0, atomicOr(errors, (word)wrong_bit);
         sum += weight ? weight[class_of(t, C)] : 1;
     }
     sum = group_sum(sum);

@@ -44,6 +44,11 @@ def xp_of(x: Any):
     return cupy if cupy is not None and isinstance(x, cupy.ndarray) else np
 
 
+def on_gpu(x: Any) -> bool:
+    """Whether looking at a value of ``x`` would make the host wait for a GPU."""
+    return xp_of(x) is not np
+
+
 def readable(a: Any) -> Any:
     """``a``, or a copy where kernels could not read it: they want C-contiguous and aligned (``np.frombuffer`` may not be)."""
     flags = a.flags

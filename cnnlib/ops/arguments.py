@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
+from cnnlib.backends import on_gpu
 from cnnlib.errors import DtypeError, ShapeError, ValueRangeError
 
 
@@ -59,6 +60,20 @@ def check_float(op: str, name: str, x: Any) -> None:
 def check_integers(op: str, name: str, x: Any) -> None:
     if x.dtype.kind not in "iu":
         raise DtypeError(f"{op}: {name} must be integers, got {x.dtype}. Use {name}.astype('int64').")
+
+
+def first_wrong(problem: str, wrong: Any) -> tuple[int, ...] | None:
+    """The position of the first True of ``wrong``, a boolean array, or None.
+
+    None on a GPU, too, as finding out would make the host wait: ``problem`` is noted in the error word of the device instead
+    (cnnlib/backends/cuda/errors.py), and raised where the host waits anyway.
+    """
+    if on_gpu(wrong):
+        from cnnlib.backends.cuda import errors
+
+        errors.note_any(problem, wrong)
+        return None
+    return tuple(int(i[0]) for i in wrong.nonzero()) if bool(wrong.any()) else None
 
 
 def check_shape(op: str, name: str, x: Any, shape: tuple[int, ...], why: str) -> None:

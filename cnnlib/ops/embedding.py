@@ -12,10 +12,10 @@ model", 2003.
 
 from __future__ import annotations
 
-from cnnlib.backends import kernel, xp_of
+from cnnlib.backends import kernel, on_gpu, xp_of
 from cnnlib.errors import ValueRangeError
 from cnnlib.op import Op
-from cnnlib.ops.arguments import check_float, check_integers, check_ndim, check_not_empty
+from cnnlib.ops.arguments import check_float, check_integers, check_ndim, check_not_empty, first_wrong
 
 # ---- the textbook
 
@@ -49,7 +49,8 @@ class Embedding(Op):
         check_not_empty("embedding", "indices", indices)
         check_not_empty("embedding", "w", w)
         rows = indices.reshape(-1).astype("int64")
-        _check_indices(ctx.xp, indices, len(w))
+        if not on_gpu(indices):  # there, the kernel notes them
+            _check_indices(indices, len(w))
         ctx.save(indices=rows, num_embeddings=len(w))
         return ctx.kernels.embedding_forward(rows, w).reshape(*indices.shape, w.shape[1])
 
@@ -58,10 +59,9 @@ class Embedding(Op):
         return None, ctx.kernels.embedding_backward(dy.reshape(-1, dy.shape[-1]), ctx.indices, ctx.num_embeddings)
 
 
-def _check_indices(xp, indices, V):
-    wrong = (indices < 0) | (indices >= V)
-    if bool(wrong.any()):
-        where = tuple(int(i[0]) for i in xp.nonzero(wrong))
+def _check_indices(indices, V):
+    where = first_wrong("embedding", (indices < 0) | (indices >= V))
+    if where is not None:
         raise ValueRangeError(
             f"embedding: index {int(indices[where])} at position {where} is outside 0 … {V - 1}: "
             f"w has {V} rows (num_embeddings)."

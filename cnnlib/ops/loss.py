@@ -28,10 +28,10 @@ from __future__ import annotations
 
 import math
 
-from cnnlib.backends import kernel, xp_of
+from cnnlib.backends import kernel, on_gpu, xp_of
 from cnnlib.errors import DtypeError, ShapeError, ValueRangeError
 from cnnlib.op import Op
-from cnnlib.ops.arguments import check_float, check_not_empty, check_shape
+from cnnlib.ops.arguments import check_float, check_not_empty, check_shape, first_wrong
 
 # ---- the textbook. x (R, C) logits, labels (R,), weight (C,) or None.
 
@@ -97,7 +97,7 @@ class CrossEntropy(Op):
 
     @staticmethod
     def forward(ctx, x, target, weight=None, *, ignore_index=-100, reduction="mean", label_smoothing=0.0):
-        labels, count = _labels("cross_entropy", ctx.xp, x, target, weight, ignore_index, reduction)
+        labels, count = _labels("cross_entropy", x, target, weight, ignore_index, reduction)
         if not 0.0 <= label_smoothing <= 1.0:
             raise ValueRangeError(f"cross_entropy: label_smoothing must be in 0 … 1, got {label_smoothing}.")
         rows = _class_rows(ctx.xp, x)
@@ -122,7 +122,7 @@ class CrossEntropyOfProbabilities(Op):
 
     @staticmethod
     def forward(ctx, x, target, weight=None, *, reduction="mean", label_smoothing=0.0):
-        _check_probabilities(ctx.xp, x, target, weight, reduction, label_smoothing)
+        _check_probabilities(x, target, weight, reduction, label_smoothing)
         y = ctx.kernels.log_softmax_forward(_class_rows(ctx.xp, x))
         t = (1.0 - label_smoothing) * _class_rows(ctx.xp, target) + label_smoothing / x.shape[1]
         if weight is not None:
@@ -152,7 +152,7 @@ class NLLLoss(Op):
     @staticmethod
     def forward(ctx, x, target, weight=None, *, ignore_index=-100, reduction="mean"):
         xp = ctx.xp
-        labels, count = _labels("nll_loss", xp, x, target, weight, ignore_index, reduction)
+        labels, count = _labels("nll_loss", x, target, weight, ignore_index, reduction)
         counts = labels != ignore_index
         t = xp.where(counts, labels, 0)
         weight_of_row = xp.where(counts, xp.ones_like(t, dtype=x.dtype) if weight is None else weight[t], 0.0)
@@ -177,7 +177,7 @@ class MultiMarginLoss(Op):
     @staticmethod
     def forward(ctx, x, target, *, margin=1.0, reduction="mean"):
         xp = ctx.xp
-        labels, count = _labels("multi_margin_loss", xp, x, target, None, None, reduction)
+        labels, count = _labels("multi_margin_loss", x, target, None, None, reduction)
         rows, C = _class_rows(xp, x), x.shape[1]
         each = xp.arange(len(rows))
         slack = margin - rows[each, labels][:, None] + rows
@@ -215,7 +215,7 @@ def _check_logits(op, x, weight, reduction):
         check_shape(op, "weight", weight, (x.shape[1],), "one weight per class")
 
 
-def _labels(op, xp, x, target, weight, ignore_index, reduction):
+def _labels(op, x, target, weight, ignore_index, reduction):
     """Labels as (R,) int64 and what the mean divides by, after all checks."""
     _check_logits(op, x, weight, reduction)
     C, expected = x.shape[1], x.shape[:1] + x.shape[2:]
@@ -231,19 +231,23 @@ def _labels(op, xp, x, target, weight, ignore_index, reduction):
             f"{op}: x has shape {x.shape}, (N, C) or (N, C, d1, ...), so target must have shape {expected}, one label per row; "
             f"got {target.shape}.{one_hot}"
         )
+    labels = target.reshape(-1).astype("int64")
+    if on_gpu(labels):
+        from cnnlib.backends.cuda.loss import check_labels
+
+        return check_labels(op, x, labels, weight, ignore_index, reduction)
     wrong = (target < 0) | (target >= C)
     ignored = None
     if ignore_index is not None:
         ignored = target == ignore_index
         wrong &= ~ignored
-    if bool(wrong.any()):
-        where = tuple(int(i[0]) for i in xp.nonzero(wrong))
+    where = first_wrong(op, wrong)
+    if where is not None:
         but = "" if ignore_index is None else f" (or ignore_index = {ignore_index})"
         raise ValueRangeError(
             f"{op}: label {int(target[where])} at position {where} is outside 0 … {C - 1}{but}: "
             f"x has C = {C} classes (x.shape = {x.shape})."
         )
-    labels = target.reshape(-1).astype("int64")
     if reduction != "mean":
         return labels, None
     if weight is None:
@@ -256,14 +260,13 @@ def _labels(op, xp, x, target, weight, ignore_index, reduction):
     return labels, count
 
 
-def _check_probabilities(xp, x, target, weight, reduction, label_smoothing):
+def _check_probabilities(x, target, weight, reduction, label_smoothing):
     op = "cross_entropy"
     _check_logits(op, x, weight, reduction)
     if not 0.0 <= label_smoothing <= 1.0:
         raise ValueRangeError(f"{op}: label_smoothing must be in 0 … 1, got {label_smoothing}.")
-    negative = ~(target >= 0.0)
-    if bool(negative.any()):
-        where = tuple(int(i[0]) for i in xp.nonzero(negative))
+    where = first_wrong("cross_entropy probability", ~(target >= 0.0))
+    if where is not None:
         raise ValueRangeError(
             f"{op}: target holds probabilities, which are >= 0, but {float(target[where]):g} is at position {where}."
         )
@@ -320,9 +323,8 @@ class BinaryCrossEntropyWithLogits(Op):
     def forward(ctx, x, target, pos_weight=None, *, reduction="mean"):
         op = "binary_cross_entropy_with_logits"
         _check_elements(op, x, target, reduction)
-        outside = ~((target >= 0.0) & (target <= 1.0))
-        if bool(outside.any()):
-            where = tuple(int(i[0]) for i in ctx.xp.nonzero(outside))
+        where = first_wrong(op, ~((target >= 0.0) & (target <= 1.0)))
+        if where is not None:
             raise ValueRangeError(
                 f"{op}: target {float(target[where]):g} at position {where} is outside 0 … 1. "
                 "Labels -1 and 1 belong to hinge_loss."
@@ -361,9 +363,8 @@ class HingeLoss(Op):
     def forward(ctx, x, target, *, reduction="mean"):
         target = target.astype(x.dtype)
         _check_elements("hinge_loss", x, target, reduction)
-        wrong = abs(target) != 1.0
-        if bool(wrong.any()):
-            where = tuple(int(i[0]) for i in ctx.xp.nonzero(wrong))
+        where = first_wrong("hinge_loss", abs(target) != 1.0)
+        if where is not None:
             raise ValueRangeError(
                 f"hinge_loss: target must be -1 or 1, got {float(target[where]):g} at position {where}. "
                 "From labels 0 and 1: 2 * target - 1."

@@ -50,11 +50,11 @@ al., "Learning phrase representations using RNN encoder-decoder", 2014 (GRU).
 
 from __future__ import annotations
 
-from cnnlib.backends import kernel, xp_of
+from cnnlib.backends import kernel, on_gpu, xp_of
 from cnnlib.errors import ShapeError, ValueRangeError, unknown_name
 from cnnlib.op import Op
 from cnnlib.ops.activation import relu_forward, sigmoid_forward
-from cnnlib.ops.arguments import check_float, check_integers, check_ndim, check_not_empty, check_shape
+from cnnlib.ops.arguments import check_float, check_integers, check_ndim, check_not_empty, check_shape, first_wrong
 from cnnlib.ops.nonfinite import first_in_sequence
 
 NONLINEARITIES = ("tanh", "relu", "sigmoid", "identity")
@@ -435,19 +435,20 @@ def _checked_lengths(xp, op, x, lengths):
     if lengths is None:
         return None, None
     T, B = x.shape[:2]
-    lengths = xp.asarray(getattr(lengths, "data", lengths) if hasattr(lengths, "requires_grad") else lengths)
+    lengths = getattr(lengths, "data", lengths) if hasattr(lengths, "requires_grad") else lengths
+    lengths = xp_of(lengths).asarray(lengths)  # values on the host are looked at there
     check_integers(op, "lengths", lengths)
     check_shape(op, "lengths", lengths, (B,), f"one length for each of the {B} sequences of x (T, B, D) = {x.shape}")
-    wrong = (lengths < 1) | (lengths > T)
-    if bool(wrong.any()):
-        b = int(xp.nonzero(wrong)[0][0])
+    where = first_wrong("lengths", (lengths < 1) | (lengths > T))
+    if where is not None:
+        b = where[0]
         raise ValueRangeError(
             f"{op}: lengths[{b}] = {int(lengths[b])}, but every length must lie in 1 … T = {T}: "
             "a sequence has at least one step, and x has T. Leave empty sequences out of the batch."
         )
-    if bool((lengths == T).all()):
+    if not on_gpu(lengths) and bool((lengths == T).all()):
         return None, None
-    lengths = lengths.astype("int64")
+    lengths = xp.asarray(lengths).astype("int64")
     return lengths, (xp.arange(T)[:, None] < lengths)[:, :, None].astype(x.dtype)
 
 

@@ -20,7 +20,8 @@ class ndarray(np.ndarray):
     def __array_ufunc__(self, ufunc, method, *inputs, out=(), **settings):
         if out:
             settings["out"] = tuple(_host(o, ufunc.__name__) for o in out)
-        result = getattr(ufunc, method)(*[_host(a, ufunc.__name__) for a in inputs], **settings)
+        with np.errstate(all="ignore"):  # a device does not warn
+            result = getattr(ufunc, method)(*[_host(a, ufunc.__name__) for a in inputs], **settings)
         if out:
             return out[0] if len(out) == 1 else out
         return _device(result)
@@ -103,7 +104,8 @@ def _device(a):
 def _on_host(function):
     def run(*arguments, **settings):
         arguments = [_host(a, function.__name__) for a in arguments]
-        return _device(function(*arguments, **{k: _host(v, function.__name__) for k, v in settings.items()}))
+        with np.errstate(all="ignore"):
+            return _device(function(*arguments, **{k: _host(v, function.__name__) for k, v in settings.items()}))
 
     if isinstance(function, np.ufunc) and function.nin == 2:
         run.at = lambda a, where, b: function.at(_host(a, "at"), _index(where), _host(b, "at"))

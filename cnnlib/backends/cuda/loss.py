@@ -24,12 +24,13 @@ def cross_entropy_backward(dloss, x, labels, lse, weight, label_smoothing, ignor
     return dx
 
 
-def check_labels(op, x, labels, weight, ignore_index):
-    """What a mean over labels (R,) int64 of x (N, C, ...) divides by, the number or the weights of those that are not
-    ignored, as an array () on the device. Labels that are outside of 0 … C − 1 are noted in the error word, under ``op``."""
-    count = xp_of(x).empty((), x.dtype)
+def check_labels(op, x, labels, weight, ignore_index, reduction):
+    """(labels, count) for x (N, C, ...), on the device: labels (R,) int64 with 0 in place of those outside of 0 … C − 1; what a
+    mean over them divides by, their number or weights without those ignored, as an array (). Errors go to the error word."""
+    xp = xp_of(x)
+    clean, count = xp.empty_like(labels), xp.empty((), x.dtype)
     ignored = (0, 0) if ignore_index is None else (1, ignore_index)
-    bits = errors.bit(op), errors.bit(f"{op} mean")
-    arguments = labels.size, x.shape[1], *ignored, labels, weight, *bits, errors.word(), count
+    bits = errors.bit(op), errors.bit(f"{op} mean") if reduction == "mean" else 0
+    arguments = labels.size, x.shape[1], *ignored, labels, weight, *bits, errors.word(), clean, count
     launch("loss", "check_labels", x.dtype.char, (1,), (1024,), *arguments)
-    return count
+    return clean, count
