@@ -37,6 +37,26 @@ def test_a_missing_barrier_shows_as_nan():
     assert np.isnan(got).any()
 
 
+TURNS = """
+extern "C" __global__ void turns(int *y) {
+    __shared__ int shown[64];
+    for (int turn = 0; turn < 2; turn++) {
+        shown[threadIdx.x] = turn;
+        __syncthreads();
+        y[threadIdx.x * 2 + turn] = shown[63 - threadIdx.x];
+        BARRIER
+    }
+}"""
+
+
+def test_a_warp_runs_ahead_where_nothing_holds_it():
+    """Into the next turn, before the other warp has read what it left in this one."""
+    for barrier, right in (("__syncthreads();", True), ("", False)):
+        y = fake_cupy.empty((64, 2), "int32")
+        run(TURNS.replace("BARRIER", barrier), "turns", (1,), (64,), y)
+        assert (y.get() == [0, 1]).all() == right
+
+
 @pytest.mark.parametrize("condition", ["threadIdx.x < 40", "threadIdx.x < 32"])
 def test_a_barrier_that_not_all_reach_is_an_error(condition):
     source = REVERSE.replace("BARRIER", f"if ({condition}) __syncthreads();")

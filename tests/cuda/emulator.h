@@ -1,10 +1,11 @@
 /* CUDA C++ on the CPU, for tests: a .cu file is compiled by the C++ compiler behind this header, and emulate() runs a grid.
 
    Blocks run one after the other, in a shuffled order. The threads of a block are fibers: each has a stack of its own and runs
-   until it waits at a barrier (__syncthreads) or a shuffle, or ends; then the next one runs, in an order that is shuffled, too,
-   and anew after each barrier. So what a thread reads without a barrier after another's write is likely to be still missing.
-   Shared memory is full of NaN when a block starts. Errors end the run with a text: a barrier that not all threads of the block
-   reach, a shuffle that not all of the warp reach. */
+   until it waits at a barrier (__syncthreads) or a shuffle, or ends; then the next one of its warp runs. A warp goes on as far as
+   it gets before the next one starts; warps and lanes take turns in orders that are shuffled anew after each barrier. So what a
+   thread reads without a barrier after another's write is likely to be missing, or overwritten. Shared memory is full of NaN when
+   a block starts. Errors end the run with a text: a barrier that not all threads of the block reach, a shuffle that not all of the
+   warp reach. */
 
 #include <math.h>
 #include <setjmp.h>
@@ -131,44 +132,60 @@ static void resume(size_t i) {
     if (!_setjmp(scheduler)) _longjmp(fibers[i].context, 1);
 }
 
-/* Lets those go on that all have arrived: of each warp at a shuffle, of the block at a barrier. */
-static bool release() {
-    bool any = false;
-    size_t waiting = 0, ended = 0;
-    for (size_t warp = 0; warp < count; warp += 32) {
-        const size_t end = std::min(count, warp + 32);
-        size_t here = 0;
-        for (size_t i = warp; i < end; i++) {
-            here += fibers[i].now == AT_SHUFFLE, waiting += fibers[i].now == AT_BARRIER, ended += fibers[i].now == ENDED;
+static size_t count_of(state s, size_t begin, size_t end) {
+    size_t n = 0;
+    for (size_t i = begin; i < end; i++) n += fibers[i].now == s;
+    return n;
+}
+static void release(size_t begin, size_t end) {
+    for (size_t i = begin; i < end; i++) fibers[i].now = READY;
+}
+
+/* Runs a warp until all of its threads wait at a barrier or have ended, as far ahead of the other warps as it gets. */
+static void run_warp(size_t begin, size_t end) {
+    std::vector<size_t> order;
+    for (size_t i = begin; i < end; i++) order.push_back(i);
+    for (;;) {
+        std::shuffle(order.begin(), order.end(), shuffler);
+        for (size_t i : order)
+            if (fibers[i].now == READY) resume(i);
+        const size_t here = count_of(AT_SHUFFLE, begin, end);
+        if (here == 0) return;
+        if (here < end - begin) {
+            error = "a shuffle that not all lanes of a warp reach";
+            return;
         }
-        if (here == end - warp)
-            for (size_t i = warp; i < end; i++) fibers[i].now = READY, any = true;
+        release(begin, end);
     }
-    if (waiting == count)
-        for (size_t i = 0; i < count; i++) fibers[i].now = READY, any = true;
-    if (!any && ended < count)
-        error = waiting ? "__syncthreads() that not all threads of the block reach" : "a shuffle that not all lanes of a warp reach";
-    return any;
 }
 
 extern "C" char __start_shared_memory[] __attribute__((weak, visibility("hidden")));
 extern "C" char __stop_shared_memory[] __attribute__((weak, visibility("hidden")));
 
 static void run_block() {
-    std::vector<size_t> order(count);
+    std::vector<size_t> warps;
     for (size_t i = 0; i < count; i++) {
-        order[i] = i;
+        if (i % 32 == 0) warps.push_back(i);
         fibers[i].now = READY, fibers[i].shuffles = 0;
         fibers[i].place.x = (unsigned)i % blockDim.x;
         fibers[i].place.y = (unsigned)i / blockDim.x % blockDim.y;
         fibers[i].place.z = (unsigned)i / blockDim.x / blockDim.y;
     }
     if (__start_shared_memory) memset(__start_shared_memory, 0xFF, (size_t)(__stop_shared_memory - __start_shared_memory));
-    do {
-        std::shuffle(order.begin(), order.end(), shuffler);
-        for (size_t i : order)
-            if (fibers[i].now == READY) resume(i);
-    } while (release());
+    for (;;) {
+        std::shuffle(warps.begin(), warps.end(), shuffler);
+        for (size_t warp : warps) {
+            run_warp(warp, std::min(count, warp + 32));
+            if (!error.empty()) return;
+        }
+        const size_t waiting = count_of(AT_BARRIER, 0, count);
+        if (waiting == 0) return;
+        if (waiting < count) {
+            error = "__syncthreads() that not all threads of the block reach";
+            return;
+        }
+        release(0, count);
+    }
 }
 
 static const char *run_grid(const unsigned *grid, const unsigned *block, unsigned seed) {

@@ -29,7 +29,7 @@ def _sorted_rows(indices, V):
     """0 … R − 1 in the order of their indices, equal ones in their own."""
     xp, R = xp_of(indices), indices.size
     grid, block = elements(R)
-    n = grid[0] << DIGIT_BITS
+    n = max(1, grid[0]) << DIGIT_BITS
     counts, order = xp.empty(n, "int64"), None
     for shift in range(0, V.bit_length(), DIGIT_BITS):
         pass_of = R, V, shift, indices, order
