@@ -1,0 +1,56 @@
+"""Every method of a convolution on the emulated device, by name, over several tiles and ragged edges."""
+
+import numpy as np
+import pytest
+
+from cnnlib.backends import REFERENCE
+from cnnlib.backends.cuda import conv
+from tests.cuda.agreement import assert_agrees
+
+pytestmark = pytest.mark.usefixtures("device")
+
+# name: (N, C, H, W), (F, C / groups, KH, KW), stride, pads, dilation, groups
+GEOMETRIES = {
+    "several tiles": ((3, 5, 13, 11), (70, 5, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1),
+    "stride 2": ((2, 9, 12, 13), (20, 9, 3, 3), (2, 2), (1, 1, 1, 1), (1, 1), 1),
+    "stride 3, 2, dilation 2, 3": ((2, 3, 17, 18), (33, 3, 3, 2), (3, 2), (2, 0, 1, 3), (2, 3), 1),
+    "stride 4, dilation 2: phases without taps": ((1, 4, 15, 15), (6, 4, 3, 3), (4, 4), (0, 1, 2, 0), (2, 2), 1),
+    "stride larger than kernel": ((2, 2, 11, 10), (3, 2, 2, 1), (3, 3), (0, 0, 0, 0), (1, 1), 1),
+    "padding wider than the kernel": ((1, 2, 3, 4), (3, 2, 2, 2), (1, 1), (3, 2, 4, 3), (1, 1), 1),
+    "groups": ((2, 12, 7, 9), (120, 4, 3, 3), (1, 2), (1, 0, 1, 2), (1, 1), 3),
+    "many channels, few pixels": ((1, 130, 4, 4), (17, 130, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1),
+    "pointwise": ((3, 20, 7, 6), (40, 20, 1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1),
+    "pointwise, stride 2": ((2, 20, 7, 6), (40, 20, 1, 1), (2, 2), (0, 0, 0, 0), (1, 1), 1),
+    "one pixel": ((1, 1, 1, 1), (1, 1, 1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1),
+    "narrow": ((2, 3, 1, 140), (5, 3, 1, 5), (1, 1), (0, 0, 2, 2), (1, 1), 1),
+    "depthwise": ((3, 6, 11, 9), (6, 1, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 6),
+    "depthwise, multiplier, stride": ((5, 3, 12, 11), (6, 1, 5, 3), (2, 3), (2, 1, 0, 2), (1, 2), 3),
+}
+
+
+def applies(method, x, w, stride, pads, groups):
+    pointwise = w[2:] == (1, 1) and stride == (1, 1) and not any(pads) and groups == 1
+    return {"tiles": True, "windows": groups == 1, "pointwise": pointwise, "depthwise": groups > 1 and w[1] == 1}[method]
+
+
+CASES = [
+    pytest.param(method, *geometry, id=f"{method}: {name}")
+    for method in conv.FORWARD
+    for name, geometry in GEOMETRIES.items()
+    if applies(method, geometry[0], geometry[1], geometry[2], geometry[3], geometry[5])
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("method, x_shape, w_shape, stride, pads, dilation, groups", CASES)
+def test_each_method_agrees_with_the_textbook(monkeypatch, method, x_shape, w_shape, stride, pads, dilation, groups, dtype):
+    monkeypatch.setattr(conv, "_method", lambda *_: method)
+    rng = np.random.default_rng(3)
+    x, w, b = (rng.standard_normal(s).astype(dtype) for s in (x_shape, w_shape, w_shape[:1]))
+    settings = stride, pads, dilation, groups
+    dy = rng.standard_normal(REFERENCE.conv2d_forward(x, w, None, *settings).shape).astype(dtype)
+    assert_agrees("conv2d_forward", conv.conv2d_forward, (x, w, b, *settings))
+    assert_agrees("conv2d_forward", conv.conv2d_forward, (x, w, None, *settings))
+    assert_agrees("conv2d_backward_input", conv.conv2d_backward_input, (dy, w, x.shape, *settings))
+    assert_agrees("conv2d_backward_weight", conv.conv2d_backward_weight, (dy, x, w.shape, *settings))
+    assert_agrees("conv2d_backward_bias", conv.conv2d_backward_bias, (dy,))
