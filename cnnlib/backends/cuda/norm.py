@@ -31,7 +31,12 @@ def batch_norm_forward(x, gamma, beta, eps):
     return y, mean, var
 
 
-def batch_norm_backward(dy, x, gamma, mean, var, eps, given=0):
+def batch_norm_backward(dy, x, gamma, mean, var, eps):
+    return _batch_norm_backward(dy, x, gamma, mean, var, eps, given=0)
+
+
+def _batch_norm_backward(dy, x, gamma, mean, var, eps, given):
+    """``given``: 1 where the statistics are constants."""
     xp, (N, C, S) = xp_of(x), x.shape
     cut, parts = _cut(N, S)
     sums = xp.empty((C, parts, 3), "d")
@@ -52,7 +57,7 @@ def batch_norm_inference_forward(x, gamma, beta, mean, var, eps):
 
 
 def batch_norm_inference_backward(dy, x, gamma, mean, var, eps):
-    return batch_norm_backward(dy, x, gamma, mean, var, eps, given=1)
+    return _batch_norm_backward(dy, x, gamma, mean, var, eps, given=1)
 
 
 def layer_norm_forward(x, gamma, beta, eps):
