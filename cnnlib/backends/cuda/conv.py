@@ -121,7 +121,9 @@ def _convolve(backward, g, source, w, bias, columns, phases):
     parts = _parts(tiles, g.K // (64 * phases))
     out = xp_of(source).empty((parts, g.N, g.groups * g.M, g.OH, g.OW), source.dtype)
     only = bias if parts == 1 else None
-    launch("conv", f"conv2d_{rows}", source.dtype.char, (tiles * parts,), (TEAM,), int(backward), *g, parts, w, source, only, out)
+    launch(
+        "conv", f"conv2d_{rows}", source.dtype.char, (tiles * parts,), (TEAM,), int(backward), *g, parts, w, source, only, out
+    )
     return out[0] if parts == 1 else _sum_of_parts(out, bias)
 
 

@@ -1,0 +1,126 @@
+"""Recurrent layers on CuPy arrays: csrc/recurrent.cu step by step, cuBLAS for the weights' adjoints over all steps."""
+
+from __future__ import annotations
+
+from cnnlib.backends import xp_of
+from cnnlib.backends.cuda.linear import gemm, linear_backward_bias
+from cnnlib.backends.cuda.source import launch
+
+# To be measured on a GPU by benchmarks/gpu.py. Up to so many units a block does all of them and runs through all steps, reading
+# their weights from the cache at every step; a launch takes about as long.
+MOST_UNITS, MOST_SEQUENCES = 128, 1024
+
+NONLINEARITIES = {"tanh": 0, "relu": 1, "sigmoid": 2, "identity": 3}
+PEEPHOLES = {None: 0, 2: 1, 3: 2}  # by the number of axes
+
+
+def _at_once(H, B):
+    """Whether one launch runs through all steps."""
+    return H <= MOST_UNITS and B <= MOST_SEQUENCES
+
+
+def _run(name, like, units, phases, sizes, order, *arguments, backward=False):
+    """Launch ``name`` for all steps. ``units`` of a warp, so as to know how many blocks; sizes = (T, B, H); order = (lengths,
+    reverse)."""
+    T, B, H = sizes
+    lengths, reverse = order
+    whole = _at_once(H, B)
+    batch = (1 if B <= 64 else 4) if whole else (1 if B <= 2 else 4 if B <= 8 else 16)
+    threads = 512 if whole else 256
+    unit_blocks = 1 if whole else -(-H // (threads // 32 * units))
+    shape = (unit_blocks * -(-B // batch),), (threads,)
+    steps = range(T - 1, -2, -1) if backward else range(T)  # -1: the state before all steps has an adjoint, too
+    rounds = [(i, i + 1, p, p + 1) for i in steps for p in range(phases if i >= 0 else 1)]
+    if whole:
+        rounds = [(-1 if backward else 0, T, 0, phases)]
+    for steps_and_phases in rounds:
+        head = *steps_and_phases, unit_blocks, T, B, H, int(reverse), lengths
+        launch("recurrent", f"{name}_{batch}", like.dtype.char, *shape, *head, *arguments)
+
+
+def _transposed(w):
+    return xp_of(w).ascontiguousarray(w.swapaxes(-1, -2))
+
+
+def _states_before(h, h0, reverse):
+    """The state before every step, as rows (T·B, H)."""
+    states = (h[1:], h0[None]) if reverse else (h0[None], h[:-1])
+    return xp_of(h).concatenate(states).reshape(-1, h.shape[2])
+
+
+def _rows(a):
+    return a.reshape(-1, a.shape[2])
+
+
+def rnn_forward(gx, h0, w_hh, nonlinearity, lengths, reverse):
+    h = xp_of(gx).empty_like(gx)
+    _run("rnn", gx, 4, 1, gx.shape, (lengths, reverse), NONLINEARITIES[nonlinearity], gx, h0, w_hh, h)
+    return h
+
+
+def rnn_backward(dh, h, h0, w_hh, nonlinearity, lengths, reverse):
+    da, dh0 = xp_of(h).empty_like(h), xp_of(h).empty_like(h0)
+    arguments = NONLINEARITIES[nonlinearity], dh, h, _transposed(w_hh), da, dh0
+    _run("rnn_backward", h, 4, 1, h.shape, (lengths, reverse), *arguments, backward=True)
+    return da, dh0, gemm(_rows(da), _states_before(h, h0, reverse), transpose_a=True)
+
+
+def _peepholes(peephole):
+    return PEEPHOLES[None if peephole is None else peephole.ndim]
+
+
+def lstm_forward(gx, h0, c0, w_hh, peephole, output_activation, lengths, reverse):
+    xp, (T, B, _), H = xp_of(gx), gx.shape, h0.shape[1]
+    h, c, gates, peepholes = (
+        xp.empty((T, B, H), gx.dtype),
+        xp.empty((T, B, H), gx.dtype),
+        xp.empty_like(gx),
+        _peepholes(peephole),
+    )
+    arguments = NONLINEARITIES[output_activation], peepholes, gx, h0, c0, w_hh, peephole, h, c, gates
+    _run("lstm", gx, 1, 2 if peepholes == 2 else 1, (T, B, H), (lengths, reverse), *arguments)
+    return h, c, gates
+
+
+def lstm_backward(dh, dc, h, c, gates, h0, c0, w_hh, peephole, output_activation, lengths, reverse):
+    xp, peepholes, turned = xp_of(h), _peepholes(peephole), peephole
+    if peepholes == 2:  # those of i and f side by side, (H, 2H), as one product takes them; then that of o
+        H = h.shape[2]
+        turned = xp.concatenate((_transposed(peephole[:2].reshape(2 * H, H)).reshape(-1), _transposed(peephole[2]).reshape(-1)))
+    da, dh0, dc0 = xp.empty_like(gates), xp.empty_like(h0), dc.copy()
+    arguments = NONLINEARITIES[output_activation], peepholes, dh, c, gates, c0, _transposed(w_hh), turned, da, dh0, dc0
+    _run("lstm_backward", h, 4, 2 if peepholes == 2 else 1, h.shape, (lengths, reverse), *arguments, backward=True)
+    dw = gemm(_rows(da), _states_before(h, h0, reverse), transpose_a=True)
+    return da, dh0, dc0, dw, _peepholes_adjoint(peephole, _rows(da), _states_before(c, c0, reverse), _rows(c))
+
+
+def _peepholes_adjoint(peephole, da, c_before, c):
+    """da (T·B, 4H), the cell states that the gates i, f and o saw (T·B, H) -> as peephole."""
+    if peephole is None:
+        return None
+    H, dpeephole = c.shape[1], xp_of(c).empty_like(peephole)
+    for k, (gate, seen) in enumerate(((0, c_before), (1, c_before), (3, c))):
+        adjoint = da[:, gate * H : (gate + 1) * H]
+        dpeephole[k] = linear_backward_bias(adjoint * seen) if peephole.ndim == 2 else gemm(adjoint, seen, transpose_a=True)
+    return dpeephole
+
+
+def gru_forward(gx, h0, w_hh, b_hh, reset_after, lengths, reverse):
+    xp, (T, B, _), H = xp_of(gx), gx.shape, h0.shape[1]
+    h, gates = xp.empty((T, B, H), gx.dtype), xp.empty((T, B, 4 * H), gx.dtype)
+    arguments = int(reset_after), gx, h0, w_hh, b_hh, h, gates
+    units, phases = (1, 1) if reset_after else (2, 2)
+    _run("gru", gx, units, phases, (T, B, H), (lengths, reverse), *arguments)
+    return h, gates
+
+
+def gru_backward(dh, h, gates, h0, w_hh, reset_after, lengths, reverse):
+    xp, (T, B, H) = xp_of(h), h.shape
+    da, dh0 = xp.empty((T, B, 3 * H), h.dtype), xp.empty_like(h0)
+    dg = xp.empty_like(da) if reset_after else da  # the adjoints of the state's products by w_hh, where those are da's not all
+    arguments = int(reset_after), dh, h, gates, h0, _transposed(w_hh), da, dg, dh0
+    _run("gru_backward", h, 4, 1 if reset_after else 2, h.shape, (lengths, reverse), *arguments, backward=True)
+    dw = gemm(_rows(dg), _states_before(h, h0, reverse), transpose_a=True)
+    if not reset_after:
+        dw[2 * H :] = gemm(_rows(da)[:, 2 * H :], _rows(gates)[:, 3 * H :], transpose_a=True)
+    return da, dh0, dw, linear_backward_bias(_rows(dg))
