@@ -51,7 +51,7 @@ def test_a_mean_far_from_zero_costs_no_digits(distance, dtype):
     np.testing.assert_allclose(var, wide.var(axis=(0, 2)), rtol=tolerance * 10)
     expected = (wide - wide.mean(axis=(0, 2))[:, None]) / np.sqrt(wide.var(axis=(0, 2)) + 1e-5)[:, None]
     np.testing.assert_allclose(y, expected, atol=tolerance * 10)
-    y, mean, rstd = results(norm.layer_norm_forward, (x.reshape(18, 700), None, None, 1e-5))
+    y, _, rstd = results(norm.layer_norm_forward, (x.reshape(18, 700), None, None, 1e-5))
     rows = wide.reshape(18, 700)
     np.testing.assert_allclose(rstd, 1 / np.sqrt(rows.var(axis=1) + 1e-5), rtol=tolerance * 10)
     np.testing.assert_allclose(y, (rows - rows.mean(axis=1)[:, None]) * rstd[:, None].astype(float), atol=tolerance * 10)
@@ -67,7 +67,7 @@ def test_a_nan_stays_in_its_channel_or_row(dtype):
     normal, _ = draw(dtype)
     x = normal(4, 3, 9)
     x[2, 1, 5] = np.nan
-    y, mean, var = results(norm.batch_norm_forward, (x, None, None, 1e-5))
+    y, _, var = results(norm.batch_norm_forward, (x, None, None, 1e-5))
     assert np.isnan(y[:, 1]).all() and np.isfinite(y[:, [0, 2]]).all() and np.isnan(var).tolist() == [False, True, False]
     y, _, _ = results(norm.layer_norm_forward, (x.reshape(12, 9), None, None, 1e-5))
     assert np.isnan(y).any(axis=1).tolist() == [row == 7 for row in range(12)] and np.isnan(y[7]).all()
@@ -82,8 +82,17 @@ def test_local_response_norm(shape, size, beta, dtype):
     assert_agrees("local_response_norm_backward", norm.local_response_norm_backward, (dy, x, s, size, 0.7, beta))
 
 
-@pytest.mark.parametrize("shape, size, eps", [((2, 3, 20, 23), 9, 1e-4), ((2, 2, 4, 5), 9, 1e-4), ((1, 1, 6, 7), 3, 1e-4),
-                                              ((3, 3, 3, 4), 1, 1e-4), ((1, 2, 5, 5), 5, 10.0), ((2, 2, 1, 9), 5, 1e-4)])  # fmt: skip
+IMAGES = [
+    ((2, 3, 20, 23), 9, 1e-4),
+    ((2, 2, 4, 5), 9, 1e-4),
+    ((1, 1, 6, 7), 3, 1e-4),
+    ((3, 3, 3, 4), 1, 1e-4),
+    ((1, 2, 5, 5), 5, 10.0),
+    ((2, 2, 1, 9), 5, 1e-4),
+]
+
+
+@pytest.mark.parametrize("shape, size, eps", IMAGES)
 def test_local_contrast_norm(shape, size, eps, dtype):
     normal, positive = draw(dtype)
     x, dy, v, deviation = normal(*shape), normal(*shape), normal(*shape), positive(shape[0], *shape[2:])

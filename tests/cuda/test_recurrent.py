@@ -31,7 +31,7 @@ class Layer:
         return "rnn", forward, (self.dh, REFERENCE.rnn_forward(*forward), self.h0, self.w, nonlinearity, *self.order)
 
     def lstm(self, peephole, output_activation):
-        T, B, H = self.sizes
+        _, B, H = self.sizes
         c0, dc = self.normal(B, H), self.normal(B, H)
         p = None if peephole is None else (self.normal(3, *(H,) * (peephole - 1)) / (2 * H**0.5)).astype(self.dtype)
         forward = self.gx, self.h0, c0, self.w, p, output_activation, *self.order
