@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from cnnlib.backends import REFERENCE
 from cnnlib.backends.cuda import norm
 from tests.cuda.agreement import assert_agrees, results
 
@@ -48,6 +49,7 @@ def test_a_mean_far_from_zero_costs_no_digits(distance, dtype):
     wide = x.astype(np.float64)
     tolerance = 2e-6 if dtype == "float32" else 1e-10
     y, mean, var = results(norm.batch_norm_forward, (x, None, None, 1e-5))
+    np.testing.assert_allclose(mean, wide.mean(axis=(0, 2)), rtol=tolerance)
     np.testing.assert_allclose(var, wide.var(axis=(0, 2)), rtol=tolerance * 10)
     expected = (wide - wide.mean(axis=(0, 2))[:, None]) / np.sqrt(wide.var(axis=(0, 2)) + 1e-5)[:, None]
     np.testing.assert_allclose(y, expected, atol=tolerance * 10)
@@ -55,6 +57,22 @@ def test_a_mean_far_from_zero_costs_no_digits(distance, dtype):
     rows = wide.reshape(18, 700)
     np.testing.assert_allclose(rstd, 1 / np.sqrt(rows.var(axis=1) + 1e-5), rtol=tolerance * 10)
     np.testing.assert_allclose(y, (rows - rows.mean(axis=1)[:, None]) * rstd[:, None].astype(float), atol=tolerance * 10)
+
+
+@pytest.mark.parametrize("distance", [1e3, 1e5])
+def test_a_mean_far_from_zero_costs_no_digits_backward(distance, dtype):
+    """dy follows x, so that the path through the variance counts, and rounding the mean would show in it."""
+    normal, positive = draw(dtype)
+    x, noise, gamma = normal(6, 3, 700) + np.dtype(dtype).type(distance), normal(6, 3, 700), positive(700)
+    dy, tolerance = x - np.dtype(dtype).type(distance) + noise, 2e-5 if dtype == "float32" else 1e-9
+    mean, var = (f(x.astype(np.float64), axis=(0, 2)).astype(dtype) for f in (np.mean, np.var))
+    for name, arguments in {
+        "batch_norm_backward": (dy, x, None, mean, var, 1e-5),
+        "layer_norm_backward": (dy.reshape(18, 700), x.reshape(18, 700), gamma, mean.repeat(6), 1 / np.sqrt(var.repeat(6))),
+    }.items():
+        wide = getattr(REFERENCE, name)(*(a.astype(np.float64) if isinstance(a, np.ndarray) else a for a in arguments))
+        for y, y64 in zip(results(getattr(norm, name), arguments), wide, strict=True):
+            np.testing.assert_allclose(y, y64, atol=tolerance * abs(y64).max())
 
 
 def test_a_constant_has_no_variance(dtype):
