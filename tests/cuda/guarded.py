@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 
-from cnnlib.backends import REFERENCE, kernel_set
+from cnnlib.backends import kernel_set
 from tests.cuda import emulator
 from tests.cuda.device import emulated
 from tests.guarded import Guard, calls_of_size_zero
@@ -36,8 +36,6 @@ def main(progress_path: str, place: str, dtype: str, count: str) -> None:
     with emulated() as device, open(progress_path, "w") as progress:
         kernels = kernel_set("cuda")
         for call in calls:
-            if getattr(kernels, call.kernel) is getattr(REFERENCE, call.kernel):
-                continue
             progress.seek(0)
             progress.write(f"{call}\n".ljust(600))
             progress.flush()

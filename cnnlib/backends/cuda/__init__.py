@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Callable
 from functools import cache
 
@@ -24,11 +23,8 @@ def why_not() -> str | None:
 
 def kernels() -> dict[str, Callable]:
     """Every kernel of the contract, by name."""
-    from cnnlib.backends import REFERENCE
+    from cnnlib.backends import interface
 
-    found = {name: f for name, f in vars(REFERENCE).items() if name != "name"}  # until every family is written
-    for family in FAMILIES:
-        name = f"{__name__}.{family}"
-        if importlib.util.find_spec(name):
-            found.update({k: f for k, f in vars(importlib.import_module(name)).items() if k in found})
-    return found
+    contract = {name for name, f in vars(interface).items() if callable(f) and f.__module__ == interface.__name__}
+    modules = [importlib.import_module(f"{__name__}.{family}") for family in FAMILIES]
+    return {name: f for module in modules for name, f in vars(module).items() if name in contract}
