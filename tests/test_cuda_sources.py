@@ -9,10 +9,16 @@ from tests.cuda import emulator, nvrtc
 
 needs_nvrtc = pytest.mark.skipif(nvrtc.why_not() is not None, reason=str(nvrtc.why_not()))
 SOURCES = source.sources()
+QUICK = (
+    nvrtc.ARCHITECTURES[0],
+    nvrtc.ARCHITECTURES[-1],
+)  # the oldest and the newest are always tested, the others where slow tests are
 
 
 @needs_nvrtc
-@pytest.mark.parametrize("architecture", nvrtc.ARCHITECTURES)
+@pytest.mark.parametrize(
+    "architecture", [pytest.param(a, marks=[] if a in QUICK else pytest.mark.slow) for a in nvrtc.ARCHITECTURES]
+)
 @pytest.mark.parametrize("dtype", source.REALS)
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_source_compiles_without_a_warning(name, dtype, architecture):
