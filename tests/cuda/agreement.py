@@ -23,9 +23,9 @@ def results(function, arguments, seed=0):
 
 
 def assert_agrees(name, function, arguments):
-    """``function``, called with ``arguments``, is kernel ``name``: within the tolerance of backends, of the same dtype and
-    shape, with equal bits in another order, and it waits for nothing."""
-    dtype = next(a.dtype for a in arguments if isinstance(a, np.ndarray) and a.dtype.kind == "f")
+    """``function``, called with ``arguments``, is kernel ``name``: within the tolerance of backends (integers: equal), of the
+    same dtype and shape, with equal bits in another order, and it waits for nothing."""
+    dtype = next((a.dtype for a in arguments if isinstance(a, np.ndarray) and a.dtype.kind == "f"), None)
     before = [a.copy() if isinstance(a, np.ndarray) else a for a in arguments]
     reference = getattr(REFERENCE, name)
     wanted = reference(*(a.astype(np.float64) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a for a in arguments))
@@ -37,9 +37,10 @@ def assert_agrees(name, function, arguments):
         if y64 is None:
             assert y is None
             continue
-        assert y.shape == y64.shape and y.dtype == dtype and y.flags.c_contiguous, f"{name}, result {i}: {y.shape} {y.dtype}"
+        expected = dtype if y64.dtype.kind == "f" else y64.dtype
+        assert y.shape == y64.shape and y.dtype == expected and y.flags.c_contiguous, f"{name}, result {i}: {y.shape} {y.dtype}"
         # float64 is compared with itself added in another order
-        allowed = bound(name, reference, arguments, y64, dtype, "direct")
+        allowed = bound(name, reference, arguments, y64, dtype, "direct") if expected == dtype else 0
         far = ~((abs(y - y64) <= allowed) | (y == y64) | (np.isnan(y) & np.isnan(y64)))
         assert not far.any(), f"{name}, result {i}, at {np.argwhere(far)[0]}: {y[far][0]!r} is not {y64[far][0]!r}"
     for a, b in zip(got, results(function, arguments, seed=7), strict=True):

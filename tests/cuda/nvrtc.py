@@ -21,7 +21,7 @@ def compile_for(text: str, options: tuple[str, ...], architecture: str) -> tuple
     from cuda.bindings import nvrtc
 
     _, program = nvrtc.nvrtcCreateProgram(text.encode(), b"source.cu", 0, [], [])
-    flags = [option.encode() for option in (*options, f"-arch={architecture}")]
+    flags = [option.encode() for option in (*options, f"-arch={architecture}", "-ftz=true")]  # as CuPy
     (status,) = nvrtc.nvrtcCompileProgram(program, len(flags), flags)
     _, size = nvrtc.nvrtcGetProgramLogSize(program)
     log = b" " * size

@@ -45,7 +45,7 @@ def text(name: str) -> str:
 
 
 def options(dtype: str) -> tuple[str, ...]:
-    """What the compiler is told; ``dtype`` is "f" or "d"."""
+    """What the compiler is told; ``dtype`` is "f" or "d". CuPy adds -ftz=true: float32 below 1.2e-38 becomes 0."""
     return "-std=c++17", f"-DREAL={REALS[dtype]}", f"-DREAL_IS_FLOAT={int(dtype == 'f')}"
 
 

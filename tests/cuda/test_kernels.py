@@ -39,7 +39,7 @@ def test_nothing_outside_of_an_array_is_read_or_written(device, place, dtype, tm
         text=True,
         timeout=120,
         check=False,
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parents[2],
     )
     last = progress.read_text().strip()
     assert done.returncode == 0, f"exit status {done.returncode} in {last}\n{done.stderr[-2000:]}"
