@@ -34,7 +34,7 @@ def test_nothing_outside_of_an_array_is_read_or_written(device, place, dtype, tm
     progress = tmp_path / "progress"
     progress.touch()
     done = subprocess.run(
-        [sys.executable, "-m", "tests.cuda.guarded", str(progress), place, dtype, "6"],
+        [sys.executable, "-m", "tests.cuda.guarded", str(progress), place, dtype, "4"],
         capture_output=True,
         text=True,
         timeout=120,
@@ -43,7 +43,7 @@ def test_nothing_outside_of_an_array_is_read_or_written(device, place, dtype, tm
     )
     last = progress.read_text().strip()
     assert done.returncode == 0, f"exit status {done.returncode} in {last}\n{done.stderr[-2000:]}"
-    assert int(done.stdout.split()[0]) > 800
+    assert int(done.stdout.split()[0]) > 500
 
 
 # ---- random words, bit for bit

@@ -9,18 +9,18 @@ from tests.cuda import emulator, nvrtc
 
 needs_nvrtc = pytest.mark.skipif(nvrtc.why_not() is not None, reason=str(nvrtc.why_not()))
 SOURCES = source.sources()
-QUICK = (
-    nvrtc.ARCHITECTURES[0],
-    nvrtc.ARCHITECTURES[-1],
-)  # the oldest and the newest are always tested, the others where slow tests are
+OLDEST, NEWEST = nvrtc.ARCHITECTURES[0], nvrtc.ARCHITECTURES[-1]
+QUICK = ("f", OLDEST), ("d", NEWEST)  # the others where slow tests run
+BUILDS = [
+    pytest.param(name, dtype, architecture, marks=[] if (dtype, architecture) in QUICK else pytest.mark.slow)
+    for name in SOURCES
+    for dtype in source.REALS
+    for architecture in nvrtc.ARCHITECTURES
+]
 
 
 @needs_nvrtc
-@pytest.mark.parametrize(
-    "architecture", [pytest.param(a, marks=[] if a in QUICK else pytest.mark.slow) for a in nvrtc.ARCHITECTURES]
-)
-@pytest.mark.parametrize("dtype", source.REALS)
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name, dtype, architecture", BUILDS)
 def test_a_source_compiles_without_a_warning(name, dtype, architecture):
     code, log = nvrtc.compile_for(source.text(name), source.options(dtype), architecture)
     assert code and not log, log
