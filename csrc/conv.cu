@@ -288,6 +288,7 @@ KERNEL sum_of_parts(idx n, idx parts, idx C, idx S, const REAL *__restrict__ par
     const idx i = thread_number();
     if (i >= n) return;
     REAL sum = partial[i];
+#pragma unroll 4
     for (idx part = 1; part < parts; part++) sum += partial[part * n + i];
     out[i] = bias ? sum + bias[i / S % C] : sum;
 }
@@ -360,6 +361,7 @@ KERNEL conv2d_bias(idx N, idx F, idx P, idx parts, const REAL *__restrict__ dy, 
     const idx last = N < (part + 1) * images ? N : (part + 1) * images;
     REAL sum = 0;
     for (idx n = part * images; n < last; n++)
+#pragma unroll 4
         for (idx p = threadIdx.x; p < P; p += blockDim.x) sum += dy[(n * F + f) * P + p];
     sum = group_sum(sum);
     if (threadIdx.x == 0) db[blockIdx.x] = sum;

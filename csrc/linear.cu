@@ -15,6 +15,7 @@ KERNEL column_sums(idx R, idx C, idx rows_of_part, const REAL *__restrict__ dy, 
     const idx end = (part + 1) * rows_of_part, last = R < end ? R : end;
     REAL sum = 0;
     if (c < C)
+#pragma unroll 4   /* reads on their way at the same time */
         for (idx r = part * rows_of_part + threadIdx.y; r < last; r += WARPS) sum += dy[r * C + c];
     of_warp[threadIdx.y][threadIdx.x] = sum;
     __syncthreads();

@@ -2,8 +2,8 @@
 
    Batch norm of x (N, C, S). A channel is N runs of S numbers. It is cut into parts, rectangles of `rows` runs times `length`
    numbers, and each part is a block's work, so that few channels keep a GPU busy, too. In a block, `lanes` threads stand along S,
-   neighbours reading neighbours, and blockDim.x / lanes runs are read at a time; lanes is a power of two, so that short runs
-   leave few threads idle. Two launches: the first leaves sums of each part, the second adds up those of its channel, in order,
+   neighbours reading neighbours, and blockDim.x / lanes runs are read at a time; lanes is a power of two about a quarter of the
+   length, so that threads have four numbers of a run each and few are idle where runs are short. Two launches: the first leaves sums of each part, the second adds up those of its channel, in order,
    and goes through its part again, which then often still is in the cache.
 
    Variances. E[x^2] - E[x]^2 of numbers far from 0 is a small difference of large ones. So each part finds its mean first, of
@@ -39,10 +39,14 @@ static __device__ rectangle my_rectangle(idx N, idx S, idx rows, idx length, idx
 }
 static __device__ double count_of(rectangle r) { return (double)((r.n1 - r.n0) * (r.s1 - r.s0)); }
 
-/* Every i of the thread's share of the block's rectangle. */
+/* The thread's share of the block's rectangle, four numbers at a time: i, i + lanes, ... as long as below end. Memory answers
+   late, so that a thread asks for four before it uses the first. */
 #define FOR_RECTANGLE(i)                                                                        \
     for (idx n = r.n0 + threadIdx.x / lanes; n < r.n1; n += blockDim.x / lanes)                 \
-        for (idx i = (n * C + r.c) * S + r.s0 + threadIdx.x % lanes, end = (n * C + r.c) * S + r.s1; i < end; i += lanes)
+        for (idx i = (n * C + r.c) * S + r.s0 + threadIdx.x % lanes, end = (n * C + r.c) * S + r.s1; i < end; i += 4 * lanes)
+#define FOUR(k) _Pragma("unroll") for (int k = 0; k < 4; k++)
+
+static __device__ __forceinline__ REAL load(const REAL *x, idx i, idx end, REAL otherwise) { return i < end ? x[i] : otherwise; }
 
 /* moments (C, parts, 2): the mean, and the sum of squares of differences from it. */
 KERNEL batch_norm_moments(idx N, idx C, idx S, idx rows, idx length, idx lanes, idx parts, const REAL *__restrict__ x,
@@ -50,18 +54,30 @@ KERNEL batch_norm_moments(idx N, idx C, idx S, idx rows, idx length, idx lanes, 
     const rectangle r = my_rectangle(N, S, rows, length, parts);
     const double count = count_of(r);
     REAL mean = x[(r.n0 * C + r.c) * S + r.s0], sum = 0, squares = 0;
-    FOR_RECTANGLE(i) sum += x[i] - mean;
+    FOR_RECTANGLE(i) {
+        REAL v[4];
+        FOUR(k) v[k] = load(x, i + k * lanes, end, mean);
+        FOUR(k) sum += v[k] - mean;
+    }
     mean += (REAL)(group_sum(sum) / count);
     sum = 0;
     FOR_RECTANGLE(i) {
-        const REAL d = x[i] - mean;
-        sum += d, squares += d * d;
+        REAL d[4];
+        FOUR(k) d[k] = load(x, i + k * lanes, end, mean) - mean;
+        FOUR(k) sum += d[k], squares += d[k] * d[k];
     }
     const double rest = group_sum(sum), m2 = group_sum(squares);
     if (threadIdx.x) return;
     moments[2 * blockIdx.x] = mean + rest / count;
     moments[2 * blockIdx.x + 1] = m2 - rest * rest / count;
 }
+
+#define SCALE_RECTANGLE(y, x, mean, scale, shift)                                              \
+    FOR_RECTANGLE(i) {                                                                          \
+        REAL v[4];                                                                              \
+        FOUR(k) v[k] = load(x, i + k * lanes, end, 0);                                          \
+        FOUR(k) if (i + k * lanes < end) y[i + k * lanes] = (v[k] - mean) * scale + shift;      \
+    }
 
 KERNEL batch_norm(idx N, idx C, idx S, idx rows, idx length, idx lanes, idx parts, double eps, const REAL *__restrict__ x,
                   const REAL *__restrict__ gamma, const REAL *__restrict__ beta, const double *__restrict__ moments,
@@ -84,7 +100,7 @@ KERNEL batch_norm(idx N, idx C, idx S, idx rows, idx length, idx lanes, idx part
     }
     __syncthreads();
     const REAL mean = of_channel[0], scale = of_channel[1], shift = of_channel[2];
-    FOR_RECTANGLE(i) y[i] = (x[i] - mean) * scale + shift;
+    SCALE_RECTANGLE(y, x, mean, scale, shift);
 }
 
 KERNEL batch_norm_inference(idx N, idx C, idx S, idx rows, idx length, idx lanes, idx parts, double eps,
@@ -92,7 +108,7 @@ KERNEL batch_norm_inference(idx N, idx C, idx S, idx rows, idx length, idx lanes
                             const REAL *__restrict__ mean, const REAL *__restrict__ var, REAL *__restrict__ y) {
     const rectangle r = my_rectangle(N, S, rows, length, parts);
     const REAL m = mean[r.c], scale = or_one(gamma, r.c) / sqrt(var[r.c] + (REAL)eps), shift = or_zero(beta, r.c);
-    FOR_RECTANGLE(i) y[i] = (x[i] - m) * scale + shift;
+    SCALE_RECTANGLE(y, x, m, scale, shift);
 }
 
 /* sums (C, parts, 3): of dy, dy d and d, with d = x - mean. */
@@ -102,8 +118,9 @@ KERNEL batch_norm_sums(idx N, idx C, idx S, idx rows, idx length, idx lanes, idx
     const REAL m = mean[r.c];
     REAL of_dy = 0, of_products = 0, of_d = 0;
     FOR_RECTANGLE(i) {
-        const REAL g = dy[i], d = x[i] - m;
-        of_dy += g, of_products += g * d, of_d += d;
+        REAL g[4], d[4];
+        FOUR(k) g[k] = load(dy, i + k * lanes, end, 0), d[k] = load(x, i + k * lanes, end, m) - m;
+        FOUR(k) of_dy += g[k], of_products += g[k] * d[k], of_d += d[k];
     }
     of_dy = group_sum(of_dy), of_products = group_sum(of_products), of_d = group_sum(of_d);
     if (threadIdx.x) return;
@@ -130,13 +147,17 @@ KERNEL batch_norm_backward(idx N, idx C, idx S, idx rows, idx length, idx lanes,
     }
     __syncthreads();
     const REAL on_dy = of_channel[0], on_d = of_channel[1], constant = of_channel[2], m = mean[r.c];
-    if (given) FOR_RECTANGLE(i) dx[i] = on_dy * dy[i];
-    else FOR_RECTANGLE(i) dx[i] = on_dy * dy[i] + (on_d * (x[i] - m) + constant);
+    FOR_RECTANGLE(i) {
+        REAL g[4], d[4];
+        FOUR(k) g[k] = load(dy, i + k * lanes, end, 0), d[k] = given ? (REAL)0 : load(x, i + k * lanes, end, m) - m;
+        FOUR(k) if (i + k * lanes < end) dx[i + k * lanes] = on_dy * g[k] + (on_d * d[k] + constant);
+    }
 }
 
 /* ---- layer norm ---- */
 
-#define FOR_ROW(i) for (idx i = threadIdx.x; i < D; i += blockDim.x)
+#define FOR_ROW(i) for (idx i = threadIdx.x; i < D; i += 4 * blockDim.x)
+#define PLACE(k) (i + k * (idx)blockDim.x)
 static __device__ __forceinline__ idx row_number() { return (idx)blockIdx.x * blockDim.y + threadIdx.y; }
 
 KERNEL layer_norm(idx R, idx D, double eps, const REAL *__restrict__ x, const REAL *__restrict__ gamma,
@@ -145,16 +166,26 @@ KERNEL layer_norm(idx R, idx D, double eps, const REAL *__restrict__ x, const RE
     if (row >= R) return;
     x += row * D, y += row * D;
     REAL mean = x[0], sum = 0, squares = 0;
-    FOR_ROW(i) sum += x[i] - mean;
+    FOR_ROW(i) {
+        REAL v[4];
+        FOUR(k) v[k] = load(x, PLACE(k), D, mean);
+        FOUR(k) sum += v[k] - mean;
+    }
     mean += group_sum(sum) / (REAL)D;
     sum = 0;
     FOR_ROW(i) {
-        const REAL d = x[i] - mean;
-        sum += d, squares += d * d;
+        REAL d[4];
+        FOUR(k) d[k] = load(x, PLACE(k), D, mean) - mean;
+        FOUR(k) sum += d[k], squares += d[k] * d[k];
     }
     const REAL rest = group_sum(sum) / (REAL)D, var = group_sum(squares) / (REAL)D - rest * rest;
     const REAL rstd = 1 / sqrt((var < 0 ? (REAL)0 : var) + (REAL)eps);
-    FOR_ROW(i) y[i] = (x[i] - mean - rest) * rstd * or_one(gamma, i) + or_zero(beta, i);
+    FOR_ROW(i) {
+        REAL v[4];
+        FOUR(k) v[k] = load(x, PLACE(k), D, mean);
+        FOUR(k) if (PLACE(k) < D)
+            y[PLACE(k)] = (v[k] - mean - rest) * rstd * or_one(gamma, PLACE(k)) + or_zero(beta, PLACE(k));
+    }
     if (threadIdx.x == 0) mean_out[row] = mean + rest, rstd_out[row] = rstd;
 }
 
@@ -168,12 +199,19 @@ KERNEL layer_norm_backward(idx R, idx D, const REAL *__restrict__ dy, const REAL
     const REAL m = mean[row], r = rstd[row];
     REAL of_g = 0, of_products = 0, of_d = 0;
     FOR_ROW(i) {
-        const REAL g = dy[i] * or_one(gamma, i), d = x[i] - m;
-        of_g += g, of_products += g * d, of_d += d;
+        REAL g[4], d[4];
+        FOUR(k) g[k] = load(dy, PLACE(k), D, 0), d[k] = load(x, PLACE(k), D, m) - m;
+        if (gamma) FOUR(k) g[k] *= load(gamma, PLACE(k), D, 0);
+        FOUR(k) of_g += g[k], of_products += g[k] * d[k], of_d += d[k];
     }
     const REAL rest = group_sum(of_d) / (REAL)D, mean_g = group_sum(of_g) / (REAL)D;
     const REAL mean_products = (group_sum(of_products) / (REAL)D - rest * mean_g) * r;   /* of g xhat */
-    FOR_ROW(i) dx[i] = (dy[i] * or_one(gamma, i) - mean_g - (x[i] - m - rest) * r * mean_products) * r;
+    FOR_ROW(i) {
+        REAL g[4], d[4];
+        FOUR(k) g[k] = load(dy, PLACE(k), D, 0), d[k] = load(x, PLACE(k), D, m) - m;
+        if (gamma) FOUR(k) g[k] *= load(gamma, PLACE(k), D, 0);
+        FOUR(k) if (PLACE(k) < D) dx[PLACE(k)] = (g[k] - mean_g - (d[k] - rest) * r * mean_products) * r;
+    }
     if (threadIdx.x == 0) rest_out[row] = rest;
 }
 
@@ -186,6 +224,7 @@ KERNEL layer_norm_parameters(idx R, idx D, idx rows_of_part, const REAL *__restr
     const idx end = (part + 1) * rows_of_part, last = R < end ? R : end;
     REAL dgamma = 0, dbeta = 0;
     if (i < D)
+#pragma unroll 4
         for (idx row = part * rows_of_part + threadIdx.y; row < last; row += blockDim.y) {
             const REAL g = dy[row * D + i];
             dgamma += g * ((x[row * D + i] - mean[row] - rest[row]) * rstd[row]), dbeta += g;

@@ -16,7 +16,7 @@ def _cut(N, S):
     length = min(S, max(PART, -(-S // MOST_PARTS)))
     across = -(-S // length)
     runs = max(1, PART // length, -(-N // max(1, MOST_PARTS // across)))
-    lanes = min(THREADS, 1 << (length - 1).bit_length())
+    lanes = max(1, min(THREADS, (1 << (length - 1).bit_length()) // 4))  # each reads four numbers of a run
     return (runs, length, lanes), -(-N // runs) * across
 
 
