@@ -101,7 +101,7 @@ def _rows_per_thread(M):
 
 def _parts(blocks, most):
     """Into how many parts a sum is cut so that there are blocks enough; ``most`` keeps the parts from getting too short."""
-    return max(1, min(-(-ENOUGH_BLOCKS // blocks), most))
+    return max(1, min(-(-ENOUGH_BLOCKS // max(1, blocks)), most))
 
 
 def _sum_of_parts(partial, bias=None):

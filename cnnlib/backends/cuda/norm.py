@@ -20,8 +20,14 @@ def _cut(N, S):
     return (runs, length, lanes), -(-N // runs) * across
 
 
+def _mean_of_nothing(x, n, results):
+    return [xp_of(x).full(n, float("nan"), x.dtype) for _ in range(results)]
+
+
 def batch_norm_forward(x, gamma, beta, eps):
     xp, (N, C, S) = xp_of(x), x.shape
+    if not N * S:
+        return xp.empty_like(x), *_mean_of_nothing(x, C, 2)
     cut, parts = _cut(N, S)
     moments = xp.empty((C, parts, 2), "d")
     y, mean, var = xp.empty_like(x), xp.empty(C, x.dtype), xp.empty(C, x.dtype)
@@ -38,6 +44,8 @@ def batch_norm_backward(dy, x, gamma, mean, var, eps):
 def _batch_norm_backward(dy, x, gamma, mean, var, eps, given):
     """``given``: 1 where the statistics are constants."""
     xp, (N, C, S) = xp_of(x), x.shape
+    if not N * S:
+        return xp.empty_like(x), xp.zeros(C, x.dtype), xp.zeros(C, x.dtype)
     cut, parts = _cut(N, S)
     sums = xp.empty((C, parts, 3), "d")
     dx, dgamma, dbeta = xp.empty_like(x), xp.empty(C, x.dtype), xp.empty(C, x.dtype)
@@ -49,8 +57,10 @@ def _batch_norm_backward(dy, x, gamma, mean, var, eps, given):
 
 def batch_norm_inference_forward(x, gamma, beta, mean, var, eps):
     N, C, S = x.shape
-    cut, parts = _cut(N, S)
     y = xp_of(x).empty_like(x)
+    if not N * S:
+        return y
+    cut, parts = _cut(N, S)
     arrays = x, gamma, beta, mean, var, y
     launch("norm", "batch_norm_inference", x.dtype.char, (C * parts,), (THREADS,), N, C, S, *cut, parts, eps, *arrays)
     return y
@@ -62,6 +72,8 @@ def batch_norm_inference_backward(dy, x, gamma, mean, var, eps):
 
 def layer_norm_forward(x, gamma, beta, eps):
     xp, (R, D) = xp_of(x), x.shape
+    if not D:
+        return xp.empty_like(x), *_mean_of_nothing(x, R, 2)
     y, mean, rstd = xp.empty_like(x), xp.empty(R, x.dtype), xp.empty(R, x.dtype)
     launch("norm", "layer_norm", x.dtype.char, *rows(R, D), R, D, eps, x, gamma, beta, y, mean, rstd)
     return y, mean, rstd

@@ -42,14 +42,14 @@ def _transposed(w):
     return xp_of(w).ascontiguousarray(w.swapaxes(-1, -2))
 
 
+def _rows(a):
+    return a.reshape(a.shape[0] * a.shape[1], a.shape[2])
+
+
 def _states_before(h, h0, reverse):
     """The state before every step, as rows (T·B, H)."""
     states = (h[1:], h0[None]) if reverse else (h0[None], h[:-1])
-    return xp_of(h).concatenate(states).reshape(-1, h.shape[2])
-
-
-def _rows(a):
-    return a.reshape(-1, a.shape[2])
+    return _rows(xp_of(h).concatenate(states)[: len(h)])
 
 
 def rnn_forward(gx, h0, w_hh, nonlinearity, lengths, reverse):
