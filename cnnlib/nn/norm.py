@@ -49,8 +49,8 @@ class _BatchNorm(Module):
         return y
 
     def _track(self, mean, var, m):
-        batches = int(self.num_batches_tracked) + 1
-        new = 1 / batches if self.momentum is None else float(self.momentum)
+        batches = self.num_batches_tracked + 1  # an array, whose value stays where it is
+        new = (1.0 / batches).astype(mean.dtype) if self.momentum is None else float(self.momentum)
         self.set_buffer("num_batches_tracked", xp_of(mean).asarray(batches, dtype=np.int64))
         self.set_buffer("running_mean", (1 - new) * self.running_mean + new * mean)
         self.set_buffer("running_var", (1 - new) * self.running_var + new * m / (m - 1) * var)
