@@ -52,7 +52,8 @@ def on_gpu(x: Any) -> bool:
 def readable(a: Any) -> Any:
     """``a``, or a copy where kernels could not read it: they want C-contiguous and aligned (``np.frombuffer`` may not be)."""
     flags = a.flags
-    return a if flags.c_contiguous and getattr(flags, "aligned", True) else a.copy()
+    aligned = flags.aligned if hasattr(flags, "aligned") else a.data.ptr % a.itemsize == 0  # CuPy's flags do not say
+    return a if flags.c_contiguous and aligned else a.copy()
 
 
 def available() -> dict[str, str | None]:

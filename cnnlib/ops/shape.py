@@ -72,7 +72,7 @@ class BroadcastTo(_View):
 
 
 class Getitem(Op):
-    """Saves index and shape. Elements that were picked twice add up."""
+    """Saves index and shape. Elements that were picked twice add up, in the order of dy."""
 
     formula = "y = x[index]"
     contiguous = False
@@ -87,12 +87,18 @@ class Getitem(Op):
 
     @staticmethod
     def backward(ctx, dy):
-        dx = ctx.xp.zeros(ctx.shape, dtype=dy.dtype)
+        xp = ctx.xp
         if _is_basic(ctx.index):
+            dx = xp.zeros(ctx.shape, dtype=dy.dtype)
             dx[ctx.index] = dy
+            return dx
+        if getattr(ctx.index, "dtype", None) is not None and ctx.index.dtype.kind in "iu":
+            n, rows = ctx.shape[0], xp.asarray(ctx.index)  # x was a table of n rows
         else:
-            ctx.xp.add.at(dx, ctx.index, dy)
-        return dx
+            n = math.prod(ctx.shape)  # x was one of n elements
+            rows = xp.arange(n).reshape(ctx.shape)[ctx.index]
+        dy = xp.ascontiguousarray(dy).reshape(rows.size, math.prod(ctx.shape) // n if n else 1)
+        return ctx.kernels.embedding_backward(dy, rows.reshape(-1).astype("int64") % max(n, 1), n).reshape(ctx.shape)
 
 
 def _is_basic(index):

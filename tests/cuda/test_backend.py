@@ -1,12 +1,14 @@
 """The CUDA backend, with its kernels run on the CPU by the emulator: every case against the textbook, in both dtypes."""
 
 import inspect
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import cnnlib as cl
-from cnnlib.backends import REFERENCE, interface, kernel_set
+from cnnlib import ops
+from cnnlib.backends import REFERENCE, interface, kernel_set, readable
 from cnnlib.tensor import to_device
 from tests.cuda.agreement import assert_agrees
 from tests.kernel_calls import FAMILIES, Calls, Sizes
@@ -14,6 +16,7 @@ from tests.op_cases import CASES
 from tests.test_cuda import run
 
 CONTRACT = {name: f for name, f in vars(interface).items() if inspect.isfunction(f)}
+rng = np.random.default_rng(3)
 ALLOWED = {"float32": 2e-4, "float64": 1e-10}
 SIZES = (
     Sizes(),
@@ -41,6 +44,39 @@ def test_signatures_equal_the_contract(device, name):
     parameters = inspect.signature(getattr(kernel_set("cuda"), name)).parameters.values()
     expected = inspect.signature(CONTRACT[name]).parameters.values()
     assert [(p.name, p.default) for p in parameters] == [(p.name, p.default) for p in expected]
+
+
+# ---- arrays
+
+
+def test_what_a_kernel_could_not_read_is_copied_first(device):
+    """CuPy's flags do not say whether an array is aligned; its address does."""
+
+    class Array:
+        itemsize, flags = 4, SimpleNamespace(c_contiguous=True)
+
+        def __init__(self, address):
+            self.data = SimpleNamespace(ptr=address)
+
+        def copy(self):
+            return "a copy"
+
+    aligned = Array(512)
+    assert readable(aligned) is aligned and readable(Array(514)) == "a copy"
+    x = device.asarray(rng.standard_normal((5, 4)))
+    np.testing.assert_array_equal(ops.relu(cl.Tensor(x.T)).numpy(), np.maximum(x.get().T, 0))
+
+
+def test_an_element_that_was_picked_twice_gets_the_sum_in_order(device):
+    """Without atomics, whose order would differ from run to run."""
+    x = cl.Tensor(device.asarray(np.zeros((3, 2), np.float32)), requires_grad=True)
+    dy = (rng.standard_normal((600, 2)) * 10.0 ** rng.integers(-6, 6, (600, 1))).astype(np.float32)
+    rows = rng.integers(-3, 3, 600)
+    ops.getitem(x, device.asarray(rows)).backward(device.asarray(dy))
+    expected = np.zeros((3, 2), np.float32)
+    for row, d in zip(rows, dy, strict=True):
+        expected[row] += d
+    np.testing.assert_array_equal(x.grad.get(), expected)
 
 
 # ---- results
