@@ -42,16 +42,33 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("method, x_shape, w_shape, stride, pads, dilation, groups", CASES)
-def test_each_method_agrees_with_the_textbook(monkeypatch, method, x_shape, w_shape, stride, pads, dilation, groups, dtype):
+def agrees(method, x_shape, w_shape, settings, dtype, monkeypatch):
     monkeypatch.setattr(conv, "_method", lambda *_: method)
     rng = np.random.default_rng(3)
     x, w, b = (rng.standard_normal(s).astype(dtype) for s in (x_shape, w_shape, w_shape[:1]))
-    settings = stride, pads, dilation, groups
     dy = rng.standard_normal(REFERENCE.conv2d_forward(x, w, None, *settings).shape).astype(dtype)
     assert_agrees("conv2d_forward", conv.conv2d_forward, (x, w, b, *settings))
     assert_agrees("conv2d_forward", conv.conv2d_forward, (x, w, None, *settings))
     assert_agrees("conv2d_backward_input", conv.conv2d_backward_input, (dy, w, x.shape, *settings))
     assert_agrees("conv2d_backward_weight", conv.conv2d_backward_weight, (dy, x, w.shape, *settings))
     assert_agrees("conv2d_backward_bias", conv.conv2d_backward_bias, (dy,))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("method, x_shape, w_shape, stride, pads, dilation, groups", CASES)
+def test_each_method_agrees_with_the_textbook(monkeypatch, method, x_shape, w_shape, stride, pads, dilation, groups, dtype):
+    agrees(method, x_shape, w_shape, (stride, pads, dilation, groups), dtype, monkeypatch)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_any_geometry_agrees_with_the_textbook(monkeypatch, seed):
+    rng = np.random.default_rng(seed)
+    pick = lambda most, n=1: tuple(int(i) for i in rng.integers(1, most + 1, n))  # noqa: E731
+    (N, groups), (C, M), kernel, stride, dilation = pick(3, 2), pick(12, 2), pick(4, 2), pick(4, 2), pick(3, 2)
+    pads = tuple(int(i) for i in rng.integers(0, 4, 4))
+    reach = [d * (k - 1) + 1 - sum(p) for k, d, p in zip(kernel, dilation, (pads[:2], pads[2:]), strict=True)]
+    image = tuple(max(1, r) + int(rng.integers(0, 12)) for r in reach)
+    x, w = (N, groups * C, *image), (groups * M, C, *kernel)
+    for method in conv.FORWARD:
+        if applies(method, x, w, stride, pads, groups):
+            agrees(method, x, w, (stride, pads, dilation, groups), "float32", monkeypatch)
