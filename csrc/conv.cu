@@ -58,8 +58,8 @@ template <int ROWS> static __device__ __forceinline__ void multiply(const tiles<
 /* A number as three digits, the last two of bases B and C: a tap (channel, i, j) or a pixel (image, h, w). */
 struct digits { int a, b, c; };
 static __device__ __forceinline__ digits digits_of(idx number, int B, int C) {
-    const idx ab = number / C;
-    return {(int)(ab / B), (int)(ab % B), (int)(number % C)};
+    const idx ab = divided(number, C), a = divided(ab, B);
+    return {(int)a, (int)(ab - a * B), (int)(number - ab * C)};
 }
 static __device__ __forceinline__ digits plus(digits x, digits y, int B, int C) {
     digits sum = {x.a + y.a, x.b + y.b, x.c + y.c};
@@ -290,7 +290,8 @@ KERNEL sum_of_parts(idx n, idx parts, idx C, idx S, const REAL *__restrict__ par
     REAL sum = partial[i];
 #pragma unroll 4
     for (idx part = 1; part < parts; part++) sum += partial[part * n + i];
-    out[i] = bias ? sum + bias[i / S % C] : sum;
+    const idx plane = divided(i, S);
+    out[i] = bias ? sum + bias[plane - divided(plane, C) * C] : sum;
 }
 
 /* ---- depthwise: group c is input channel c and its F / C output channels ---- */
@@ -300,9 +301,9 @@ KERNEL depthwise(idx N, idx C, idx H, idx W, idx F, idx OH, idx OW, idx KH, idx 
                  REAL *__restrict__ y) {
     const idx i = thread_number();
     if (i >= N * F * OH * OW) return;
-    const digits pixel = digits_of(i % (OH * OW), (int)OH, (int)OW);
-    const idx plane = i / (OH * OW), f = plane % F;
-    x += (plane / F * C + f / (F / C)) * H * W, w += f * KH * KW;
+    const idx plane = divided(i, OH * OW), n = divided(plane, F), f = plane - n * F;
+    const digits pixel = digits_of(i - plane * OH * OW, (int)OH, (int)OW);
+    x += (n * C + divided(f, divided(F, C))) * H * W, w += f * KH * KW;
     REAL sum = 0;
     for (int kh = 0; kh < KH; kh++)
         for (int kw = 0; kw < KW; kw++) {
@@ -316,9 +317,9 @@ KERNEL depthwise_input(idx N, idx C, idx H, idx W, idx F, idx OH, idx OW, idx KH
                        idx DH, idx DW, const REAL *__restrict__ dy, const REAL *__restrict__ w, REAL *__restrict__ dx) {
     const idx i = thread_number();
     if (i >= N * C * H * W) return;
-    const digits pixel = digits_of(i % (H * W), (int)H, (int)W);
-    const idx plane = i / (H * W), n = plane / C, c = plane % C;
-    const int each = (int)(F / C);
+    const idx plane = divided(i, H * W), n = divided(plane, C), c = plane - n * C;
+    const digits pixel = digits_of(i - plane * H * W, (int)H, (int)W);
+    const int each = (int)divided(F, C);
     REAL sum = 0;
     for (int m = 0; m < each; m++) {
         const idx f = c * each + m;
@@ -372,7 +373,7 @@ KERNEL conv2d_bias(idx N, idx F, idx P, idx parts, const REAL *__restrict__ dy, 
 KERNEL windows(idx N, idx C, idx H, idx W, idx OH, idx OW, idx KH, idx KW, idx SH, idx SW, idx top, idx left, idx DH, idx DW,
                const REAL *__restrict__ x, REAL *__restrict__ cols) {
     const idx columns = N * OH * OW, blocks = CEIL_DIV(columns, blockDim.x);
-    const idx c = blockIdx.x / blocks, q = blockIdx.x % blocks * blockDim.x + threadIdx.x;
+    const idx c = divided(blockIdx.x, blocks), q = (blockIdx.x - c * blocks) * blockDim.x + threadIdx.x;
     if (q >= columns) return;
     const digits pixel = digits_of(q, (int)OH, (int)OW);
     const int top_row = pixel.b * (int)SH - (int)top, left_column = pixel.c * (int)SW - (int)left;
@@ -389,8 +390,8 @@ KERNEL windows_backward(idx N, idx C, idx H, idx W, idx OH, idx OW, idx KH, idx 
                         idx DW, const REAL *__restrict__ dcols, REAL *__restrict__ dx) {
     const idx i = thread_number();
     if (i >= N * C * H * W) return;
-    const digits pixel = digits_of(i % (H * W), (int)H, (int)W);
-    const idx plane = i / (H * W), n = plane / C, c = plane % C;
+    const idx plane = divided(i, H * W), n = divided(plane, C), c = plane - n * C;
+    const digits pixel = digits_of(i - plane * H * W, (int)H, (int)W);
     REAL sum = 0;
     for (int kh = 0; kh < KH; kh++) {
         const int h = pixel.b + (int)top - kh * (int)DH;
@@ -398,7 +399,7 @@ KERNEL windows_backward(idx N, idx C, idx H, idx W, idx OH, idx OW, idx KH, idx 
         for (int kw = 0; kw < KW; kw++) {
             const int v = pixel.c + (int)left - kw * (int)DW;
             if (v >= 0 && v % (int)SW == 0 && v / (int)SW < OW)
-                sum += dcols[((c * KH + kh) * KW + kw) * (N * OH * OW) + (n * OH + h / SH) * OW + v / SW];
+                sum += dcols[((c * KH + kh) * KW + kw) * (N * OH * OW) + (n * OH + h / (int)SH) * OW + v / (int)SW];
         }
     }
     dx[i] = sum;

@@ -18,6 +18,9 @@ typedef unsigned int word;
 static __device__ __forceinline__ idx thread_number() { return (idx)blockIdx.x * blockDim.x + threadIdx.x; }
 static __device__ __forceinline__ idx thread_count() { return (idx)gridDim.x * blockDim.x; }
 
+/* i / n of numbers that are not negative. A GPU divides by a routine, which is long for 64 bits and rarely needs them. */
+static __device__ __forceinline__ idx divided(idx i, idx n) { return (i | n) >> 32 ? i / n : (idx)((word)i / (word)n); }
+
 /* ---- reductions along x ----
 
    A block is blockDim.y groups of blockDim.x threads. blockDim.x is 32, so that each group is one warp, or blockDim.y is 1 and

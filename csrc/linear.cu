@@ -11,7 +11,7 @@ enum { WARPS = 8 };
 /* dy (R, C) -> sums (parts, C); blocks are numbered (part, tile of 32 columns). */
 KERNEL column_sums(idx R, idx C, idx rows_of_part, const REAL *__restrict__ dy, REAL *__restrict__ sums) {
     __shared__ REAL of_warp[WARPS][32];
-    const idx tiles = CEIL_DIV(C, 32), c = blockIdx.x % tiles * 32 + threadIdx.x, part = blockIdx.x / tiles;
+    const idx tiles = CEIL_DIV(C, 32), part = divided(blockIdx.x, tiles), c = (blockIdx.x - part * tiles) * 32 + threadIdx.x;
     const idx end = (part + 1) * rows_of_part, last = R < end ? R : end;
     REAL sum = 0;
     if (c < C)

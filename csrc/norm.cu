@@ -12,7 +12,7 @@
 
        mean = m_0 + sum n_p (m_p - m_0) / m,   m var = sum q_p + n_p (m_p - mean)^2.
 
-   They are added in double, once per part. A constant has a variance of exactly 0. What rounding the mean leaves, the shift takes
+   They are added in double, once per part: a lane of the first warp each. A constant has a variance of exactly 0. What rounding the mean leaves, the shift takes
    back: y = (x - mean) scale + shift.
 
    Layer norm of x (R, D). A group of threads along x takes a row, a warp or a block: rows() in source.py. The sums over rows
@@ -25,34 +25,37 @@ static __device__ __forceinline__ REAL or_zero(const REAL *a, idx i) { return a 
 
 /* ---- batch norm ---- */
 
+enum { MOST_PARTS = 32 };   /* of a channel: a lane each, when they are added up */
+
 /* The part of this block: runs n0 ... n1 of channel c, and of them s0 ... s1. Blocks are numbered (channel, part). */
 struct rectangle { idx c, part, n0, n1, s0, s1; };
 
-static __device__ rectangle rectangle_of(idx part, idx N, idx S, idx rows, idx length) {
-    const idx across = CEIL_DIV(S, length), n0 = part / across * rows, s0 = part % across * length;
-    return {0, part, n0, N < n0 + rows ? N : n0 + rows, s0, S < s0 + length ? S : s0 + length};
-}
 static __device__ rectangle my_rectangle(idx N, idx S, idx rows, idx length, idx parts) {
-    rectangle r = rectangle_of(blockIdx.x % parts, N, S, rows, length);
-    r.c = blockIdx.x / parts;
-    return r;
+    const idx c = divided(blockIdx.x, parts), part = blockIdx.x - c * parts, across = divided(S + length - 1, length);
+    const idx down = divided(part, across), n0 = down * rows, s0 = (part - down * across) * length;
+    return {c, part, n0, N < n0 + rows ? N : n0 + rows, s0, S < s0 + length ? S : s0 + length};
 }
-static __device__ double count_of(rectangle r) { return (double)((r.n1 - r.n0) * (r.s1 - r.s0)); }
+
+/* Of a warp whose lanes have a part each: the sum. */
+static __device__ double over_parts(double v) {
+    for (int half = 16; half > 0; half /= 2) v += __shfl_xor_sync(0xffffffff, v, half);
+    return v;
+}
 
 /* The thread's share of the block's rectangle, four numbers at a time: i, i + lanes, ... as long as below end. Memory answers
    late, so that a thread asks for four before it uses the first. */
 #define FOR_RECTANGLE(i)                                                                        \
-    for (idx n = r.n0 + threadIdx.x / lanes; n < r.n1; n += blockDim.x / lanes)                 \
-        for (idx i = (n * C + r.c) * S + r.s0 + threadIdx.x % lanes, end = (n * C + r.c) * S + r.s1; i < end; i += 4 * lanes)
+    for (idx n = r.n0 + threadIdx.x / (int)lanes; n < r.n1; n += blockDim.x / (int)lanes)       \
+        for (idx i = (n * C + r.c) * S + r.s0 + threadIdx.x % (int)lanes, end = (n * C + r.c) * S + r.s1; i < end; i += 4 * lanes)
 #define FOUR(k) _Pragma("unroll") for (int k = 0; k < 4; k++)
 
 static __device__ __forceinline__ REAL load(const REAL *x, idx i, idx end, REAL otherwise) { return i < end ? x[i] : otherwise; }
 
-/* moments (C, parts, 2): the mean, and the sum of squares of differences from it. */
+/* moments (C, parts, 3): how many numbers, their mean, the sum of squares of differences from it. */
 KERNEL batch_norm_moments(idx N, idx C, idx S, idx rows, idx length, idx lanes, idx parts, const REAL *__restrict__ x,
                           double *__restrict__ moments) {
     const rectangle r = my_rectangle(N, S, rows, length, parts);
-    const double count = count_of(r);
+    const double count = (double)((r.n1 - r.n0) * (r.s1 - r.s0));
     REAL mean = x[(r.n0 * C + r.c) * S + r.s0], sum = 0, squares = 0;
     FOR_RECTANGLE(i) {
         REAL v[4];
@@ -68,8 +71,8 @@ KERNEL batch_norm_moments(idx N, idx C, idx S, idx rows, idx length, idx lanes, 
     }
     const double rest = group_sum(sum), m2 = group_sum(squares);
     if (threadIdx.x) return;
-    moments[2 * blockIdx.x] = mean + rest / count;
-    moments[2 * blockIdx.x + 1] = m2 - rest * rest / count;
+    double *of = moments + 3 * (idx)blockIdx.x;
+    of[0] = count, of[1] = mean + rest / count, of[2] = m2 - rest * rest / count;
 }
 
 #define SCALE_RECTANGLE(y, x, mean, scale, shift)                                              \
@@ -84,19 +87,15 @@ KERNEL batch_norm(idx N, idx C, idx S, idx rows, idx length, idx lanes, idx part
                   REAL *__restrict__ y, REAL *__restrict__ mean_out, REAL *__restrict__ var_out) {
     __shared__ REAL of_channel[3];   /* mean, scale, shift */
     const rectangle r = my_rectangle(N, S, rows, length, parts);
-    if (threadIdx.x == 0) {
-        const double m = (double)(N * S), *of = moments + 2 * r.c * parts;
-        double distance = 0, m2 = 0;
-        for (idx p = 1; p < parts; p++) distance += count_of(rectangle_of(p, N, S, rows, length)) * (of[2 * p] - of[0]);
-        const double mean = of[0] + distance / m;
-        for (idx p = 0; p < parts; p++) {
-            const double d = of[2 * p] - mean;
-            m2 += of[2 * p + 1] + count_of(rectangle_of(p, N, S, rows, length)) * d * d;
-        }
+    if (threadIdx.x < MOST_PARTS) {
+        const double m = (double)(N * S), *of = moments + 3 * r.c * parts, *mine = of + 3 * threadIdx.x;
+        const bool there = threadIdx.x < parts;
+        const double mean = of[1] + over_parts(there ? mine[0] * (mine[1] - of[1]) : 0) / m;
+        const double m2 = over_parts(there ? mine[2] + mine[0] * (mine[1] - mean) * (mine[1] - mean) : 0);
         const double var = m2 < 0 ? 0 : m2 / m, scale = or_one(gamma, r.c) / sqrt(var + eps);
         of_channel[0] = (REAL)mean, of_channel[1] = (REAL)scale;
         of_channel[2] = (REAL)(or_zero(beta, r.c) - (mean - (REAL)mean) * scale);
-        if (r.part == 0) mean_out[r.c] = (REAL)mean, var_out[r.c] = (REAL)var;
+        if (r.part == 0 && threadIdx.x == 0) mean_out[r.c] = (REAL)mean, var_out[r.c] = (REAL)var;
     }
     __syncthreads();
     const REAL mean = of_channel[0], scale = of_channel[1], shift = of_channel[2];
@@ -124,7 +123,8 @@ KERNEL batch_norm_sums(idx N, idx C, idx S, idx rows, idx length, idx lanes, idx
     }
     of_dy = group_sum(of_dy), of_products = group_sum(of_products), of_d = group_sum(of_d);
     if (threadIdx.x) return;
-    sums[3 * blockIdx.x] = of_dy, sums[3 * blockIdx.x + 1] = of_products, sums[3 * blockIdx.x + 2] = of_d;
+    double *of = sums + 3 * (idx)blockIdx.x;
+    of[0] = of_dy, of[1] = of_products, of[2] = of_d;
 }
 
 /* dx = on_dy dy + on_d (x - mean) + constant: the last two are the paths through the statistics, left out where those are given. */
@@ -134,16 +134,17 @@ KERNEL batch_norm_backward(idx N, idx C, idx S, idx rows, idx length, idx lanes,
                            REAL *__restrict__ dx, REAL *__restrict__ dgamma, REAL *__restrict__ dbeta) {
     __shared__ REAL of_channel[3];   /* on_dy, on_d, constant */
     const rectangle r = my_rectangle(N, S, rows, length, parts);
-    if (threadIdx.x == 0) {
-        const double *of = sums + 3 * r.c * parts, m = (double)(N * S), rstd = 1 / sqrt(var[r.c] + eps);
-        double of_dy = 0, of_products = 0, of_d = 0;
-        for (idx p = 0; p < parts; p++) of_dy += of[3 * p], of_products += of[3 * p + 1], of_d += of[3 * p + 2];
+    if (threadIdx.x < MOST_PARTS) {
+        const double *mine = sums + 3 * (r.c * parts + threadIdx.x), m = (double)(N * S), rstd = 1 / sqrt(var[r.c] + eps);
+        const bool there = threadIdx.x < parts;
+        const double of_dy = over_parts(there ? mine[0] : 0), of_products = over_parts(there ? mine[1] : 0);
+        const double of_d = over_parts(there ? mine[2] : 0);
         const double shift = given ? 0 : of_d / m;   /* what rounding the mean left in d */
         const double dg = (of_products - shift * of_dy) * rstd, scale = or_one(gamma, r.c) * rstd;
         const double on_d = given ? 0 : -scale * rstd * dg / m;
         of_channel[0] = (REAL)scale, of_channel[1] = (REAL)on_d;
         of_channel[2] = given ? (REAL)0 : (REAL)(-scale * of_dy / m - on_d * shift);
-        if (r.part == 0) dgamma[r.c] = (REAL)dg, dbeta[r.c] = (REAL)of_dy;
+        if (r.part == 0 && threadIdx.x == 0) dgamma[r.c] = (REAL)dg, dbeta[r.c] = (REAL)of_dy;
     }
     __syncthreads();
     const REAL on_dy = of_channel[0], on_d = of_channel[1], constant = of_channel[2], m = mean[r.c];
@@ -220,7 +221,7 @@ KERNEL layer_norm_parameters(idx R, idx D, idx rows_of_part, const REAL *__restr
                              const REAL *__restrict__ mean, const REAL *__restrict__ rstd, const REAL *__restrict__ rest,
                              REAL *__restrict__ sums) {
     __shared__ REAL of_warp[8][2][32];
-    const idx tiles = CEIL_DIV(D, 32), i = blockIdx.x % tiles * 32 + threadIdx.x, part = blockIdx.x / tiles;
+    const idx tiles = CEIL_DIV(D, 32), part = divided(blockIdx.x, tiles), i = (blockIdx.x - part * tiles) * 32 + threadIdx.x;
     const idx end = (part + 1) * rows_of_part, last = R < end ? R : end;
     REAL dgamma = 0, dbeta = 0;
     if (i < D)

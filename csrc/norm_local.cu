@@ -9,9 +9,6 @@
 
 #include "cuda.cuh"
 
-/* i / n, without the long division that the GPU has no instruction for, where 32 bits are enough. */
-static __device__ __forceinline__ idx divided(idx i, idx n) { return i >> 32 ? i / n : (idx)((word)i / (word)n); }
-
 /* ---- local response norm ---- */
 
 /* s^-beta: usual exponents by square roots. */

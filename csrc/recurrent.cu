@@ -107,7 +107,7 @@ static __device__ void multiply(const steps &s, const product &p, idx unit0, idx
 #define FOR_UNITS(UNITS, BATCH, PRODUCT, CELL)                                                                            \
     do {                                                                                                                  \
         const int wide = (int)blockDim.x / 32 * (UNITS);                                                                  \
-        for (idx unit0 = blockIdx.x % s.unit_blocks * wide; unit0 < s.H; unit0 += s.unit_blocks * wide) {                 \
+        for (idx unit0 = blockIdx.x % (int)s.unit_blocks * wide; unit0 < s.H; unit0 += s.unit_blocks * wide) {            \
             PRODUCT(unit0);                                                                                               \
             __syncthreads();                                                                                              \
             for (int place = threadIdx.x; place < wide * (BATCH); place += blockDim.x) {                                  \
@@ -153,7 +153,7 @@ static __device__ __forceinline__ REAL slope(REAL y, idx nonlinearity) {   /* by
 template <int BATCH>
 static __device__ void rnn_steps(const steps &s, idx nonlinearity, const REAL *gx, const REAL *h0, const REAL *w, REAL *h) {
     __shared__ REAL sums[MOST_SUMS];
-    const idx b0 = blockIdx.x / s.unit_blocks * BATCH;
+    const idx b0 = blockIdx.x / (int)s.unit_blocks * BATCH;
     for (idx i = s.first; i < s.last; i++) {
         const REAL *h_before = before(s, i, h0, h);
         auto multiplied = [&](idx unit0) { multiply<4, 1, BATCH>(s, {w, 0, s.H, h_before, s.H, s.H}, unit0, b0, sums); };
@@ -171,7 +171,7 @@ template <int BATCH>
 static __device__ void rnn_steps_backward(const steps &s, idx nonlinearity, const REAL *dh, const REAL *h, const REAL *w, REAL *da,
                                           REAL *carried) {
     __shared__ REAL sums[MOST_SUMS];
-    const idx b0 = blockIdx.x / s.unit_blocks * BATCH;
+    const idx b0 = blockIdx.x / (int)s.unit_blocks * BATCH;
     for (idx i = s.last - 1; i >= s.first; i--) {
         auto multiplied = [&](idx unit0) {
             if (i + 1 < s.T) multiply<4, 1, BATCH>(s, {w, 0, s.H, da + row_of(s, i + 1, 0) * s.H, s.H, s.H}, unit0, b0, sums);
@@ -200,7 +200,7 @@ template <int BATCH>
 static __device__ void lstm_steps(const steps &s, idx output_activation, idx peepholes, const REAL *gx, const REAL *h0,
                                   const REAL *c0, const REAL *w, const REAL *peephole, REAL *h, REAL *c, REAL *gates) {
     __shared__ REAL sums[MOST_SUMS], of_cells[MOST_SUMS];
-    const idx b0 = blockIdx.x / s.unit_blocks * BATCH, H = s.H;
+    const idx b0 = blockIdx.x / (int)s.unit_blocks * BATCH, H = s.H;
     for (idx i = s.first; i < s.last; i++) {
         const REAL *h_before = before(s, i, h0, h), *c_before = before(s, i, c0, c);
 
@@ -252,7 +252,7 @@ static __device__ void lstm_steps_backward(const steps &s, idx output_activation
                                            const REAL *gates, const REAL *c0, const REAL *w, const REAL *peephole, REAL *da,
                                            REAL *carried, REAL *dc) {
     __shared__ REAL sums[MOST_SUMS], of_cells[MOST_SUMS];
-    const idx b0 = blockIdx.x / s.unit_blocks * BATCH, H = s.H;
+    const idx b0 = blockIdx.x / (int)s.unit_blocks * BATCH, H = s.H;
     for (idx i = s.last - 1; i >= s.first; i--) {
         const REAL *c_before = i < 0 ? c0 : before(s, i, c0, c), *after = da + (i + 1 < s.T ? row_of(s, i + 1, 0) * 4 * H : 0);
 
@@ -308,7 +308,7 @@ template <int BATCH>
 static __device__ void gru_steps(const steps &s, idx reset_after, const REAL *gx, const REAL *h0, const REAL *w, const REAL *bias,
                                  REAL *h, REAL *gates) {
     __shared__ REAL sums[MOST_SUMS];
-    const idx b0 = blockIdx.x / s.unit_blocks * BATCH, H = s.H;
+    const idx b0 = blockIdx.x / (int)s.unit_blocks * BATCH, H = s.H;
     for (idx i = s.first; i < s.last; i++) {
         const REAL *h_before = before(s, i, h0, h);
         auto bias_of = [&](idx gate, idx unit) { return bias ? bias[gate * H + unit] : (REAL)0; };
@@ -361,7 +361,7 @@ template <int BATCH>
 static __device__ void gru_steps_backward(const steps &s, idx reset_after, const REAL *dh, const REAL *h, const REAL *gates,
                                           const REAL *h0, const REAL *w, REAL *da, REAL *dg, REAL *carried) {
     __shared__ REAL sums[MOST_SUMS];
-    const idx b0 = blockIdx.x / s.unit_blocks * BATCH, H = s.H;
+    const idx b0 = blockIdx.x / (int)s.unit_blocks * BATCH, H = s.H;
     for (idx i = s.last - 1; i >= s.first; i--) {
         const REAL *h_before = i < 0 ? h0 : before(s, i, h0, h), *after = dg + (i + 1 < s.T ? row_of(s, i + 1, 0) * 3 * H : 0);
         auto multiplied = [&](idx unit0) {

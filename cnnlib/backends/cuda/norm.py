@@ -7,7 +7,7 @@ from cnnlib.backends.cuda.linear import linear_backward_bias
 from cnnlib.backends.cuda.source import THREADS, elements, launch, rows
 
 PART = 4096  # numbers of a part of a channel: 16 for each thread, so that reading them outweighs adding up
-MOST_PARTS = 32  # one thread adds them up
+MOST_PARTS = 32  # a warp adds them up, as in csrc/norm.cu
 ROWS_OF_PART = 64  # of a sum over rows: eight for each warp
 
 
@@ -29,7 +29,7 @@ def batch_norm_forward(x, gamma, beta, eps):
     if not N * S:
         return xp.empty_like(x), *_mean_of_nothing(x, C, 2)
     cut, parts = _cut(N, S)
-    moments = xp.empty((C, parts, 2), "d")
+    moments = xp.empty((C, parts, 3), "d")
     y, mean, var = xp.empty_like(x), xp.empty(C, x.dtype), xp.empty(C, x.dtype)
     launch("norm", "batch_norm_moments", x.dtype.char, (C * parts,), (THREADS,), N, C, S, *cut, parts, x, moments)
     arrays = x, gamma, beta, moments, y, mean, var

@@ -26,7 +26,7 @@ def _run(name, like, units, phases, sizes, order, *arguments, backward=False):
     lengths, reverse = order
     whole = _at_once(H, B)
     batch = (1 if B <= 64 else 4) if whole else (1 if B <= 2 else 4 if B <= 8 else 16)
-    threads = 32 * min(16, -(-H // units)) if whole else 256
+    threads = 32 * max(1, min(16, -(-H // units))) if whole else 256
     unit_blocks = 1 if whole else -(-H // (threads // 32 * units))
     shape = (unit_blocks * -(-B // batch),), (threads,)
     steps = range(T - 1, -2, -1) if backward else range(T)  # -1: the state before all steps has an adjoint, too
