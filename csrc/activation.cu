@@ -106,7 +106,8 @@ KERNEL log_softmax_backward(idx R, idx C, const REAL *__restrict__ dys, const RE
 KERNEL maxout(idx R, idx P, idx S, const REAL *__restrict__ xs, REAL *__restrict__ y, byte *__restrict__ argmax) {
     const idx i = thread_number();
     if (i >= R * S) return;
-    const REAL *x = xs + i / S * P * S + i % S;
+    const idx r = divided(i, S);
+    const REAL *x = xs + r * P * S + (i - r * S);
     REAL best = x[0];
     int winner = 0;
     for (int p = 1; p < P; p++) {
@@ -118,6 +119,7 @@ KERNEL maxout(idx R, idx P, idx S, const REAL *__restrict__ xs, REAL *__restrict
 KERNEL maxout_backward(idx R, idx P, idx S, const REAL *__restrict__ dy, const byte *__restrict__ argmax, REAL *__restrict__ dxs) {
     const idx i = thread_number();
     if (i >= R * S) return;
-    REAL *dx = dxs + i / S * P * S + i % S;
+    const idx r = divided(i, S);
+    REAL *dx = dxs + r * P * S + (i - r * S);
     for (int p = 0; p < P; p++) dx[p * S] = argmax[i] == p ? dy[i] : 0;
 }

@@ -26,12 +26,13 @@ KERNEL embedding(idx R, idx D, idx V, const idx *__restrict__ indices, const REA
                  idx wrong_bit, word *__restrict__ errors) {
     const idx i = thread_number();
     if (i >= R * D) return;
-    idx v = indices[i / D];
+    const idx r = divided(i, D), d = i - r * D;
+    idx v = indices[r];
     if (v < 0 || v >= V) {
-        if (i % D == 0) atomicOr(errors, (word)wrong_bit);
+        if (d == 0) atomicOr(errors, (word)wrong_bit);
         v = 0;
     }
-    y[i] = w[v * D + i % D];
+    y[i] = w[v * D + d];
 }
 
 /* Rows without an index of w come last, as if they had index V. */
@@ -88,7 +89,7 @@ KERNEL embedding_backward(idx R, idx D, idx V, const REAL *__restrict__ dy, cons
                           const idx *__restrict__ sorted, REAL *__restrict__ dw) {
     const idx i = thread_number();
     if (i >= V * D) return;
-    const idx v = i / D, d = i % D;
+    const idx v = divided(i, D), d = i - v * D;
     idx begin = 0, end = R;   /* the first place whose index is at least v lies in begin ... end */
     while (begin < end) {
         const idx middle = (begin + end) / 2;

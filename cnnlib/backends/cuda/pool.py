@@ -6,6 +6,7 @@ from cnnlib.backends import xp_of
 from cnnlib.backends.cuda.source import THREADS, elements, launch
 
 LARGE_WINDOW = 64  # from here on, a warp shares a window
+PLANES = 4  # that a thread goes through
 
 
 def max_pool2d_forward(x, kernel_size, stride, pads):
@@ -62,11 +63,18 @@ def _forward(name, x, y, kernel_size, stride, pads, *arguments):
     lanes = window_lanes(kernel_size)
     outputs = THREADS // lanes  # in a block
     geometry = _geometry(x.shape, y.shape, kernel_size, stride, pads)
-    launch("pool", name, x.dtype.char, (-(-y.size // outputs),), (lanes, outputs), *geometry, *arguments)
+    places = _groups(y.shape) * y.shape[2] * y.shape[3]
+    launch("pool", name, x.dtype.char, (-(-places // outputs),), (lanes, outputs), *geometry, *arguments)
 
 
 def _backward(name, dy, x_shape, kernel_size, stride, pads, *arguments):
     dx = xp_of(dy).empty(x_shape, dy.dtype)
     geometry = _geometry(x_shape, dy.shape, kernel_size, stride, pads)
-    launch("pool", name, dy.dtype.char, *elements(dx.size), *geometry, *arguments, dx)
+    places = _groups(x_shape) * x_shape[2] * x_shape[3]
+    launch("pool", name, dy.dtype.char, *elements(places), *geometry, *arguments, dx)
     return dx
+
+
+def _groups(shape):
+    """of PLANES planes."""
+    return -(-shape[0] * shape[1] // PLANES)
