@@ -1,7 +1,8 @@
 /* Embedding: rows of w (V, D) picked by index; formulas in cnnlib/ops/embedding.py.
 
-   embedding. One thread per element of y, along its rows: a warp copies 32 neighbours. An index outside of w sets a bit in the
-   error word, and row 0 is read.
+   embedding. A block copies ELEMENTS * blockDim.x neighbouring elements of y, its thread t those at t, t + blockDim.x, and so on: a
+   warp copies 32 neighbours, and a thread has read all of its elements before it writes the first. An index outside of w sets a
+   bit in the error word, and row 0 is read.
 
    The adjoint adds the rows of dy that have one index, in their order. So the rows are sorted by index first, by a radix sort
    that leaves equal ones in their order: one pass per eight bits of an index, from the lowest. Of a pass:
@@ -15,24 +16,29 @@
 
    No atomics decide an order, and the number of launches depends on shapes only, so that a graph can record them.
 
-   embedding_backward. One thread per element of dw, along its rows. It looks where its index begins in the sorted rows by
-   bisection; the threads of a warp share the answer, and the reads. Then it adds. Rows nobody picked become 0. */
+   embedding_backward. A row of dw is a warp's (of rows below 32, a part of a warp does): it looks where the rows of its index begin
+   and end in the sorted ones, by bisection, and its threads add neighbours of these rows up. Rows nobody picked become 0. */
 
 #include "cuda.cuh"
 
-enum { TILE = 256, DIGITS = 256 };   /* TILE as sort_rows in embedding.py has it */
+enum { ELEMENTS = 4, TILE = 256, DIGITS = 256 };   /* as embedding.py has them; a thread has a digit, too: TILE is DIGITS */
 
 KERNEL embedding(idx R, idx D, idx V, const idx *__restrict__ indices, const REAL *__restrict__ w, REAL *__restrict__ y,
                  idx wrong_bit, word *__restrict__ errors) {
-    const idx i = thread_number();
-    if (i >= R * D) return;
-    const idx r = divided(i, D), d = i - r * D;
-    idx v = indices[r];
-    if (v < 0 || v >= V) {
-        if (d == 0) atomicOr(errors, (word)wrong_bit);
-        v = 0;
+    const idx first = (idx)blockIdx.x * blockDim.x * ELEMENTS + threadIdx.x;
+    REAL read[ELEMENTS];
+    _Pragma("unroll") for (int k = 0; k < ELEMENTS; k++) {
+        const idx i = first + k * (idx)blockDim.x, r = divided(i, D), d = i - r * D;
+        if (i >= R * D) break;
+        const idx v = indices[r];
+        const bool exists = v >= 0 && v < V;
+        if (!exists && d == 0) atomicOr(errors, (word)wrong_bit);
+        read[k] = w[(exists ? v : 0) * D + d];
     }
-    y[i] = w[v * D + d];
+    _Pragma("unroll") for (int k = 0; k < ELEMENTS; k++) {
+        const idx i = first + k * (idx)blockDim.x;
+        if (i < R * D) y[i] = read[k];
+    }
 }
 
 /* Rows without an index of w come last, as if they had index V. */
@@ -85,18 +91,25 @@ KERNEL digit_scatter(idx R, idx V, idx shift, const idx *__restrict__ indices, c
     sorted[place] = row;
 }
 
-KERNEL embedding_backward(idx R, idx D, idx V, const REAL *__restrict__ dy, const idx *__restrict__ indices,
-                          const idx *__restrict__ sorted, REAL *__restrict__ dw) {
-    const idx i = thread_number();
-    if (i >= V * D) return;
-    const idx v = divided(i, D), d = i - v * D;
-    idx begin = 0, end = R;   /* the first place whose index is at least v lies in begin ... end */
+/* Where in the sorted rows those of index v begin. */
+static __device__ idx first_place(const idx *indices, const idx *sorted, idx R, idx V, idx v) {
+    idx begin = 0, end = R;   /* it lies in begin ... end */
     while (begin < end) {
         const idx middle = (begin + end) / 2;
         if (index_of(indices, sorted[middle], V) < v) begin = middle + 1;
         else end = middle;
     }
-    REAL sum = 0;
-    for (idx place = begin; place < R && indices[sorted[place]] == v; place++) sum += dy[sorted[place] * D + d];
-    dw[i] = sum;
+    return begin;
+}
+
+KERNEL embedding_backward(idx R, idx D, idx V, const REAL *__restrict__ dy, const idx *__restrict__ indices,
+                          const idx *__restrict__ sorted, REAL *__restrict__ dw) {
+    const idx v = (idx)blockIdx.x * blockDim.y + threadIdx.y;
+    if (v >= V) return;
+    const idx begin = first_place(indices, sorted, R, V, v), end = first_place(indices, sorted, R, V, v + 1);
+    for (idx d = threadIdx.x; d < D; d += blockDim.x) {
+        REAL sum = 0;
+        for (idx place = begin; place < end; place++) sum += dy[sorted[place] * D + d];
+        dw[v * D + d] = sum;
+    }
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cnnlib.backends import xp_of
 from cnnlib.backends.cuda import errors
-from cnnlib.backends.cuda.source import elements, launch
+from cnnlib.backends.cuda.source import THREADS, elements, launch
 
 DIGIT_BITS = 8
 
@@ -13,7 +13,7 @@ def embedding_forward(indices, w):
     R, (V, D) = indices.size, w.shape
     y = xp_of(w).empty((R, D), w.dtype)
     arguments = R, D, V, indices, w, y, errors.bit("embedding"), errors.word()
-    launch("embedding", "embedding", w.dtype.char, *elements(R * D), *arguments)
+    launch("embedding", "embedding", w.dtype.char, *elements(R * D, 4), *arguments)
     return y
 
 
@@ -21,7 +21,9 @@ def embedding_backward(dy, indices, num_embeddings):
     R, D = dy.shape
     dw = xp_of(dy).empty((num_embeddings, D), dy.dtype)
     arguments = R, D, num_embeddings, dy, indices, _sorted_rows(indices, num_embeddings), dw
-    launch("embedding", "embedding_backward", dy.dtype.char, *elements(num_embeddings * D), *arguments)
+    lanes = min(32, 1 << max(0, D - 1).bit_length())
+    block = lanes, THREADS // lanes
+    launch("embedding", "embedding_backward", dy.dtype.char, (-(-num_embeddings // block[1]),), block, *arguments)
     return dw
 
 
