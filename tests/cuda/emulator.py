@@ -35,15 +35,18 @@ def why_not() -> str | None:
 
 
 def cache_folder() -> Path:
+    """Of what was compiled, for the next run, too; this user's own."""
     path = Path(tempfile.gettempdir()) / f"cnnlib-emulated-{os.getuid()}"
     path.mkdir(mode=0o700, exist_ok=True)
+    if path.is_symlink() or path.stat().st_uid != os.getuid() or path.stat().st_mode & 0o022:
+        raise EmulatorError(f"{path} is open to others: remove it.")
     return path
 
 
 def kernel_names(text: str) -> list[str]:
-    """The kernels of a source, also those that a macro defines: ``KERNEL name(`` and the first argument of ELEMENTWISE(...)."""
+    """The kernels of a source, also those that a macro defines."""
     preprocessed = subprocess.run(
-        [compiler(), "-E", "-P", "-x", "c++", "-DKERNEL_MARK", "-"], input=text.replace("__global__", "KERNEL_OF_A_GRID"),
+        [compiler(), "-E", "-P", "-x", "c++", "-"], input=text.replace("__global__", "KERNEL_OF_A_GRID"),
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     return re.findall(r'extern "C"\s+KERNEL_OF_A_GRID\s+void\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?(\w+)\s*\(', preprocessed)
