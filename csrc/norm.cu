@@ -1,10 +1,11 @@
 /* Normalisations over the batch and over rows. Formulas and adjoints: cnnlib/ops/norm.py.
 
    Batch norm of x (N, C, S). A channel is N runs of S numbers. It is cut into parts, rectangles of `rows` runs times `length`
-   numbers, and each part is a block's work, so that few channels keep a GPU busy, too. In a block, `lanes` threads stand along S,
-   neighbours reading neighbours, and blockDim.x / lanes runs are read at a time; lanes is a power of two about a quarter of the
-   length, so that threads have four numbers of a run each and few are idle where runs are short. Two launches: the first leaves sums of each part, the second adds up those of its channel, in order,
-   and goes through its part again, which then often still is in the cache.
+   numbers, and each part is a block's work, so that few channels keep a GPU busy, too. In a block, `lanes` threads stand along
+   S, neighbours reading neighbours, and blockDim.x / lanes runs are read at a time; lanes is a power of two about a quarter of
+   the length, so that threads have four numbers of a run each and few are idle where runs are short. Two launches: the first
+   leaves sums of each part, the second adds up those of its channel, in order, and goes through its part again, which then
+   often still is in the cache.
 
    Variances. E[x^2] - E[x]^2 of numbers far from 0 is a small difference of large ones. So each part finds its mean first, of
    differences from its first number, and then the squares of differences from that, which are read from the cache. With mean
@@ -12,8 +13,8 @@
 
        mean = m_0 + sum n_p (m_p - m_0) / m,   m var = sum q_p + n_p (m_p - mean)^2.
 
-   They are added in double, once per part: a lane of the first warp each. A constant has a variance of exactly 0. What rounding the mean leaves, the shift takes
-   back: y = (x - mean) scale + shift.
+   They are added in double, once per part: a lane of the first warp each. A constant has a variance of exactly 0. What rounding
+   the mean leaves, the shift takes back: y = (x - mean) scale + shift.
 
    Layer norm of x (R, D). A group of threads along x takes a row, a warp or a block: rows() in source.py. The sums over rows
    for dgamma and dbeta are those of linear.cu: 32 columns a block, 8 warps that take every 8th row. */

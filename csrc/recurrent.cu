@@ -6,6 +6,7 @@
        the sums: 32 neighbours of a row of weights are one transfer. A weight is multiplied for BATCH sequences, a number of the
        state for up to four rows, and a sum lives in a register. At the end the lanes' shares are added by exchanging halves:
        each lane gives half of its sums away and takes the other half of its partner's, so 64 sums take 62 exchanges, not 320.
+     - Where sums are long and warps few, several warps share the terms of the same sums; their results are added in order.
      - The sums go to shared memory, and the block's threads take a cell (sequence, unit) each, neighbours neighbouring units.
      - One sequence or few take BATCH = 1 or 4: then a step is reading the weights once, by all the GPU.
 
@@ -26,12 +27,12 @@ enum { MOST_SUMS = 512 };   /* of a block: 4 rows times BATCH for each of its wa
 enum { TANH, RELU, SIGMOID, IDENTITY };
 
 /* What all kernels are told first. Steps first ... last - 1 and phases first_phase ... last_phase - 1 are to be done. */
-struct steps { idx first, last, first_phase, last_phase, unit_blocks, T, B, H, reverse; const idx *lengths; };
+struct steps { idx first, last, first_phase, last_phase, unit_blocks, splits, T, B, H, reverse; const idx *lengths; };
 
 #define STEPS_PARAMETERS                                                                                                    \
-    idx first, idx last, idx first_phase, idx last_phase, idx unit_blocks, idx T, idx B, idx H, idx reverse,               \
+    idx first, idx last, idx first_phase, idx last_phase, idx unit_blocks, idx splits, idx T, idx B, idx H, idx reverse,   \
         const idx *__restrict__ lengths
-#define STEPS {first, last, first_phase, last_phase, unit_blocks, T, B, H, reverse, lengths}
+#define STEPS {first, last, first_phase, last_phase, unit_blocks, splits, T, B, H, reverse, lengths}
 
 static __device__ __forceinline__ idx time_of(const steps &s, idx i) { return s.reverse ? s.T - 1 - i : i; }
 static __device__ __forceinline__ bool alive(const steps &s, idx i, idx b) { return !s.lengths || time_of(s, i) < s.lengths[b]; }
@@ -71,15 +72,16 @@ template <int N, int HALF> static __device__ __forceinline__ void exchange(REAL 
     }
 }
 
-/* Leaves sums[((warp * UNITS + unit) * GATES + gate) * BATCH + b]; the block's first unit and sequence are given. */
+/* Leaves sums[((warp * UNITS + unit) * GATES + gate) * BATCH + b] of the warp's share of the terms: `splits` warps share units.
+   The block's first unit and sequence are given. */
 template <int UNITS, int GATES, int BATCH>
 static __device__ void multiply(const steps &s, const product &p, idx unit0, idx b0, REAL *sums) {
     constexpr int all = UNITS * GATES * BATCH;
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, splits = (int)s.splits;
     int w[UNITS * GATES], x[BATCH];   /* where the rows begin; beyond the last unit or sequence it is the last, and never used */
 #pragma unroll
     for (int u = 0; u < UNITS; u++) {
-        const idx unit = unit0 + warp * UNITS + u, there = unit < s.H ? unit : s.H - 1;
+        const idx unit = unit0 + warp / splits * UNITS + u, there = unit < s.H ? unit : s.H - 1;
 #pragma unroll
         for (int g = 0; g < GATES; g++) w[u * GATES + g] = (int)(g * p.of_gate + there * p.of_unit);
     }
@@ -88,7 +90,7 @@ static __device__ void multiply(const steps &s, const product &p, idx unit0, idx
 
     REAL v[all] = {};
 #pragma unroll(BATCH > 4 ? 1 : 4)
-    for (int k = lane, K = (int)p.K; k < K; k += 32) {
+    for (int k = warp % splits * 32 + lane, K = (int)p.K; k < K; k += 32 * splits) {
         REAL of_w[UNITS * GATES];
 #pragma unroll
         for (int r = 0; r < UNITS * GATES; r++) of_w[r] = p.w[w[r] + k];
@@ -106,7 +108,7 @@ static __device__ void multiply(const steps &s, const product &p, idx unit0, idx
 /* All units of the block, by groups of UNITS a warp: `product` for each group, then `cell` for each of its (sequence, unit). */
 #define FOR_UNITS(UNITS, BATCH, PRODUCT, CELL)                                                                            \
     do {                                                                                                                  \
-        const int wide = (int)blockDim.x / 32 * (UNITS);                                                                  \
+        const int wide = (int)blockDim.x / 32 / (int)s.splits * (UNITS);                                                  \
         for (idx unit0 = blockIdx.x % (int)s.unit_blocks * wide; unit0 < s.H; unit0 += s.unit_blocks * wide) {            \
             PRODUCT(unit0);                                                                                               \
             __syncthreads();                                                                                              \
@@ -118,9 +120,13 @@ static __device__ void multiply(const steps &s, const product &p, idx unit0, idx
         }                                                                                                                 \
     } while (0)
 
-/* The sum of a gate of the block's unit, for its sequence. */
-template <int GATES, int BATCH> static __device__ __forceinline__ REAL sum_of(const REAL *sums, int unit, int gate, int b) {
-    return sums[(unit * GATES + gate) * BATCH + b];
+/* The sum of a gate of the block's unit, for its sequence: those of the warps that shared it, in order. */
+template <int UNITS, int GATES, int BATCH>
+static __device__ __forceinline__ REAL sum_of(const steps &s, const REAL *sums, int unit, int gate, int b) {
+    sums += ((unit / UNITS * (int)s.splits * UNITS + unit % UNITS) * GATES + gate) * BATCH + b;
+    REAL sum = sums[0];
+    for (int split = 1; split < s.splits; split++) sum += sums[split * UNITS * GATES * BATCH];
+    return sum;
 }
 
 /* The adjoint of the state after step i: from its output, from the step after it without a product, and by the product. */
@@ -159,7 +165,7 @@ static __device__ void rnn_steps(const steps &s, idx nonlinearity, const REAL *g
         auto multiplied = [&](idx unit0) { multiply<4, 1, BATCH>(s, {w, 0, s.H, h_before, s.H, s.H}, unit0, b0, sums); };
         auto cell = [&](int mine, int row, idx unit, idx b) {
             const idx place = row_of(s, i, b) * s.H + unit;
-            h[place] = alive(s, i, b) ? activated(gx[place] + sum_of<1, BATCH>(sums, mine, 0, row), nonlinearity)
+            h[place] = alive(s, i, b) ? activated(gx[place] + sum_of<4, 1, BATCH>(s, sums, mine, 0, row), nonlinearity)
                                       : h_before[b * s.H + unit];
         };
         FOR_UNITS(4, BATCH, multiplied, cell);
@@ -177,7 +183,7 @@ static __device__ void rnn_steps_backward(const steps &s, idx nonlinearity, cons
             if (i + 1 < s.T) multiply<4, 1, BATCH>(s, {w, 0, s.H, da + row_of(s, i + 1, 0) * s.H, s.H, s.H}, unit0, b0, sums);
         };
         auto cell = [&](int mine, int row, idx unit, idx b) {
-            const REAL d = adjoint_of_state(s, i, b, unit, dh, carried, sum_of<1, BATCH>(sums, mine, 0, row));
+            const REAL d = adjoint_of_state(s, i, b, unit, dh, carried, sum_of<4, 1, BATCH>(s, sums, mine, 0, row));
             const bool working = i >= 0 && alive(s, i, b);
             carried[b * s.H + unit] = working ? (REAL)0 : d;
             if (i < 0) return;
@@ -217,10 +223,11 @@ static __device__ void lstm_steps(const steps &s, idx output_activation, idx pee
                 return;
             }
             REAL a[4];
-            for (int g = 0; g < 4; g++) a[g] = gx[gate + g * H] + sum_of<4, BATCH>(sums, mine, g, row);
+            for (int g = 0; g < 4; g++) a[g] = gx[gate + g * H] + sum_of<1, 4, BATCH>(s, sums, mine, g, row);
             const REAL old = c_before[state];
             for (int g = 0; g < 2; g++)
-                a[g] += peepholes == MATRICES ? sum_of<2, BATCH>(of_cells, mine, g, row) : peep(peepholes, peephole, g, H, unit, old);
+                a[g] += peepholes == MATRICES ? sum_of<1, 2, BATCH>(s, of_cells, mine, g, row)
+                                              : peep(peepholes, peephole, g, H, unit, old);
             const REAL in = sigmoid_of(a[0]), forget = sigmoid_of(a[1]), candidate = tanh(a[2]), now = forget * old + in * candidate;
             gates[gate] = in, gates[gate + H] = forget, gates[gate + 2 * H] = candidate, c[place] = now;
             if (peepholes == MATRICES) {
@@ -239,7 +246,7 @@ static __device__ void lstm_steps(const steps &s, idx output_activation, idx pee
             if (!alive(s, i, b)) return;
             REAL *o = gates + row_of(s, i, b) * 4 * H + 3 * H + unit;
             const idx place = row_of(s, i, b) * H + unit;
-            *o = sigmoid_of(*o + sum_of<1, BATCH>(sums, mine, 0, row)), h[place] = *o * activated(c[place], output_activation);
+            *o = sigmoid_of(*o + sum_of<4, 1, BATCH>(s, sums, mine, 0, row)), h[place] = *o * activated(c[place], output_activation);
         };
         if (s.last_phase == 2) FOR_UNITS(4, BATCH, seen, output);
     }
@@ -273,9 +280,9 @@ static __device__ void lstm_steps_backward(const steps &s, idx output_activation
         };
         auto cell = [&](int mine, int row, idx unit, idx b) {
             const idx state = b * H + unit, place = (i < 0 ? 0 : row_of(s, i, b)) * H + unit, gate = 4 * place - 3 * unit;
-            const REAL d = adjoint_of_state(s, i, b, unit, dh, carried, sum_of<1, BATCH>(sums, mine, 0, row));
+            const REAL d = adjoint_of_state(s, i, b, unit, dh, carried, sum_of<4, 1, BATCH>(s, sums, mine, 0, row));
             REAL dcell = dc[state];
-            if (peepholes == MATRICES && i + 1 < s.T && alive(s, i + 1, b)) dcell += sum_of<1, BATCH>(of_cells, mine, 0, row);
+            if (peepholes == MATRICES && i + 1 < s.T && alive(s, i + 1, b)) dcell += sum_of<4, 1, BATCH>(s, of_cells, mine, 0, row);
             const bool working = i >= 0 && alive(s, i, b);
             carried[state] = working ? (REAL)0 : d;
             if (!working) {
@@ -296,7 +303,7 @@ static __device__ void lstm_steps_backward(const steps &s, idx output_activation
             multiply<4, 1, BATCH>(s, {peephole + 2 * H * H, 0, H, da + row_of(s, i, 0) * 4 * H + 3 * H, 4 * H, H}, unit0, b0, sums);
         };
         auto rest = [&](int mine, int row, idx unit, idx b) {
-            if (alive(s, i, b)) through_cell(b, unit, dc[b * H + unit] + sum_of<1, BATCH>(sums, mine, 0, row));
+            if (alive(s, i, b)) through_cell(b, unit, dc[b * H + unit] + sum_of<4, 1, BATCH>(s, sums, mine, 0, row));
         };
         if (s.last_phase == 2 && i >= 0) FOR_UNITS(4, BATCH, seen, rest);
     }
@@ -334,11 +341,12 @@ static __device__ void gru_steps(const steps &s, idx reset_after, const REAL *gx
 
         auto all_gates = [&](idx unit0) { multiply<1, 3, BATCH>(s, {w, H * H, H, h_before, H, H}, unit0, b0, sums); };
         auto all_cells = [&](int mine, int row, idx unit, idx b) {
-            cell(sum_of<3, BATCH>(sums, mine, 0, row), sum_of<3, BATCH>(sums, mine, 1, row), sum_of<3, BATCH>(sums, mine, 2, row), unit, b);
+            const REAL r = sum_of<1, 3, BATCH>(s, sums, mine, 0, row), z = sum_of<1, 3, BATCH>(s, sums, mine, 1, row);
+            cell(r, z, sum_of<1, 3, BATCH>(s, sums, mine, 2, row), unit, b);
         };
         auto two_gates = [&](idx unit0) { multiply<2, 2, BATCH>(s, {w, H * H, H, h_before, H, H}, unit0, b0, sums); };
         auto two_cells = [&](int mine, int row, idx unit, idx b) {
-            cell(sum_of<2, BATCH>(sums, mine, 0, row), sum_of<2, BATCH>(sums, mine, 1, row), 0, unit, b);
+            cell(sum_of<2, 2, BATCH>(s, sums, mine, 0, row), sum_of<2, 2, BATCH>(s, sums, mine, 1, row), 0, unit, b);
         };
         if (reset_after) FOR_UNITS(1, BATCH, all_gates, all_cells);
         else if (s.first_phase == 0) FOR_UNITS(2, BATCH, two_gates, two_cells);
@@ -349,7 +357,7 @@ static __device__ void gru_steps(const steps &s, idx reset_after, const REAL *gx
         auto candidate = [&](int mine, int row, idx unit, idx b) {
             const idx at = row_of(s, i, b);
             if (!alive(s, i, b)) return;
-            const REAL a = gx[at * 3 * H + 2 * H + unit] + sum_of<1, BATCH>(sums, mine, 0, row) + bias_of(2, unit);
+            const REAL a = gx[at * 3 * H + 2 * H + unit] + sum_of<4, 1, BATCH>(s, sums, mine, 0, row) + bias_of(2, unit);
             finish(b, unit, gates[at * 4 * H + H + unit], a);
         };
         if (s.last_phase == 2) FOR_UNITS(4, BATCH, candidates, candidate);
@@ -369,7 +377,7 @@ static __device__ void gru_steps_backward(const steps &s, idx reset_after, const
             if (i + 1 < s.T) multiply<4, 1, BATCH>(s, {w, 0, 3 * H, after, 3 * H, K}, unit0, b0, sums);
         };
         auto cell = [&](int mine, int row, idx unit, idx b) {
-            const REAL d = adjoint_of_state(s, i, b, unit, dh, carried, sum_of<1, BATCH>(sums, mine, 0, row));
+            const REAL d = adjoint_of_state(s, i, b, unit, dh, carried, sum_of<4, 1, BATCH>(s, sums, mine, 0, row));
             const bool working = i >= 0 && alive(s, i, b);
             REAL kept = d, da_r = 0, da_z = 0, da_n = 0, dq = 0;
             if (working) {
@@ -392,7 +400,7 @@ static __device__ void gru_steps_backward(const steps &s, idx reset_after, const
         };
         auto reset = [&](int mine, int row, idx unit, idx b) {
             if (!alive(s, i, b)) return;
-            const REAL r = gates[row_of(s, i, b) * 4 * H + unit], dq = sum_of<1, BATCH>(sums, mine, 0, row);
+            const REAL r = gates[row_of(s, i, b) * 4 * H + unit], dq = sum_of<4, 1, BATCH>(s, sums, mine, 0, row);
             da[row_of(s, i, b) * 3 * H + unit] = dq * h_before[b * H + unit] * r * (1 - r);
             carried[b * H + unit] += dq * r;
         };

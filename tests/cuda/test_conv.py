@@ -72,3 +72,28 @@ def test_any_geometry_agrees_with_the_textbook(monkeypatch, seed):
     for method in conv.FORWARD:
         if applies(method, x, w, stride, pads, groups):
             agrees(method, x, w, (stride, pads, dilation, groups), "float32", monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "x, w, stride, groups, method",
+    [
+        ((64, 1, 28, 28), (6, 1, 5, 5), (1, 1), 1, "tiles"),
+        ((8, 64, 56, 56), (64, 64, 3, 3), (1, 1), 1, "tiles"),
+        ((8, 512, 14, 14), (512, 512, 3, 3), (1, 1), 1, "windows"),
+        ((4096, 512, 14, 14), (512, 512, 3, 3), (1, 1), 1, "tiles"),  # 15 GB of windows
+        ((8, 256, 56, 56), (64, 256, 1, 1), (1, 1), 1, "pointwise"),
+        ((8, 256, 56, 56), (64, 256, 1, 1), (2, 2), 1, "tiles"),
+        ((8, 64, 28, 28), (64, 1, 3, 3), (1, 1), 64, "depthwise"),
+        ((8, 512, 14, 14), (1024, 256, 3, 3), (1, 1), 2, "tiles"),
+    ],
+)
+def test_the_method_follows_from_the_shape(x, w, stride, groups, method):
+    pads = (0, 0, 0, 0)
+    assert conv._method(conv._geometry(x, w, stride, pads, (1, 1), groups), pads, 4) == method
+
+
+def test_a_sum_that_is_long_for_its_blocks_is_cut_into_parts():
+    assert conv._parts(blocks=1, most=1000) == conv.ENOUGH_BLOCKS
+    assert conv._parts(blocks=1, most=3) == 3
+    assert conv._parts(blocks=conv.ENOUGH_BLOCKS, most=1000) == 1
+    assert conv._parts(blocks=5, most=0) == 1

@@ -51,10 +51,12 @@ def both_agree(cell):
     assert_agrees(f"{name}_backward", getattr(recurrent, f"{name}_backward"), backward)
 
 
-@pytest.fixture(params=[True, False], ids=["at once", "step by step"])
-def at_once(request, monkeypatch):
-    monkeypatch.setattr(recurrent, "_at_once", lambda H, B: request.param)
-    return request.param
+@pytest.fixture(params=[(True, 2), (False, 1), (False, 4)], ids=["at once, in two", "step by step", "step by step, in four"])
+def mode(request, monkeypatch):
+    """All steps in one launch or not, and how many warps share a sum."""
+    at_once, splits = request.param
+    monkeypatch.setattr(recurrent, "_at_once", lambda H, B: at_once)
+    monkeypatch.setattr(recurrent, "_splits", lambda *_: splits)
 
 
 every_size = pytest.mark.parametrize("sizes", SIZES, ids=str)
@@ -64,43 +66,43 @@ types_and_orders = pytest.mark.parametrize(
 
 
 @every_size
-def test_rnn(at_once, sizes):
+def test_rnn(mode, sizes):
     both_agree(Layer(1, sizes, "float32", True, False).rnn("tanh"))
 
 
 @types_and_orders
 @pytest.mark.parametrize("nonlinearity", ["tanh", "relu", "sigmoid", "identity"])
-def test_nonlinearities(at_once, nonlinearity, dtype, lengths, reverse):
+def test_nonlinearities(mode, nonlinearity, dtype, lengths, reverse):
     both_agree(Layer(1, (3, 4, 10), dtype, lengths, reverse).rnn(nonlinearity))
 
 
 @every_size
-def test_lstm(at_once, sizes):
+def test_lstm(mode, sizes):
     both_agree(Layer(4, sizes, "float32", False, False).lstm(None, "tanh"))
 
 
 @every_size
-def test_lstm_of_two_phases(at_once, sizes):
+def test_lstm_of_two_phases(mode, sizes):
     both_agree(Layer(4, sizes, "float64", True, True).lstm(3, "tanh"))
 
 
 @types_and_orders
 @pytest.mark.parametrize("peephole", [None, 2, 3])
 @pytest.mark.parametrize("output_activation", ["tanh", "identity"])
-def test_peepholes(at_once, peephole, output_activation, dtype, lengths, reverse):
+def test_peepholes(mode, peephole, output_activation, dtype, lengths, reverse):
     both_agree(Layer(4, (4, 5, 7), dtype, lengths, reverse).lstm(peephole, output_activation))
 
 
 @every_size
 @pytest.mark.parametrize("reset_after", [True, False])
-def test_gru(at_once, sizes, reset_after):
+def test_gru(mode, sizes, reset_after):
     both_agree(Layer(3, sizes, "float32", True, False).gru(reset_after, bias=True))
 
 
 @types_and_orders
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("reset_after", [True, False])
-def test_resets(at_once, reset_after, bias, dtype, lengths, reverse):
+def test_resets(mode, reset_after, bias, dtype, lengths, reverse):
     both_agree(Layer(3, (4, 3, 9), dtype, lengths, reverse).gru(reset_after, bias))
 
 
@@ -117,7 +119,15 @@ def test_a_step_is_one_launch_at_most(units, launches):
         assert emulator.launches == [emulator.launches[0]] * expected and "lstm" in emulator.launches[0]
 
 
-def test_a_nan_stays_in_its_sequence(at_once):
+def test_long_sums_of_few_units_are_shared_by_warps():
+    assert recurrent._splits(1000, 512, recurrent.ENOUGH_WARPS, 8) == 4  # a lane keeps four terms
+    assert recurrent._splits(1000, 2048, recurrent.ENOUGH_WARPS, 8) == 4  # enough warps
+    assert recurrent._splits(10, 1 << 20, recurrent.ENOUGH_WARPS, 8) == 8  # a block has no more
+    assert recurrent._splits(10, 255, recurrent.ENOUGH_WARPS, 8) == 1
+    both_agree(Layer(4, (2, 2, 257), "float32", True, False).lstm(2, "tanh"))
+
+
+def test_a_nan_stays_in_its_sequence(mode):
     layer = Layer(3, (3, 5, 7), "float32", False, False)
     layer.gx[1, 2, 3] = np.nan
     h, _ = results(recurrent.gru_forward, layer.gru(True, True)[1])
