@@ -441,6 +441,6 @@ static __device__ void gru_steps_backward(const steps &s, idx reset_after, const
                          const REAL *__restrict__ w, REAL *da, REAL *dg, REAL *carried) {                                       \
         gru_steps_backward<BATCH>(STEPS, reset_after, dh, h, gates, h0, w, da, dg, carried);                                    \
     }
-KERNELS(1, (512))
-KERNELS(4, (512))
+KERNELS(1, (512, 1))
+KERNELS(4, (512, 1))
 KERNELS(16, (256, 1 + REAL_IS_FLOAT))
