@@ -5,7 +5,7 @@ import pytest
 
 from cnnlib.backends import REFERENCE
 from cnnlib.backends.cuda import conv
-from tests.cuda.agreement import assert_agrees
+from tests.cuda.agreement import assert_agrees, results
 
 pytestmark = pytest.mark.usefixtures("device")
 
@@ -72,6 +72,19 @@ def test_any_geometry_agrees_with_the_textbook(monkeypatch, seed):
     for method in conv.FORWARD:
         if applies(method, x, w, stride, pads, groups):
             agrees(method, x, w, (stride, pads, dilation, groups), "float32", monkeypatch)
+
+
+@pytest.mark.parametrize("method", conv.FORWARD)
+def test_of_no_images_the_gradients_of_parameters_are_zero(monkeypatch, method):
+    monkeypatch.setattr(conv, "_method", lambda *_: method)
+    groups = 3 if method == "depthwise" else 1
+    x, w = np.zeros((0, 3, 5, 4), np.float32), np.ones((6, 3 // groups, 1, 1), np.float32)
+    dy, settings = np.zeros((0, 6, 5, 4), np.float32), ((1, 1), (0, 0, 0, 0), (1, 1), groups)
+    (y,) = results(conv.conv2d_forward, (x, w, np.ones(6, np.float32), *settings))
+    (dx,) = results(conv.conv2d_backward_input, (dy, w, x.shape, *settings))
+    (dw,) = results(conv.conv2d_backward_weight, (dy, x, w.shape, *settings))
+    (db,) = results(conv.conv2d_backward_bias, (dy,))
+    assert (y.shape, dx.shape, dw.shape, db.shape) == (dy.shape, x.shape, w.shape, (6,)) and not dw.any() and not db.any()
 
 
 @pytest.mark.parametrize(

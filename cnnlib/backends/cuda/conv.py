@@ -14,7 +14,7 @@ from cnnlib.backends import xp_of
 from cnnlib.backends.cuda.source import THREADS, elements, launch
 
 TEAM, COLUMNS = 128, 128  # as in csrc/conv.cu: threads of a block, pixels or taps of a tile
-ENOUGH_BLOCKS = 512  # for the largest GPU of the day (H200: 132 multiprocessors), whichever runs: equal bits on all
+ENOUGH_BLOCKS = 264  # two for each multiprocessor of an H200, whichever GPU runs: equal bits on all
 LARGEST_WINDOWS = 2**30  # bytes
 
 # To be measured on a GPU by benchmarks/gpu.py. cuBLAS multiplies faster than our tiles; for that its windows must be worth
@@ -151,7 +151,8 @@ def backward_weight_tiles(g, dy, x):
 
 def _channels_first(a):
     """(N, C, H, W) -> (C, N·H·W)."""
-    return xp_of(a).ascontiguousarray(a.swapaxes(0, 1)).reshape(a.shape[1], -1)
+    N, C, H, W = a.shape
+    return xp_of(a).ascontiguousarray(a.swapaxes(0, 1)).reshape(C, N * H * W)
 
 
 def _windows(g, x):
@@ -198,14 +199,15 @@ def backward_weight_windows(g, dy, x):
 
 
 def forward_pointwise(g, x, w, b):
-    y = xp_of(x).matmul(w.reshape(g.M, g.C), x.reshape(g.N, g.C, -1))  # (F, C) @ (N, C, H·W)
+    y = xp_of(x).matmul(w.reshape(g.M, g.C), x.reshape(g.N, g.C, g.H * g.W))  # (F, C) @ (N, C, H·W)
     if b is not None:
         y += b[:, None]
     return y.reshape(g.N, g.M, g.OH, g.OW)
 
 
 def backward_input_pointwise(g, dy, w):
-    return xp_of(dy).matmul(w.reshape(g.M, g.C).T, dy.reshape(g.N, g.M, -1)).reshape(g.N, g.C, g.H, g.W)
+    dx = xp_of(dy).matmul(w.reshape(g.M, g.C).T, dy.reshape(g.N, g.M, g.OH * g.OW))  # (C, F) @ (N, F, OH·OW)
+    return dx.reshape(g.N, g.C, g.H, g.W)
 
 
 # ---- depthwise
