@@ -22,12 +22,11 @@
    long and its result small: the sum is cut into parts, so that there are blocks enough. So is the sum over K of an image that
    has few pixels. Their number follows from the shape, and sum_of_parts adds them in order: equal bits from run to run.
 
-   Depthwise convolutions (one input channel a group) have nothing to share between output channels and wait for memory: one
-   thread per output, neighbours read neighbours, the taps come from the cache. */
+   Places inside one image are ints: it has less than 2^31 numbers. Places in a batch are idx. */
 
 #include "cuda.cuh"
 
-enum { STEP = 8, COLUMNS = 128, TEAM = 128 };   /* TEAM threads: 8 times 16, in a block of the matrix products */
+enum { STEP = 8, COLUMNS = 128 };   /* of a tile: terms at a time, and columns, as many as threads */
 
 /* ---- the tile product ---- */
 
@@ -55,12 +54,7 @@ template <int ROWS> static __device__ __forceinline__ void multiply(const tiles<
     }
 }
 
-/* A number as three digits, the last two of bases B and C: a tap (channel, i, j) or a pixel (image, h, w). */
-struct digits { int a, b, c; };
-static __device__ __forceinline__ digits digits_of(idx number, int B, int C) {
-    const idx ab = divided(number, C), a = divided(ab, B);
-    return {(int)a, (int)(ab - a * B), (int)(number - ab * C)};
-}
+/* The sum of two such numbers, and the next one: no division. */
 static __device__ __forceinline__ digits plus(digits x, digits y, int B, int C) {
     digits sum = {x.a + y.a, x.b + y.b, x.c + y.c};
     if (sum.c >= C) sum.c -= C, sum.b++;
@@ -294,68 +288,6 @@ KERNEL sum_of_parts(idx n, idx parts, idx C, idx S, const REAL *__restrict__ par
     out[i] = bias ? sum + bias[plane - divided(plane, C) * C] : sum;
 }
 
-/* ---- depthwise: group c is input channel c and its F / C output channels ---- */
-
-KERNEL depthwise(idx N, idx C, idx H, idx W, idx F, idx OH, idx OW, idx KH, idx KW, idx SH, idx SW, idx top, idx left, idx DH,
-                 idx DW, const REAL *__restrict__ x, const REAL *__restrict__ w, const REAL *__restrict__ bias,
-                 REAL *__restrict__ y) {
-    const idx i = thread_number();
-    if (i >= N * F * OH * OW) return;
-    const idx plane = divided(i, OH * OW), n = divided(plane, F), f = plane - n * F;
-    const digits pixel = digits_of(i - plane * OH * OW, (int)OH, (int)OW);
-    x += (n * C + divided(f, divided(F, C))) * H * W, w += f * KH * KW;
-    REAL sum = 0;
-    for (int kh = 0; kh < KH; kh++)
-        for (int kw = 0; kw < KW; kw++) {
-            const int h = pixel.b * (int)SH - (int)top + kh * (int)DH, v = pixel.c * (int)SW - (int)left + kw * (int)DW;
-            if ((unsigned)h < (unsigned)H && (unsigned)v < (unsigned)W) sum += w[kh * (int)KW + kw] * x[h * (int)W + v];
-        }
-    y[i] = bias ? sum + bias[f] : sum;
-}
-
-KERNEL depthwise_input(idx N, idx C, idx H, idx W, idx F, idx OH, idx OW, idx KH, idx KW, idx SH, idx SW, idx top, idx left,
-                       idx DH, idx DW, const REAL *__restrict__ dy, const REAL *__restrict__ w, REAL *__restrict__ dx) {
-    const idx i = thread_number();
-    if (i >= N * C * H * W) return;
-    const idx plane = divided(i, H * W), n = divided(plane, C), c = plane - n * C;
-    const digits pixel = digits_of(i - plane * H * W, (int)H, (int)W);
-    const int each = (int)divided(F, C);
-    REAL sum = 0;
-    for (int m = 0; m < each; m++) {
-        const idx f = c * each + m;
-        const REAL *of_dy = dy + (n * F + f) * OH * OW, *of_w = w + f * KH * KW;
-        for (int kh = 0; kh < KH; kh++) {
-            const int h = pixel.b + (int)top - kh * (int)DH;   /* SH times the row of dy */
-            if (h < 0 || h % (int)SH || h / (int)SH >= OH) continue;
-            for (int kw = 0; kw < KW; kw++) {
-                const int v = pixel.c + (int)left - kw * (int)DW;
-                if (v >= 0 && v % (int)SW == 0 && v / (int)SW < OW)
-                    sum += of_w[kh * (int)KW + kw] * of_dy[h / (int)SH * (int)OW + v / (int)SW];
-            }
-        }
-    }
-    dx[i] = sum;
-}
-
-/* A block per tap of each channel and part of the batch: sums over its images' pixels. dw (parts, F, KH KW). */
-KERNEL depthwise_weight(idx N, idx C, idx H, idx W, idx F, idx OH, idx OW, idx KH, idx KW, idx SH, idx SW, idx top, idx left,
-                        idx DH, idx DW, idx parts, const REAL *__restrict__ dy, const REAL *__restrict__ x,
-                        REAL *__restrict__ dw) {
-    const idx taps = F * KH * KW, tap = blockIdx.x % taps, part = blockIdx.x / taps, f = tap / (KH * KW);
-    const int down = (int)(tap / KW % KH * DH - top), right = (int)(tap % KW * DW - left);
-    const idx images = CEIL_DIV(N, parts), last = N < (part + 1) * images ? N : (part + 1) * images;
-    REAL sum = 0;
-    for (idx n = part * images; n < last; n++) {
-        const REAL *of_dy = dy + (n * F + f) * OH * OW, *of_x = x + (n * C + f / (F / C)) * H * W;
-        for (int p = threadIdx.x; p < OH * OW; p += blockDim.x) {
-            const int h = p / (int)OW * (int)SH + down, v = p % (int)OW * (int)SW + right;
-            if ((unsigned)h < (unsigned)H && (unsigned)v < (unsigned)W) sum += of_dy[p] * of_x[h * (int)W + v];
-        }
-    }
-    sum = group_sum(sum);
-    if (threadIdx.x == 0) dw[blockIdx.x] = sum;
-}
-
 /* db (parts, F): a block per channel and part of the batch sums dy (N, F, P). */
 KERNEL conv2d_bias(idx N, idx F, idx P, idx parts, const REAL *__restrict__ dy, REAL *__restrict__ db) {
     const idx f = blockIdx.x % F, part = blockIdx.x / F, images = CEIL_DIV(N, parts);
@@ -366,41 +298,4 @@ KERNEL conv2d_bias(idx N, idx F, idx P, idx parts, const REAL *__restrict__ dy, 
         for (idx p = threadIdx.x; p < P; p += blockDim.x) sum += dy[(n * F + f) * P + p];
     sum = group_sum(sum);
     if (threadIdx.x == 0) db[blockIdx.x] = sum;
-}
-
-/* ---- the windows written down, for cuBLAS: cols (C KH KW, N OH OW). A thread per output pixel and channel walks its taps. ---- */
-
-KERNEL windows(idx N, idx C, idx H, idx W, idx OH, idx OW, idx KH, idx KW, idx SH, idx SW, idx top, idx left, idx DH, idx DW,
-               const REAL *__restrict__ x, REAL *__restrict__ cols) {
-    const idx columns = N * OH * OW, blocks = CEIL_DIV(columns, blockDim.x);
-    const idx c = divided(blockIdx.x, blocks), q = (blockIdx.x - c * blocks) * blockDim.x + threadIdx.x;
-    if (q >= columns) return;
-    const digits pixel = digits_of(q, (int)OH, (int)OW);
-    const int top_row = pixel.b * (int)SH - (int)top, left_column = pixel.c * (int)SW - (int)left;
-    x += (pixel.a * C + c) * H * W, cols += c * KH * KW * columns + q;
-    for (int kh = 0; kh < KH; kh++)
-        for (int kw = 0; kw < KW; kw++, cols += columns) {
-            const int h = top_row + kh * (int)DH, v = left_column + kw * (int)DW;
-            *cols = (unsigned)h < (unsigned)H && (unsigned)v < (unsigned)W ? x[h * (int)W + v] : (REAL)0;
-        }
-}
-
-/* The adjoint: every pixel of dx gathers from the windows that cover it. A thread per pixel. */
-KERNEL windows_backward(idx N, idx C, idx H, idx W, idx OH, idx OW, idx KH, idx KW, idx SH, idx SW, idx top, idx left, idx DH,
-                        idx DW, const REAL *__restrict__ dcols, REAL *__restrict__ dx) {
-    const idx i = thread_number();
-    if (i >= N * C * H * W) return;
-    const idx plane = divided(i, H * W), n = divided(plane, C), c = plane - n * C;
-    const digits pixel = digits_of(i - plane * H * W, (int)H, (int)W);
-    REAL sum = 0;
-    for (int kh = 0; kh < KH; kh++) {
-        const int h = pixel.b + (int)top - kh * (int)DH;
-        if (h < 0 || h % (int)SH || h / (int)SH >= OH) continue;
-        for (int kw = 0; kw < KW; kw++) {
-            const int v = pixel.c + (int)left - kw * (int)DW;
-            if (v >= 0 && v % (int)SW == 0 && v / (int)SW < OW)
-                sum += dcols[((c * KH + kh) * KW + kw) * (N * OH * OW) + (n * OH + h / (int)SH) * OW + v / (int)SW];
-        }
-    }
-    dx[i] = sum;
 }

@@ -21,6 +21,13 @@ static __device__ __forceinline__ idx thread_count() { return (idx)gridDim.x * b
 /* i / n of numbers that are not negative. A GPU divides by a routine, which is long for 64 bits and rarely needs them. */
 static __device__ __forceinline__ idx divided(idx i, idx n) { return (i | n) >> 32 ? i / n : (idx)((word)i / (word)n); }
 
+/* A number as three digits, the last two of bases B and C: a pixel (image, h, w), a tap (channel, i, j). */
+struct digits { int a, b, c; };
+static __device__ __forceinline__ digits digits_of(idx number, int B, int C) {
+    const idx ab = divided(number, C), a = divided(ab, B);
+    return {(int)a, (int)(ab - a * B), (int)(number - ab * C)};
+}
+
 /* ---- reductions along x ----
 
    A block is blockDim.y groups of blockDim.x threads. blockDim.x is 32, so that each group is one warp, or blockDim.y is 1 and

@@ -1,4 +1,4 @@
-"""Convolutions on CuPy arrays: csrc/conv.cu, and cuBLAS. Four methods, and :func:`_method` chooses by shape:
+"""Convolutions on CuPy arrays: csrc/conv*.cu, and cuBLAS. Four methods, and :func:`_method` chooses by shape:
 
 - ``tiles``: the implicit matrix product of csrc/conv.cu. For any geometry; the windows are never written down.
 - ``windows``: they are, and cuBLAS multiplies. Costs K = C·KH·KW times the memory of one output channel.
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from cnnlib.backends import xp_of
 from cnnlib.backends.cuda.source import THREADS, elements, launch
 
-TEAM, COLUMNS = 128, 128  # as in csrc/conv.cu: threads of a block, pixels or taps of a tile
+COLUMNS = 128  # of a tile, as in csrc/conv.cu: pixels or taps, and as many threads
 ENOUGH_BLOCKS = 264  # two for each multiprocessor of an H200, whichever GPU runs: equal bits on all
 LARGEST_WINDOWS = 2**30  # bytes
 
@@ -120,10 +120,8 @@ def _convolve(backward, g, source, w, bias, columns, phases):
     tiles = -(-g.M // (8 * rows)) * g.groups * phases * -(-columns // COLUMNS)
     parts = _parts(tiles, g.K // (64 * phases))
     out = xp_of(source).empty((parts, g.N, g.groups * g.M, g.OH, g.OW), source.dtype)
-    only = bias if parts == 1 else None
-    launch(
-        "conv", f"conv2d_{rows}", source.dtype.char, (tiles * parts,), (TEAM,), int(backward), *g, parts, w, source, only, out
-    )
+    arrays = w, source, bias if parts == 1 else None, out
+    launch("conv", f"conv2d_{rows}", source.dtype.char, (tiles * parts,), (COLUMNS,), int(backward), *g, parts, *arrays)
     return out[0] if parts == 1 else _sum_of_parts(out, bias)
 
 
@@ -142,7 +140,7 @@ def backward_weight_tiles(g, dy, x):
     tiles = -(-g.M // (8 * rows)) * -(-g.K // COLUMNS) * g.groups
     parts = _parts(tiles, -(-g.pixels // 256))
     dw = xp_of(x).empty((parts, g.groups * g.M * g.K), x.dtype)
-    launch("conv", f"conv2d_weight_{rows}", x.dtype.char, (tiles * parts,), (TEAM,), *g, parts, dy, x, dw)
+    launch("conv", f"conv2d_weight_{rows}", x.dtype.char, (tiles * parts,), (COLUMNS,), *g, parts, dy, x, dw)
     return _sum_of_parts(dw)
 
 
@@ -160,7 +158,7 @@ def _windows(g, x):
         return _channels_first(x)
     cols = xp_of(x).empty((g.K, g.pixels), x.dtype)
     blocks = -(-g.pixels // THREADS)
-    launch("conv", "windows", x.dtype.char, (g.C * blocks,), (THREADS,), *_one_group(g), x, cols)
+    launch("conv_windows", "windows", x.dtype.char, (g.C * blocks,), (THREADS,), *_one_group(g), x, cols)
     return cols
 
 
@@ -187,7 +185,7 @@ def forward_windows(g, x, w, b):
 def backward_input_windows(g, dy, w):
     dcols = w.reshape(g.M, g.K).T @ _channels_first(dy)  # (K, F) @ (F, N·OH·OW)
     dx = xp_of(dy).empty((g.N, g.C, g.H, g.W), dy.dtype)
-    launch("conv", "windows_backward", dy.dtype.char, *elements(dx.size), *_one_group(g), dcols, dx)
+    launch("conv_windows", "windows_backward", dy.dtype.char, *elements(dx.size), *_one_group(g), dcols, dx)
     return dx
 
 
@@ -221,13 +219,13 @@ def _all_channels(g):
 
 def forward_depthwise(g, x, w, b):
     y = xp_of(x).empty((g.N, g.groups * g.M, g.OH, g.OW), x.dtype)
-    launch("conv", "depthwise", x.dtype.char, *elements(y.size), *_all_channels(g), x, w, b, y)
+    launch("conv_depthwise", "depthwise", x.dtype.char, *elements(y.size), *_all_channels(g), x, w, b, y)
     return y
 
 
 def backward_input_depthwise(g, dy, w):
     dx = xp_of(dy).empty((g.N, g.groups, g.H, g.W), dy.dtype)
-    launch("conv", "depthwise_input", dy.dtype.char, *elements(dx.size), *_all_channels(g), dy, w, dx)
+    launch("conv_depthwise", "depthwise_input", dy.dtype.char, *elements(dx.size), *_all_channels(g), dy, w, dx)
     return dx
 
 
@@ -235,7 +233,7 @@ def backward_weight_depthwise(g, dy, x):
     taps = g.groups * g.M * g.KH * g.KW
     parts = _parts(taps, g.N)
     dw = xp_of(x).empty((parts, taps), x.dtype)
-    launch("conv", "depthwise_weight", x.dtype.char, (taps * parts,), (THREADS,), *_all_channels(g), parts, dy, x, dw)
+    launch("conv_depthwise", "depthwise_weight", x.dtype.char, (taps * parts,), (THREADS,), *_all_channels(g), parts, dy, x, dw)
     return _sum_of_parts(dw)
 
 
