@@ -115,28 +115,21 @@ def _precision() -> Check:
 
 
 def _cuda() -> Check:
-    if importlib.util.find_spec("cupy") is None:
-        has_gpu = shutil.which("nvidia-smi") is not None
-        return Check("CUDA", "note", "no CuPy, so no GPU" + (", although this machine has an NVIDIA driver" if has_gpu else ""),
-                     'pip install "cnnlib[cuda13]"   (or cuda12, as nvidia-smi shows)' if has_gpu else "")  # fmt: skip
     from cnnlib.backends import cuda
+    from cnnlib.backends.cuda import health
 
-    if error := cuda.why_not():
-        return Check("CUDA", "problem", f"CuPy is installed but does not work: {error}", _mend_cupy(error))
+    if importlib.util.find_spec("cupy") is None:
+        has_gpu = health.driver_cuda() is not None
+        return Check("CUDA", "note", "no CuPy, so no GPU" + (", although this machine has an NVIDIA driver" if has_gpu else ""),
+                     health.INSTALL if has_gpu else "")  # fmt: skip
+    if problem := health.problem():
+        return Check("CUDA", "problem", f"CuPy is installed but does not work: {problem.error}", problem.cure)
     import cupy
 
-    properties = cupy.cuda.runtime.getDeviceProperties(0)
-    return Check("CUDA", "ok", f"{properties['name'].decode()}, CuPy {cupy.__version__}")
-
-
-def _mend_cupy(error: str) -> str:
-    if "libnvrtc" in error or "nvrtc" in error.lower() or "headers" in error:
-        return 'pip install "cupy-cuda13x[ctk]"   (or cuda12x: the [ctk] brings the compiler that CuPy misses)'
-    if "cudaErrorNoDevice" in error or "no CUDA-capable device" in error:
-        return "no GPU is visible: look at nvidia-smi and CUDA_VISIBLE_DEVICES; without a GPU, pip uninstall CuPy"
-    if "cudaErrorInsufficientDriver" in error or "driver version is insufficient" in error:
-        return 'the NVIDIA driver is older than CuPy wants: update it, or pip install "cnnlib[cuda12]"'
-    return 'pip install --force-reinstall "cnnlib[cuda13]"   (or cuda12, as nvidia-smi shows)'
+    name = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
+    free, total = cupy.cuda.Device().mem_info
+    memory = f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free, {cuda.pool_bytes() / 1e6:.0f} MB in this process's pool"
+    return Check("CUDA", "ok", f"{name}, CuPy {cupy.__version__}, CUDA {health.dotted(health.driver_cuda())}; memory: {memory}")
 
 
 def _cache() -> Check:

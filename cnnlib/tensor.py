@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from cnnlib.op import Context
 
 
+_DL_CPU, _DL_CUDA = 1, (2, 3, 13)  # DLPack's numbers: kDLCPU; kDLCUDA, kDLCUDAHost, kDLCUDAManaged
+
+
 class Tensor:
     """An array that remembers how it was computed.
 
@@ -114,6 +117,46 @@ class Tensor:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
+
+    # ---- sharing memory with other libraries
+
+    @classmethod
+    def from_dlpack(cls, array: Any) -> Tensor:
+        """The memory of another library's array (PyTorch, CuPy, JAX, ...) as a tensor, on the device where it is: no copy.
+
+        What one of the two writes, the other sees. Raises DeviceError for a device that is neither CPU nor CUDA, DtypeError.
+
+        >>> import cnnlib as cl, numpy as np
+        >>> a = np.zeros(3, np.float32)
+        >>> t = cl.Tensor.from_dlpack(a)
+        >>> a[0] = 7.0
+        >>> t.numpy()
+        array([7., 0., 0.], dtype=float32)
+        """
+        if not hasattr(array, "__dlpack__"):
+            raise DtypeError(
+                f"Tensor.from_dlpack: expected an array that speaks DLPack (__dlpack__), got {type(array).__name__}."
+            )
+        kind = int(array.__dlpack_device__()[0])
+        if kind not in (_DL_CPU, *_DL_CUDA):
+            raise DeviceError(f"Tensor.from_dlpack: the array is on DLPack device {kind}; cnnlib knows the CPU and CUDA only.")
+        if kind == _DL_CPU:
+            return cls(np.from_dlpack(array))
+        to_device(np.empty(0), "cuda")  # the reason, where there is no usable GPU
+        import cupy
+
+        return cls(cupy.from_dlpack(array))
+
+    def __dlpack__(self, **how: Any) -> Any:
+        """Hand the memory to another library: ``torch.from_dlpack(t)``. Raises GraphError where a gradient would be lost."""
+        if self.requires_grad:
+            raise GraphError(
+                "__dlpack__: this tensor requires a gradient, which another library cannot send back: t.detach() first."
+            )
+        return self.data.__dlpack__(**how)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.data.__dlpack_device__()
 
     def __repr__(self) -> str:
         values = np.array2string(self.numpy(), separator=", ", precision=4, threshold=60, edgeitems=2, prefix="Tensor(")
@@ -310,7 +353,7 @@ def to_device(array: Any, device: str) -> Any:
     from cnnlib.backends import cuda
 
     if reason := cuda.why_not():
-        raise DeviceError(f"device 'cuda' is not available: {reason} Run `cnnlib doctor` for what to do.")
+        raise DeviceError(f"device 'cuda' is not available: {reason}")
     import cupy
 
     return cupy.asarray(array)

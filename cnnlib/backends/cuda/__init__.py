@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from functools import cache
+
+from cnnlib.backends.cuda import health
 
 FAMILIES = ("activation", "conv", "dropout", "embedding", "linear", "loss", "norm", "optim", "pool", "recurrent")
 
 
-@cache
 def why_not() -> str | None:
-    """None when a kernel really compiled and ran on the GPU, else the original error."""
-    try:
-        import cupy
+    """None when a kernel really compiled and ran on the GPU, else the original error and what mends it."""
+    found = health.problem()
+    return None if found is None else str(found)
 
-        (cupy.arange(4, dtype=cupy.float32) ** 2).sum().item()  # NVRTC loads late: only a run proves health
-    except Exception as error:  # import cupy raises many kinds of errors on a broken installation
-        return f"{type(error).__name__}: {error}."
-    return None
+
+def pool_bytes() -> int:
+    """What CuPy's pool holds of the GPU's memory, in use or kept for later."""
+    import cupy
+
+    return cupy.get_default_memory_pool().total_bytes()
 
 
 def kernels() -> dict[str, Callable]:
