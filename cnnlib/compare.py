@@ -2,6 +2,7 @@
 
 Same seed, so same weights; same batch; every operation is recorded with :class:`cnnlib.trace`. Differences are relative:
 max |a − reference| / max |reference|, forward over an operation's outputs, backward over the adjoints that it returns.
+Times are medians of warm runs; on a GPU each operation is waited for.
 
 >>> import cnnlib as cl, numpy as np
 >>> result = compare(lambda: cl.models.MLP(4, (3,), 2), np.ones((5, 4), np.float32), np.zeros(5, np.int64))
@@ -16,13 +17,14 @@ import dataclasses
 import statistics
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from cnnlib import nn
-from cnnlib.backends import available, kernel_set, use
+from cnnlib.backends import available, kernel_set, override_kernel, synchronize, use
+from cnnlib.errors import unknown_name
 from cnnlib.nn.module import Module
 from cnnlib.random import get_state, manual_seed, set_state
 from cnnlib.tensor import Tensor, to_device
@@ -58,6 +60,7 @@ class Comparison:
     backends: list[Backend]
     layers: list[Layer]
     ties: bool = False  # the differences come from rounding that decided between two maxima, or between the sides of a kink
+    batches: dict[int, dict[str, float]] = dataclasses.field(default_factory=dict)  # batch size -> backend -> ms a step
 
     @property
     def worst(self) -> float:
@@ -69,8 +72,33 @@ class Comparison:
         """Whether all backends give the reference's numbers up to rounding. A NaN is a disagreement."""
         return self.worst < SUSPICIOUS or self.ties
 
+    @property
+    def culprit(self) -> str | None:
+        """Where the first wrong numbers come from, None where all agree: errors travel on, so the first one counts.
+
+        Forward that is the first operation of the step, and where forward is right everywhere, backward the last one.
+        """
+        if self.agree:
+            return None
+        for direction, rows in (("forward", self.layers), ("backward", self.layers[::-1])):
+            for row in rows:
+                for name, difference in getattr(row, direction).items():
+                    if not difference < SUSPICIOUS:
+                        return f"{direction} of {row.name} on {name}, off by {difference:.1e}"
+        return None
+
+    def wins(self) -> list[tuple[int, str]]:
+        """(batch size, the backend that is fastest from there on), of the batch sizes that were measured."""
+        fastest = [(n, min(ms, key=ms.__getitem__)) for n, ms in sorted(self.batches.items())]
+        return [(n, name) for i, (n, name) in enumerate(fastest) if i == 0 or fastest[i - 1][1] != name]
+
     def as_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self) | {"worst": self.worst, "agree": self.agree}
+        return dataclasses.asdict(self) | {
+            "worst": self.worst,
+            "agree": self.agree,
+            "culprit": self.culprit,
+            "wins": self.wins(),
+        }
 
     def __rich__(self) -> Any:
         from rich.box import SIMPLE
@@ -103,38 +131,97 @@ class Comparison:
             if self.ties:
                 verdict += " (in float64 to the last digits; in float32 a tie in max pooling or at a kink fell the other way)"
             text.append(f"largest relative difference {self.worst:.1e}: {verdict}")
+        if self.culprit:
+            text.append(f"the first wrong numbers: {self.culprit}")
+        for n, ms in self.batches.items():
+            text.append(f"batch {n:5}: " + ", ".join(f"{name} {t:.2f} ms" for name, t in ms.items()))
+        if self.batches:
+            text.append("the fastest: " + ", ".join(f"{name} from batch {n} on" for n, name in self.wins()))
         return text
 
 
 def compare(
-    make: Callable[[], Module], x: np.ndarray, y: np.ndarray, loss: Module | None = None, seed: int = 0, repeats: int = 5
+    make: Callable[[], Module],
+    x: np.ndarray,
+    y: np.ndarray,
+    loss: Module | None = None,
+    seed: int = 0,
+    repeats: int = 5,
+    backends: Sequence[str] | None = None,
+    batch_sizes: Sequence[int] = (),
+    inject: str | None = None,
 ) -> Comparison:
     """Run ``loss(make()(x), y)`` forward and backward on each backend, the reference first.
 
     ``make``: builds the model; it is called once per backend, after the same ``manual_seed(seed)``. ``loss``: by default
-    cross-entropy. Backends that cannot run here are listed with the reason. Random streams are afterwards as before.
+    cross-entropy. ``backends``: names, by default all; the reference is always among them, and backends that cannot run here
+    are listed with the reason. ``batch_sizes``: whole steps are timed for these, too, with the samples repeated or cut.
+    ``inject``: the name of a kernel that gives results 1 % too large on every backend but the reference, to see that this is
+    found. Random streams are afterwards as before. Raises UnknownNameError for an unknown backend or kernel.
     """
     loss = loss or nn.CrossEntropyLoss()
-    streams = get_state()
-    backends, traces, wide = [], {}, {}
+    chosen, streams = _chosen(backends), get_state()
+    rows: list[Backend] = []
+    traces: dict[str, list[Entry]] = {}
+    wide: dict[str, list[Entry]] = {}
+    result = Comparison(rows, [])
     try:
-        for name, reason in usable().items():
+        for name, reason in chosen.items():
             if reason is not None:
-                backends.append(Backend(name, skipped=reason))
+                rows.append(Backend(name, skipped=reason))
                 continue
-            with contextlib.nullcontext() if name == "cuda" else use(name):
+            with _running(name, inject):
                 step = _Step(make, loss, x, y, seed, name)
-                traces[name] = step.traced()
-                backends.append(Backend(name, step.milliseconds(repeats), step.memory_mb()))
-        result = Comparison(backends, _layers(traces))
+                traces[name] = step.traced(repeats)
+                rows.append(Backend(name, step.milliseconds(repeats), step.memory_mb()))
+                for n in batch_sizes:
+                    ms = _Step(make, loss, _repeated(x, n), _repeated(y, n), seed, name).milliseconds(repeats)
+                    result.batches.setdefault(n, {})[name] = ms
+        result.layers = _layers(traces)
         if not result.agree:
             for name in traces:
-                with contextlib.nullcontext() if name == "cuda" else use(name):
-                    wide[name] = _Step(make, loss, x, y, seed, name, "float64").traced()
-            result.ties = Comparison(backends, _layers(wide)).worst < EXACT and _share_off(traces) < RARE
+                with _running(name, inject):
+                    wide[name] = _Step(make, loss, x, y, seed, name, "float64").traced(1)
+            result.ties = Comparison(rows, _layers(wide)).worst < EXACT and _share_off(traces) < RARE
     finally:
         set_state(streams)
     return result
+
+
+def _chosen(names: Sequence[str] | None) -> dict[str, str | None]:
+    """The backends to run, in their usual order, with None or the reason why not."""
+    found = usable()
+    for name in names or ():
+        if name not in found:
+            raise unknown_name("backend", name, found)
+    return {name: reason for name, reason in found.items() if names is None or name in names or name == "reference"}
+
+
+@contextlib.contextmanager
+def _running(name: str, inject: str | None):
+    """Kernels of the backend ``name``, of which one may be made wrong."""
+    with contextlib.ExitStack() as stack:
+        if name != "cuda":
+            stack.enter_context(use(name))
+        if inject is not None:
+            wrong = override_kernel(inject, _one_percent_off(getattr(kernel_set(name), inject, None)))
+            if name != "reference":
+                stack.enter_context(wrong)
+        yield
+
+
+def _one_percent_off(kernel: Any) -> Callable:
+    def wrong(*arguments: Any, **settings: Any) -> Any:
+        result = kernel(*arguments, **settings)
+        if isinstance(result, tuple):
+            return (result[0] * 1.01, *result[1:])
+        return result * 1.01
+
+    return wrong
+
+
+def _repeated(samples: np.ndarray, n: int) -> np.ndarray:
+    return samples[np.arange(n) % len(samples)]
 
 
 def usable() -> dict[str, str | None]:
@@ -164,18 +251,23 @@ class _Step:
 
     def wait(self) -> None:
         """Until the GPU is done with what it was told."""
-        if not isinstance(self.x, np.ndarray):
-            import cupy
+        synchronize(self.x)
 
-            cupy.cuda.get_current_stream().synchronize()
-
-    def traced(self) -> list[Entry]:
+    def traced(self, repeats: int) -> list[Entry]:
+        """Every operation of a step, with the median of its times over ``repeats`` steps."""
         self()  # warm up: the first call of a kernel may compile it
-        with trace() as t:
-            self()
-        return list(t)
+        runs = []
+        for _ in range(repeats):
+            with trace() as t:
+                self()
+            runs.append([(e.forward_ms, e.backward_ms or 0.0) for e in t])
+        entries = list(t)
+        for entry, times in zip(entries, zip(*runs, strict=True), strict=True):
+            entry.forward_ms, entry.backward_ms = (statistics.median(ms) for ms in zip(*times, strict=True))
+        return entries
 
     def milliseconds(self, repeats: int) -> float:
+        self()
         times = []
         for _ in range(repeats):
             self.wait()

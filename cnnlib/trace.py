@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from cnnlib.backends import synchronize
 from cnnlib.backends.state import Changed, scope
 from cnnlib.errors import unknown_name
 from cnnlib.tensor import Parameter, Tensor
@@ -66,6 +67,7 @@ class trace(Changed):
     # ---- called by the engine
 
     def forward(self, ctx: Any, inputs: tuple, arrays: list, outputs: tuple, started: float) -> None:
+        synchronize(outputs[0])  # so that the time is the operation's, not only that of asking for it
         milliseconds = (time.perf_counter() - started) * 1e3
         arguments = [ctx.op.argument(i) for i in range(len(inputs))]
         made = [self._by_array.get(id(a)) for a in arrays]
@@ -87,6 +89,9 @@ class trace(Changed):
 
     def backward(self, ctx: Any, dys: list, dxs: list, started: float) -> None:
         entry = self._by_context[id(ctx)][1]
+        for dx in dxs:
+            if dx is not None:
+                synchronize(dx)
         entry.backward_ms = (time.perf_counter() - started) * 1e3
         entry.dys = tuple(dys)
         entry.grads = {n: dx for n, dx in zip(entry.inputs, dxs, strict=True) if dx is not None}

@@ -446,6 +446,24 @@ def test_models_and_data(run):
     assert run("data", "prefetch", "digits")[0] == 0
 
 
+def test_compare_draws_a_chart_times_batches_and_names_an_injected_error(run, tmp_path):
+    pytest.importorskip("matplotlib")
+    chart = tmp_path / "chart.png"
+    code, out, _ = run("compare", "mlp", "--backends", "reference", "--batches", "2,1", "--chart", chart)
+    assert code == 0 and chart.stat().st_size > 1000
+    assert "batch     1: reference" in out and "the fastest: reference from batch 1 on" in out
+    if cl.backend() == "cpu":
+        code, out, _ = run("compare", "mlp", "--backends", "cpu", "--inject-error", "relu_backward")
+        assert code == 1 and "the first wrong numbers: backward of" in out and "relu on cpu, off by 1.0e-02" in out
+    for option, value, message in (
+        ("--batches", "1,0", "whole numbers of at least 1 with commas between them"),
+        ("--backends", "cuds", "unknown backend 'cuds': did you mean 'cuda'?"),
+        ("--inject-error", "relu", "unknown kernel 'relu'"),
+    ):
+        code, _, err = run("compare", "mlp", option, value)
+        assert code != 0 and one_line(err) and message in err
+
+
 def test_compare(run):
     code, out, _ = run("compare", "lenet5", "--batch-size", 8)
     assert code == 0 and "c1.conv2d" in out and "ms a step" in out

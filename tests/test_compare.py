@@ -3,10 +3,12 @@
 import json
 
 import numpy as np
+import pytest
 
 import cnnlib as cl
 from cnnlib import models
 from cnnlib.compare import compare, usable
+from cnnlib.errors import UnknownNameError
 
 X = np.random.default_rng(0).normal(size=(4, 1, 32, 32)).astype(np.float32)
 Y = np.array([0, 3, 9, 3])
@@ -90,3 +92,61 @@ def test_a_tie_that_rounding_decides_is_not_called_a_disagreement(monkeypatch):
     result = compare(make, x, np.array([1]), repeats=1)
     assert result.worst > 0.1 and result.ties and result.agree
     assert any("a tie in max pooling" in line for line in result.lines())
+
+
+needs_two = pytest.mark.skipif(len(RUNNING) < 2, reason="only the reference runs here")
+
+
+@needs_two
+@pytest.mark.parametrize(
+    ("kernel", "culprit"),
+    [
+        ("conv2d_forward", "forward of c1.conv2d on cpu"),
+        ("conv2d_backward_weight", "backward of c3.conv2d on cpu"),
+        ("conv2d_backward_input", "backward of c3.conv2d on cpu"),  # c1's own input needs none
+        ("linear_backward_bias", "backward of output.linear on cpu"),
+        ("cross_entropy_backward", "backward of cross_entropy on cpu"),
+    ],
+)
+def test_an_injected_error_is_named_at_its_layer(kernel, culprit):
+    result = compare(models.LeNet5, X, Y, repeats=1, backends=["cpu"], inject=kernel)
+    assert not result.agree
+    assert result.culprit.startswith(culprit)
+    assert any(line == f"the first wrong numbers: {result.culprit}" for line in result.lines())
+
+
+@needs_two
+def test_without_an_injected_error_there_is_no_culprit():
+    result = compare(models.LeNet5, X, Y, repeats=1)
+    assert result.culprit is None and not any("wrong numbers" in line for line in result.lines())
+
+
+def test_the_reference_is_always_among_the_chosen_backends():
+    result = compare(models.LeNet5, X, Y, repeats=1, backends=["cuda"])
+    assert [b.name for b in result.backends] == ["reference", "cuda"]
+
+
+def test_an_unknown_backend_or_kernel_is_named_with_the_nearest():
+    with pytest.raises(UnknownNameError, match="unknown backend 'gpu'"):
+        compare(models.LeNet5, X, Y, backends=["gpu"])
+    with pytest.raises(UnknownNameError, match="did you mean 'conv2d_forward'"):
+        compare(models.LeNet5, X, Y, backends=["reference"], inject="conv2d_forwards")
+
+
+def test_batch_sizes_are_timed_and_the_winner_changes_where_the_times_cross():
+    result = compare(models.LeNet5, X, Y, repeats=1, backends=["reference"], batch_sizes=(1, 6))
+    assert set(result.batches) == {1, 6} and all(ms["reference"] > 0 for ms in result.batches.values())
+    result.batches = {1: {"cpu": 1.0, "cuda": 3.0}, 8: {"cpu": 2.0, "cuda": 3.1}, 64: {"cpu": 9.0, "cuda": 3.5}}
+    assert result.wins() == [(1, "cpu"), (64, "cuda")]
+    assert result.lines()[-1] == "the fastest: cpu from batch 1 on, cuda from batch 64 on"
+    assert json.loads(json.dumps(result.as_dict()))["wins"] == [[1, "cpu"], [64, "cuda"]]
+
+
+def test_the_picture_shows_every_backend_and_batch_size():
+    from cnnlib import viz
+
+    result = compare(models.LeNet5, X, Y, repeats=1, batch_sizes=(1, 2))
+    bars, lines = viz.comparison(result, "LeNet-5").axes
+    assert [t.get_text() for t in bars.get_legend().get_texts()] == RUNNING
+    assert len(bars.patches) == len(RUNNING) * len(result.layers)
+    assert [list(line.get_xdata()) for line in lines.lines] == [[1, 2]] * len(RUNNING)

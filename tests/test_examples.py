@@ -1,5 +1,6 @@
 """The examples run as a reader would run them, and reach what they promise."""
 
+import json
 import os
 import re
 import subprocess
@@ -195,3 +196,18 @@ def test_dcgan_example_keeps_what_it_drew_when_it_goes_on(tmp_path):
     with image.open(tmp_path / "gan" / "dcgan.gif") as film:
         assert film.n_frames == 3
     assert {"dcgan-epochs.png", "dcgan-equilibrium.png"} <= {p.name for p in (tmp_path / "gan").iterdir()}
+
+
+def test_compare_backends_example_writes_what_it_shows_and_names_an_injected_error(tmp_path):
+    pytest.importorskip("matplotlib")
+    image = pytest.importorskip("PIL.Image")
+    text = run("compare_backends.py", "--model", "mlp", "--backends", "reference,cpu", "--out", "cmp", cwd=tmp_path)
+    found = json.loads((tmp_path / "cmp" / "mlp.json").read_text())
+    assert found["agree"] and [b["name"] for b in found["backends"]] == ["reference", "cpu"]
+    assert f"the fastest: {found['wins'][0][1]} from batch 1 on" in text
+    with image.open(tmp_path / "cmp" / "mlp.png") as picture:
+        assert picture.width > 500
+    wrong = ("--inject-error", "linear_backward_weight", "--backends", "cpu")
+    assert "the first wrong numbers: backward of 1.5.linear on cpu" in run(
+        "compare_backends.py", "--model", "mlp", *wrong, cwd=tmp_path
+    )

@@ -49,6 +49,12 @@ def on_gpu(x: Any) -> bool:
     return xp_of(x) is not np
 
 
+def synchronize(x: Any) -> None:
+    """Wait until the GPU has computed ``x``; an array on the CPU is there already. For timing and for errors, not for loops."""
+    if on_gpu(x):
+        xp_of(x).cuda.get_current_stream().synchronize()
+
+
 def readable(a: Any) -> Any:
     """``a``, or a copy where kernels could not read it: they want C-contiguous and aligned (``np.frombuffer`` may not be)."""
     flags = a.flags

@@ -24,6 +24,20 @@ class PositiveNumber(click.ParamType):
         return number
 
 
+class Counts(click.ParamType):
+    """Whole numbers of at least 1, with commas between them."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        parts = value.split(",")
+        if not all(part.strip().isdecimal() and int(part) >= 1 for part in parts):
+            self.fail(f"{value!r}: expected whole numbers of at least 1 with commas between them, such as 1,8,64.", param, ctx)
+        return tuple(sorted({int(part) for part in parts}))
+
+
 COUNT = click.IntRange(min=1)
 SEED = click.IntRange(min=0, max=2**64 - 1)
 

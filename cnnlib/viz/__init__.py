@@ -11,6 +11,7 @@ of recurrent networks.
 from cnnlib.viz.architecture import architecture
 from cnnlib.viz.boundary import decision_boundary
 from cnnlib.viz.cell_text import cell_text
+from cnnlib.viz.comparison import comparison
 from cnnlib.viz.confusion import confusion_matrix
 from cnnlib.viz.convolution_demo import convolution_demo
 from cnnlib.viz.curve import learning_curve
@@ -31,6 +32,7 @@ from cnnlib.viz.thinned import kept_units, thinned_network
 __all__ = [
     "architecture",
     "cell_text",
+    "comparison",
     "confusion_matrix",
     "convolution_demo",
     "decision_boundary",
