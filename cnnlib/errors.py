@@ -22,6 +22,10 @@ class DeviceError(CnnlibError, RuntimeError):
     """Arrays on different devices, or a device or backend that is not available."""
 
 
+class DeviceMemoryError(CnnlibError, MemoryError):
+    """The GPU's memory is used up."""
+
+
 class ValueRangeError(CnnlibError, ValueError):
     """A value outside its range: a label, a probability, a setting."""
 

@@ -396,14 +396,18 @@ def check_parameters(model: Any, optimizer: Optimizer) -> list[str]:
 # ---- clipping: gradients are replaced, not written to
 
 
-def clip_grad_norm_(params: Iterable[Parameter], max_norm: float, error_if_nonfinite: bool = False) -> float:
+def clip_grad_norm_(params: Iterable[Parameter], max_norm: float, error_if_nonfinite: bool = False) -> Any:
     """Scale all gradients by max_norm / ‖g‖ where the norm of all of them together is larger. Returns ‖g‖ from before.
+
+    On a GPU nothing waits for it: ‖g‖ is an array of no dimension there, read with ``float()``.
 
     Raises ValueRangeError unless max_norm > 0, and with ``error_if_nonfinite`` NonFiniteError when ‖g‖ is NaN or infinite.
     """
     if not max_norm > 0.0:
         raise ValueRangeError(f"clip_grad_norm_: max_norm must be > 0, got {max_norm}.")
     params = _with_gradient(params)
+    if params and params[0].device == "cuda" and not error_if_nonfinite:
+        return _clip_on_device(params, float(max_norm))
     squares = [float((p.grad.astype("float64") ** 2).sum()) for p in params]
     norm = math.sqrt(sum(squares))
     if error_if_nonfinite and not math.isfinite(norm):
@@ -413,6 +417,15 @@ def clip_grad_norm_(params: Iterable[Parameter], max_norm: float, error_if_nonfi
     if not scale >= 1.0:
         for p in params:
             p.grad = p.grad * scale
+    return norm
+
+
+def _clip_on_device(params: list[Parameter], max_norm: float) -> Any:
+    xp = xp_of(params[0].grad)
+    norm = xp.sqrt(sum((p.grad.astype("float64") ** 2).sum() for p in params))
+    scale = xp.minimum(max_norm / (norm + 1e-6), 1.0)
+    for p in params:
+        p.grad = p.grad * scale.astype(p.grad.dtype)
     return norm
 
 

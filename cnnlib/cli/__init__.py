@@ -102,7 +102,7 @@ def _one_line(error: Exception | Warning) -> str:
         return f"{error.format_message()} See `{command} --help`."
     if isinstance(error, click.ClickException):
         return error.format_message()
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) and not isinstance(error, CnnlibError):
         return (
             f"the memory is not enough ({error}): a smaller network (--width, --hidden), picture (--size), "
             "sequence (--seq) or batch needs less."

@@ -35,6 +35,7 @@ from cnnlib.op import no_grad
 from cnnlib.tensor import Tensor, to_device
 from cnnlib.train import progress
 from cnnlib.train.callbacks import Callback
+from cnnlib.train.device import on_device
 from cnnlib.train.history import History
 from cnnlib.train.trainer import Mean, Trainer
 
@@ -123,7 +124,7 @@ class SequenceTrainer(Trainer):
         while True:
             if self.batch == 0:
                 self._call("on_epoch_start")
-            yield from self.loader.iterate(self.epoch, start_batch=self.batch)
+            yield from on_device(self.loader.iterate(self.epoch, start_batch=self.batch), self.device)
             self.epoch, self.batch = self.epoch + 1, 0
 
     def _unreported(self, every: int, last: int) -> bool:
@@ -151,7 +152,7 @@ class SequenceTrainer(Trainer):
         self.carried = Carried()
         try:
             with in_mode(self.model, False), no_grad():
-                for batch in streams.iterate(0):
+                for batch in on_device(streams.iterate(0), self.device):
                     x, y = self._on_device(*batch)
                     mean.add(self._forward(x, y)[1], y.size)
                     self.carried.state = self.carried.after

@@ -29,6 +29,7 @@ from cnnlib.op import no_grad
 from cnnlib.tensor import Tensor, to_device
 from cnnlib.train import checkpoint, metrics, preprocessing, progress, resume
 from cnnlib.train.callbacks import Callback, Checkpoint
+from cnnlib.train.device import memory_errors, memory_summary, on_device
 from cnnlib.train.history import History
 
 
@@ -148,9 +149,11 @@ class Trainer:
             if resumed:
                 shown.say(f"resumed from {resumed}: {self.epoch} epochs and {self.batch} batches done")
             self._call("on_fit_start")
-            with in_mode(self.model, True):
+            with in_mode(self.model, True), memory_errors(self.device, self.batch_size):
                 work(shown)
             self._call("on_fit_end")
+            if summary := memory_summary(self.device):
+                shown.say(summary)
             if self.stopped:
                 shown.say(f"stopped after epoch {self.epoch}: {self.stopped}")
         except KeyboardInterrupt:
@@ -180,7 +183,7 @@ class Trainer:
         shown.start_epoch(self.epoch + 1, epochs, len(self.loader), self.batch)
         if self.batch == 0:
             self._call("on_epoch_start")
-        for x, y in self.loader.iterate(self.epoch, start_batch=self.batch):
+        for x, y in on_device(self.loader.iterate(self.epoch, start_batch=self.batch), self.device):
             self._train_on(x, y)
             self.seconds = before + time.perf_counter() - started
             self._call("on_step", self.current)
@@ -249,7 +252,7 @@ class Trainer:
     def _measure(self, loader: Any) -> dict[str, float]:
         means = {name: Mean() for name in ("loss", *(self.metrics or ()))}
         with in_mode(self.model, False), no_grad():
-            for batch in loader.iterate(0):
+            for batch in on_device(loader.iterate(0), self.device):
                 x, y = self._on_device(*batch)
                 outputs, loss = self._forward(x, y)
                 self._add(means, loss, outputs, y)
