@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 import cnnlib as cl
 from cnnlib import nn, ops, optim
+from cnnlib.tensor import to_device
 
 rng = np.random.default_rng(0)
 
@@ -134,13 +136,14 @@ def optimizer_of(net: nn.Module, library: Any, parameters: Any) -> Any:
 def ours(make: Callable, backend: str) -> Callable[[], Any]:
     """A function that takes one training step of the network on the backend and returns its loss."""
     net, shape = make()
-    optimizer = optimizer_of(net, optim, net.parameters())
+    device = "cuda" if backend == "cuda" else "cpu"
+    optimizer = optimizer_of(net.to(device), optim, net.parameters())
     loss = getattr(net, "criterion", nn.CrossEntropyLoss)()
-    x, y = batch_of(net, shape)
+    x, y = (to_device(a, device) for a in batch_of(net, shape))
     x = cl.Tensor(x)
 
     def step():
-        with cl.use(backend):
+        with contextlib.nullcontext() if device == "cuda" else cl.use(backend):
             optimizer.zero_grad()
             J = loss(net(x), y)
             J.backward()
@@ -150,11 +153,11 @@ def ours(make: Callable, backend: str) -> Callable[[], Any]:
     return step
 
 
-def theirs(make: Callable, torch, channels_last: bool = False) -> Callable[[], Any]:
+def theirs(make: Callable, torch, channels_last: bool = False, device: str = "cpu") -> Callable[[], Any]:
     """The same with PyTorch; ``channels_last`` asks for its other layout of pictures."""
     net, shape = make()
-    model = translate(net, torch)
-    x, y = map(torch.from_numpy, batch_of(net, shape))
+    model = translate(net, torch).to(device)
+    x, y = (torch.from_numpy(a).to(device) for a in batch_of(net, shape))
     if channels_last and len(shape) == 4:
         model, x = model.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
     optimizer = optimizer_of(net, torch.optim, model.parameters())

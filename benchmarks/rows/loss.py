@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from benchmarks.rows.row import Row
+from cnnlib.backends import xp_of
 
 P = 0.5  # of dropout
 
@@ -19,7 +18,7 @@ def cross_entropy(R, C) -> list[Row]:
     """Logits to the mean loss, and back: one row, as PyTorch saves the softmax in between and cnnlib one number per row."""
 
     def ours(kernels, x, labels):
-        dloss = np.full(R, 1 / R, x.dtype)
+        dloss = xp_of(x).full(R, 1 / R, x.dtype)
 
         def run():
             _, lse = kernels.cross_entropy_forward(x, labels, None, 0.0, -100)
@@ -28,7 +27,7 @@ def cross_entropy(R, C) -> list[Row]:
         return run
 
     def theirs(torch, x, labels):
-        aten, one = torch.ops.aten, torch.ones((), dtype=x.dtype)
+        aten, one = torch.ops.aten, torch.ones((), dtype=x.dtype, device=x.device)
 
         def run():
             y = torch.log_softmax(x, 1)

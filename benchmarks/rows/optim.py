@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.rows.row import Row
+from benchmarks.rows.row import Row, running
 
 WAYS = {"": {}, "foreach": {"foreach": True}, "fused": {"fused": True}}
 
@@ -33,7 +33,7 @@ def step(name: str, tensors: int, n: int) -> Row:
         optimizer = getattr(optim, kind)(params, **settings)
 
         def run():
-            with cl.use(kernels.name):
+            with running(kernels):
                 optimizer.step()
             return tuple(p.data for p in params)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.rows.row import Row, size
+from benchmarks.rows.row import Row, running, size
 
 GATES = {"RNN": 1, "LSTM": 4, "GRU": 3}
 SIZES = (  # T, B, D, H, targets of LSTM, GRU and RNN
@@ -64,7 +64,7 @@ def ours(kernels, cell, arrays, backward):
     op = getattr(cl.ops, cell.lower())
 
     def run():
-        with cl.use(kernels.name):
+        with running(kernels):
             if not backward:
                 return op(x, *states, *weights)[0].data
             for p in (x, *weights):
@@ -77,7 +77,7 @@ def ours(kernels, cell, arrays, backward):
 
 def theirs(torch, cell, tensors, backward):
     x, *weights, dy = tensors
-    layer = getattr(torch.nn, cell)(x.shape[2], weights[1].shape[1], dtype=x.dtype)
+    layer = getattr(torch.nn, cell)(x.shape[2], weights[1].shape[1], dtype=x.dtype, device=x.device)
     with torch.no_grad():
         for p, w in zip(layer.parameters(), weights):
             p.copy_(w)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import prod
@@ -63,9 +64,14 @@ class Row:
         """The names of PyTorch's ways; none where PyTorch has no such operation."""
         return [*self._theirs, *(["channels_last"] if self.images and self._theirs else [])]
 
-    def run_torch(self, torch: Any, way: str = "") -> Run:
+    def run_cuda(self, kernels: Any) -> Run:
+        import cupy
+
+        return self.ours(kernels, *map(cupy.asarray, self.inputs(Draw(self.dtype))))
+
+    def run_torch(self, torch: Any, way: str = "", device: str = "cpu") -> Run:
         """Tensors are copies: in memory aligned as PyTorch aligns it."""
-        tensors = [torch.tensor(a) for a in self.inputs(Draw(self.dtype))]
+        tensors = [torch.tensor(a, device=device) for a in self.inputs(Draw(self.dtype))]
         if way in self._theirs:
             return self._theirs[way](torch, *tensors)
         return self._theirs[""](torch, *(channels_last(torch, t) for t in tensors))
@@ -87,6 +93,13 @@ def aligned(a: Any) -> Any:
     copy = room[start : start + a.nbytes].view(a.dtype).reshape(a.shape)
     copy[...] = a
     return copy
+
+
+def running(kernels: Any) -> Any:
+    """``with running(kernels):`` chooses these kernels for NumPy arrays; on a GPU the arrays themselves do."""
+    import cnnlib as cl
+
+    return contextlib.nullcontext() if kernels.name == "cuda" else cl.use(kernels.name)
 
 
 def channels_last(torch: Any, tensor: Any) -> Any:
