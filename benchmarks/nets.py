@@ -153,6 +153,26 @@ def ours(make: Callable, backend: str) -> Callable[[], Any]:
     return step
 
 
+def recorded(make: Callable) -> Callable[[], Any]:
+    """The same step as a CUDA graph."""
+    from cnnlib.train.cuda_graph import StepGraph
+
+    net, shape = make()
+    optimizer = optimizer_of(net.to("cuda"), optim, net.parameters())
+    loss = getattr(net, "criterion", nn.CrossEntropyLoss)()
+    x, y = (to_device(a, "cuda") for a in batch_of(net, shape))
+
+    def compute(x, y):
+        optimizer.zero_grad()
+        J = loss(net(x), y)
+        J.backward()
+        optimizer.step()
+        return J
+
+    graph, x = StepGraph(compute, net, optimizer), cl.Tensor(x)
+    return lambda: graph(x, y)
+
+
 def theirs(make: Callable, torch, channels_last: bool = False, device: str = "cpu") -> Callable[[], Any]:
     """The same with PyTorch; ``channels_last`` asks for its other layout of pictures."""
     net, shape = make()

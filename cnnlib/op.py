@@ -275,7 +275,9 @@ def _number(number: Any, dtype: Any, like: Any) -> Any:
     """A Python number as an array: of the float dtype of the other arguments, or of their integer dtype."""
     if dtype is None:
         dtype = like.dtype if like is not None and like.dtype.kind in "iu" and isinstance(number, int) else np.float32
-    return xp_of(like).asarray(number, dtype=dtype)
+    if type(like) is np.ndarray or like is None:
+        return np.asarray(number, dtype=dtype)
+    return xp_of(like).full((), number, dtype=dtype)  # no copy from the host, which a CUDA graph could not replay
 
 
 def _unusable_type(op: type[Op], i: int, dtype: Any) -> DtypeError:

@@ -96,6 +96,7 @@ class Optimizer:
     """
 
     settings: tuple[str, ...] = ()  # attributes that state_dict keeps
+    recordable = True  # update() only calls its kernel: then a CUDA graph can replay it
     lr: float
 
     def __init__(self, params: Iterable[Parameter], lr: float, weight_decay: float = 0.0):
@@ -367,6 +368,7 @@ class SGLD(Optimizer):
     """
 
     settings = ("data_size",)
+    recordable = False
 
     def __init__(self, params, lr=1e-4, data_size=1, weight_decay=0.0):
         super().__init__(params, lr, weight_decay)

@@ -10,7 +10,9 @@ Source: Salmon, Moraes, Dror & Shaw, "Parallel random numbers: as easy as 1, 2, 
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,11 +27,12 @@ class Key(NamedTuple):
 
     seed: int  # 64 bits
     stream: int  # index into STREAMS
-    call: int  # number of the draw within its stream
+    call: Any  # number of the draw within its stream; in a CUDA graph an array of no dimension that holds it
 
 
 _seed = 0
 _calls = dict.fromkeys(STREAMS, 0)
+_recorder: Callable[[str, int], Any] | None = None
 
 
 def manual_seed(seed: int) -> None:
@@ -43,9 +46,22 @@ def manual_seed(seed: int) -> None:
 
 def next_key(stream: str) -> Key:
     """The key of the next draw from ``stream``."""
-    call = _calls[stream]
+    call: Any = _calls[stream]
     _calls[stream] = call + 1
+    if _recorder is not None:
+        call = _recorder(stream, call)
     return Key(_seed, STREAMS.index(stream), call)
+
+
+@contextlib.contextmanager
+def recording(recorder: Callable[[str, int], Any]) -> Iterator[None]:
+    """Inside, the call in each key is ``recorder(stream, call)``: for a CUDA graph, where the GPU's memory holds it."""
+    global _recorder
+    _recorder, before = recorder, _recorder
+    try:
+        yield
+    finally:
+        _recorder = before
 
 
 def get_state() -> dict[str, int]:

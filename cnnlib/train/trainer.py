@@ -29,6 +29,7 @@ from cnnlib.op import no_grad
 from cnnlib.tensor import Tensor, to_device
 from cnnlib.train import checkpoint, metrics, preprocessing, progress, resume
 from cnnlib.train.callbacks import Callback, Checkpoint
+from cnnlib.train.cuda_graph import StepGraph
 from cnnlib.train.device import memory_errors, memory_summary, on_device
 from cnnlib.train.history import History
 
@@ -74,6 +75,7 @@ class Trainer:
     eval_transform  of evaluated and predicted samples; "auto": ``transform`` without its chance, the middle for a crop.
     device          "cpu" or "cuda"; the model is moved there, data batch by batch.
     clip_grad_norm  largest norm of all gradients together; larger ones are scaled down to it.
+    cuda_graph      record the step as a CUDA graph and replay it (cnnlib/train/cuda_graph.py): for small networks on a GPU.
     progress        False: silent. True: a bar on a terminal, else a line per epoch.
     model_name, model_options
                     for checkpoints: what ``cnnlib.models.create`` needs to build the model again.
@@ -83,7 +85,8 @@ class Trainer:
 
     def __init__(self, model: Module, loss: Callable, optimizer: Any, metrics: Iterable | str | None = None,
                  callbacks: Sequence[Callback] = (), batch_size: int = 64, transform: Callable | None = None, seed: int = 0,
-                 device: str = "cpu", clip_grad_norm: float | None = None, *, eval_transform: Callable | str | None = "auto",
+                 device: str = "cpu", clip_grad_norm: float | None = None, *, cuda_graph: bool = False,
+                 eval_transform: Callable | str | None = "auto",
                  progress: bool = True, model_name: str | None = None,
                  model_options: dict[str, Any] | None = None):  # fmt: skip
         _check_arguments(model, loss, optimizer, callbacks, batch_size, clip_grad_norm)
@@ -107,6 +110,7 @@ class Trainer:
         self.stopped: str | None = None  # the reason
         self.last_saved: tuple[Path, int, int] | None = None  # path, epochs and steps done
         self._move()
+        self.graph = self._step_graph() if cuda_graph else None
 
     # ---- training
 
@@ -211,17 +215,23 @@ class Trainer:
         """One step of training. The optimiser is reached only when everything before it went well."""
         step = self.current = Step(*self._on_device(x, y), random.get_state())
         self._call("on_step_start", step)
+        step.outputs, step.loss = self._learn(step.x, step.y) if self.graph is None else self.graph(step.x, step.y)
+        self._add(self.running, step.loss, step.outputs, step.y)
+        self.batch += 1
+        self.step += 1
+
+    def _learn(self, x: Tensor, y: Any) -> tuple[Any, Tensor]:
+        """Forward, backward and the optimiser's step."""
+        step = self.current
         self.model.zero_grad()
-        step.outputs, step.loss = self._forward(step.x, step.y)
+        step.outputs, step.loss = self._forward(x, y)
         self._call("on_loss", step)
         step.loss.backward()
         self._call("on_gradients", step)
         if self.clip_grad_norm is not None:
             optim.clip_grad_norm_(self.model.parameters(), self.clip_grad_norm)
         self.optimizer.step()
-        self._add(self.running, step.loss, step.outputs, step.y)
-        self.batch += 1
-        self.step += 1
+        return step.outputs, step.loss
 
     # ---- evaluation
 
@@ -285,6 +295,16 @@ class Trainer:
             getattr(callback, event)(self, *arguments)
 
     # ---- preparations
+
+    def _step_graph(self) -> StepGraph:
+        if self.device != "cuda":
+            raise ValueRangeError(f'Trainer: cuda_graph records what a GPU does: it needs device="cuda", got {self.device!r}.')
+        for callback in self.callbacks:
+            for event in ("on_loss", "on_gradients"):
+                if getattr(type(callback), event) is not getattr(Callback, event):
+                    raise ValueRangeError(f"Trainer: {type(callback).__name__}.{event} looks into the middle of a step, which "
+                                          "a CUDA graph computes as a whole: leave out one of the two.")  # fmt: skip
+        return StepGraph(self._learn, self.model, self.optimizer)
 
     def _move(self) -> None:
         for module in (self.model, self.loss):

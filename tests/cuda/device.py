@@ -23,7 +23,7 @@ _compiled = {}, {}  # modules and functions, for the session
 @contextlib.contextmanager
 def emulated():
     real = sys.modules.get("cupy"), cuda.why_not, backends._loaded.pop("cuda", None), source._modules, source._functions
-    sys.modules["cupy"] = fake_cupy
+    sys.modules["cupy"], sys.modules["cupyx"] = fake_cupy, fake_cupy.cuda
     errors._word = None
     cuda.why_not = lambda: None
     source._modules, source._functions = _compiled
@@ -34,7 +34,7 @@ def emulated():
     finally:
         module, cuda.why_not, kernels, source._modules, source._functions = real
         backends._loaded.pop("cuda", None)
-        del sys.modules["cupy"]
+        del sys.modules["cupy"], sys.modules["cupyx"]
         errors._word = None
         if module is not None:
             sys.modules["cupy"] = module

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.cuda.fake_cuda import do
+
 HEADER = Path(__file__).with_name("emulator.h")
 FLAGS = ["-std=c++17", "-O1", "-fPIC", "-shared", "-fvisibility=hidden", "-ffp-contract=fast", "-U_FORTIFY_SOURCE", "-Wall"]
 FLAGS += ["-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-unused-variable", "-fno-strict-aliasing"]
@@ -102,9 +104,13 @@ class Kernel:
         values = (ctypes.c_void_p * n)(*[ctypes.addressof(cell) for cell in cells])
         given = (ctypes.c_char_p * n)(*letters)
         shapes = [(ctypes.c_uint * 3)(*_checked(self.name, what, shape)) for what, shape in (("grid", grid), ("block", block))]
-        problem = self.entry(*shapes, values, given, n, seed)
-        if problem:
-            raise EmulatorError(f"{self.name}: {problem.decode()}")
+
+        def run(kept=(arguments, cells)):
+            problem = self.entry(*shapes, values, given, n, seed)
+            if problem:
+                raise EmulatorError(f"{self.name}: {problem.decode()}")
+
+        do(run, [a.view(np.ndarray) for a in arguments if isinstance(a, np.ndarray)])
 
 
 def _checked(name, what, shape):

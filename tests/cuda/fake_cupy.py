@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from tests.cuda import fake_cuda as cuda
 from tests.cuda.emulator import Module as RawModule  # noqa: F401  (the name that CuPy gives it)
+from tests.cuda.fake_cuda import do, synchronisations, wait  # noqa: F401
 
 __version__ = "0 (emulated)"
-synchronisations: list[str] = []
 
 
 class ndarray(np.ndarray):
@@ -20,8 +21,8 @@ class ndarray(np.ndarray):
     def __array_ufunc__(self, ufunc, method, *inputs, out=(), **settings):
         if out:
             settings["out"] = tuple(_host(o, ufunc.__name__) for o in out)
-        with np.errstate(all="ignore"):  # a device does not warn
-            result = getattr(ufunc, method)(*[_host(a, ufunc.__name__) for a in inputs], **settings)
+        inputs = [_host(a, ufunc.__name__) for a in inputs]
+        result = do(lambda: getattr(ufunc, method)(*inputs, **settings), settings.get("out", ()))
         if out:
             return out[0] if len(out) == 1 else out
         return _device(result)
@@ -30,33 +31,48 @@ class ndarray(np.ndarray):
         return _on_host(function)(*arguments, **settings)
 
     def __getitem__(self, where):
-        return _device(self.view(np.ndarray)[_index(where)])
+        host, where = self.view(np.ndarray), _index(where)
+        return _device(do(lambda: host[where]))
 
     def __setitem__(self, where, value):
-        self.view(np.ndarray)[_index(where)] = _host(value, "assignment")
+        host, where, value = self.view(np.ndarray), _index(where), _host(value, "assignment")
+        do(lambda: host.__setitem__(where, value), (host,))
+
+    def set(self, pinned, stream=None):
+        """Begins now; is done when the stream's later event is waited for."""
+        (stream or cuda.get_current_stream()).later(lambda: self.view(np.ndarray).__setitem__(..., pinned))
+
+    def astype(self, dtype, copy=True):
+        return _method("astype")(self, dtype) if copy or dtype != self.dtype else self
+
+    def copy(self):
+        return _method("copy")(self)
+
+    def fill(self, value):
+        self[...] = value
 
     def get(self):
-        synchronisations.append("get")
+        wait("get")
         return self.view(np.ndarray).copy()
 
     def item(self, *where):
-        synchronisations.append("item")
+        wait("item")
         return self.view(np.ndarray).item(*where)
 
     def tolist(self):
-        synchronisations.append("tolist")
+        wait("tolist")
         return self.view(np.ndarray).tolist()
 
     def __bool__(self):
-        synchronisations.append("bool")
+        wait("bool")
         return bool(self.view(np.ndarray))
 
     def __float__(self):
-        synchronisations.append("float")
+        wait("float")
         return float(self.view(np.ndarray).item())
 
     def __int__(self):
-        synchronisations.append("int")
+        wait("int")
         return int(self.view(np.ndarray).item())
 
     __index__ = __int__
@@ -64,8 +80,9 @@ class ndarray(np.ndarray):
 
 def _method(name):
     def method(self, *arguments, **settings):
-        arguments = [_host(a, name) for a in arguments]
-        return _device(getattr(self.view(np.ndarray), name)(*arguments, **{k: _host(v, name) for k, v in settings.items()}))
+        host, arguments = self.view(np.ndarray), [_host(a, name) for a in arguments]
+        settings = {k: _host(v, name) for k, v in settings.items()}
+        return _device(do(lambda: getattr(host, name)(*arguments, **settings)))
 
     return method
 
@@ -104,8 +121,8 @@ def _device(a):
 def _on_host(function):
     def run(*arguments, **settings):
         arguments = [_host(a, function.__name__) for a in arguments]
-        with np.errstate(all="ignore"):
-            return _device(function(*arguments, **{k: _host(v, function.__name__) for k, v in settings.items()}))
+        settings = {k: _host(v, function.__name__) for k, v in settings.items()}
+        return _device(do(lambda: function(*arguments, **settings), [settings["out"]] if "out" in settings else ()))
 
     if isinstance(function, np.ufunc) and function.nin == 2:
         run.at = lambda a, where, b: function.at(_host(a, "at"), _index(where), _host(b, "at"))
@@ -128,11 +145,23 @@ def asarray(a, dtype=None):
 
 
 def array(a, dtype=None, copy=True):
-    return np.array(a.view(np.ndarray) if isinstance(a, ndarray) else a, dtype, order="C").view(ndarray)
+    if isinstance(a, ndarray):
+        host = a.view(np.ndarray)
+        return _device(do(lambda: np.array(host, dtype, order="C")))
+    cuda.from_host()
+    return np.array(a, dtype, order="C").view(ndarray)
+
+
+def get_default_memory_pool():
+    return cuda.pool
 
 
 def asnumpy(a):
     return a.get() if isinstance(a, ndarray) else np.asarray(a)
+
+
+def from_dlpack(a):
+    return np.from_dlpack(a.host).view(ndarray)
 
 
 def __getattr__(name):

@@ -1,0 +1,188 @@
+"""A training step as a CUDA graph: recorded once, and from then on one launch.
+
+A small network's step is a hundred kernels of some microseconds each: the GPU computes them faster than Python can ask for
+them. A graph keeps their list on the GPU. What it replays is exactly what was recorded, with the same addresses and numbers; so
+
+- arrays stay where they are: x and y are copied into the recorded step's inputs, parameters and optimiser state are written in
+  place anyway, buffers (the running statistics of batch norm) are copied back at the end of the step, and everything in
+  between lives in a memory pool of its own;
+- numbers that change from step to step are read from the GPU's memory: the call counters of random streams, the learning
+  rate and the number of the step. Before each replay they are computed as ever, and sent in one copy.
+
+Then a graph gives the same weights, bit for bit, as the same steps one by one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from cnnlib import random
+from cnnlib.backends import KernelSet, kernel_set, override_kernel
+from cnnlib.errors import GraphError
+from cnnlib.nn.module import Module
+from cnnlib.op import Context
+from cnnlib.optim import Optimizer
+from cnnlib.tensor import Tensor
+
+EAGER_STEPS = 2  # of each shape of batch, before it is recorded: kernels get compiled, the optimiser makes its state
+UPDATES = ("sgd_step", "adagrad_step", "rmsprop_step", "adam_step")
+CHANGING = ("lr", "step")  # arguments of theirs
+
+
+class StepGraph:
+    """``compute(x, y)``: forward, backward and the step of ``optimizer``, of which it returns what is wanted.
+
+    Call it as ``compute``. Batches of each shape are computed eagerly first, then recorded, then replayed; from then on it
+    returns the same arrays each time, with new values.
+
+    Raises GraphError when the step cannot be recorded: something in it waits for the GPU or takes numbers from the host.
+    """
+
+    def __init__(self, compute: Callable[[Tensor, Any], Any], model: Module, optimizer: Optimizer):
+        if not optimizer.recordable:
+            raise GraphError(f"cuda_graph: {type(optimizer).__name__} draws noise beside its kernel and cannot be recorded: "
+                             "train without cuda_graph.")  # fmt: skip
+        self.compute, self.model, self.optimizer = compute, model, optimizer
+        self._seen: dict[tuple, int] = {}
+        self._recorded: dict[tuple, _Recorded] = {}
+
+    def __call__(self, x: Tensor, y: Any) -> Any:
+        shapes = x.shape, x.dtype.str, y.shape, y.dtype.str, random.get_state()["seed"]
+        if shapes not in self._recorded:
+            self._seen[shapes] = self._seen.get(shapes, 0) + 1
+            if self._seen[shapes] <= EAGER_STEPS:
+                return self.compute(x, y)
+            self._recorded[shapes] = _Recorded(self, x, y)
+            return self._recorded[shapes].launch(x, y)
+        return self._recorded[shapes].replay(x, y)
+
+
+class _Recorded:
+    """The graph of batches of one shape."""
+
+    def __init__(self, step: StepGraph, x: Tensor, y: Any):
+        import cupy
+
+        self.step = step
+        self.x, self.y = Tensor(cupy.empty_like(x.data)), cupy.empty_like(y)
+        self.numbers, self.calls = _Table("float64"), _Table("uint64")
+        self.streams: list[str] = []  # of each draw
+        self.pool = cupy.cuda.MemoryPool()
+        self.graph = self._record(cupy.cuda.Stream(non_blocking=True))
+        self.grads = [p.grad for p in step.optimizer.params]
+
+    def _record(self, stream: Any) -> Any:
+        import cupy
+
+        buffers = [(module, name, getattr(module, name)) for module in self.step.model.modules() for name in module._buffers]
+        with contextlib.ExitStack() as inside:
+            inside.enter_context(cupy.cuda.using_allocator(self.pool.malloc))
+            inside.enter_context(stream)
+            inside.enter_context(random.recording(self._call))
+            inside.enter_context(_updates(self._live_update))
+            stream.begin_capture()
+            try:
+                self.result = self.step.compute(self.x, self.y)
+                for module, name, before in buffers:
+                    if getattr(module, name) is not before:
+                        before[...] = getattr(module, name)
+                        module.set_buffer(name, before)
+            except Exception as error:
+                with contextlib.suppress(Exception):  # the capture is void already
+                    stream.end_capture()
+                raise _not_recordable(error) from error
+            return stream.end_capture()
+
+    def replay(self, x: Tensor, y: Any) -> Any:
+        for p, grad in zip(self.step.optimizer.params, self.grads, strict=True):
+            p.grad = grad
+        self.numbers.values.clear()
+        self.calls.values = [random.next_key(stream).call for stream in self.streams]
+        with _updates(self._note_update):
+            self.step.optimizer.step()
+        return self.launch(x, y)
+
+    def launch(self, x: Tensor, y: Any) -> Any:
+        self.numbers.send()
+        self.calls.send()
+        self.x.data[...] = x.data
+        self.y[...] = y
+        self.graph.launch()
+        return self.result
+
+    def _call(self, stream: str, call: int) -> Any:
+        """While recording: where the number of this draw will stand."""
+        self.streams.append(stream)
+        return self.calls.place(call)
+
+    def _live_update(self, kernel: Callable, changing: list[int]) -> Callable:
+        """While recording: the update with the changing ones of its arguments read from the table."""
+
+        def update(*arguments: Any) -> None:
+            kernel(*[self.numbers.place(a) if i in changing else a for i, a in enumerate(arguments)])
+
+        return update
+
+    def _note_update(self, kernel: Callable, changing: list[int]) -> Callable:
+        """Before a replay: nothing but the changing arguments, which go into the table."""
+
+        def update(*arguments: Any) -> None:
+            self.numbers.values += [arguments[i] for i in changing]
+
+        return update
+
+
+class _Table:
+    """Numbers in the GPU's memory that a recorded step reads."""
+
+    ROOM = 1 << 16
+
+    def __init__(self, dtype: str):
+        import cupy
+
+        self.values: list[Any] = []
+        self.there = cupy.zeros(self.ROOM, dtype)
+
+    def place(self, value: Any) -> Any:
+        """The array of no dimension where ``value`` will stand."""
+        n = len(self.values)
+        if n == self.ROOM:
+            raise GraphError(f"cuda_graph: a step with more than {self.ROOM} changing numbers cannot be recorded.")
+        self.values.append(value)
+        return self.there[n : n + 1].reshape(())
+
+    def send(self) -> None:
+        import cupy
+
+        if self.values:
+            self.there[: len(self.values)] = cupy.asarray(np.array(self.values, self.there.dtype))
+
+
+@contextlib.contextmanager
+def _updates(change: Callable[[Callable, list[int]], Callable]) -> Iterator[None]:
+    """Inside, the optimisers' kernels are what ``change`` makes of them and of the places of their changing arguments."""
+    kernels: KernelSet = kernel_set("cuda")
+    with contextlib.ExitStack() as stack:
+        for name in UPDATES:
+            kernel = getattr(kernels, name)
+            changing = [i for i, argument in enumerate(inspect.signature(kernel).parameters) if argument in CHANGING]
+            stack.enter_context(override_kernel(name, change(kernel, changing)))
+        yield
+
+
+def _not_recordable(error: Exception) -> GraphError:
+    where, frame = "", error.__traceback__
+    while frame is not None:
+        ctx = frame.tb_frame.f_locals.get("ctx")
+        where = f" in {ctx.where()}" if isinstance(ctx, Context) else where
+        frame = frame.tb_next
+    why = str(error).splitlines()[0].rstrip(".") if str(error) else "no message"
+    return GraphError(
+        f"cuda_graph: the step cannot be recorded{where}: {type(error).__name__}: {why}. "
+        "Inside a recorded step nothing may wait for the GPU or come from the host: train without cuda_graph."
+    )
