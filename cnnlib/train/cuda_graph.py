@@ -31,7 +31,6 @@ from cnnlib.tensor import Tensor
 
 EAGER_STEPS = 2  # of each shape of batch, before it is recorded: kernels get compiled, the optimiser makes its state
 UPDATES = ("sgd_step", "adagrad_step", "rmsprop_step", "adam_step")
-CHANGING = ("lr", "step")  # arguments of theirs
 
 
 class StepGraph:
@@ -70,8 +69,9 @@ class _Recorded:
 
         self.step = step
         self.x, self.y = Tensor(cupy.empty_like(x.data)), cupy.empty_like(y)
-        self.numbers, self.calls = _Table("float64"), _Table("uint64")
-        self.streams: list[str] = []  # of each draw
+        self.tables = {"lr": _Table("float64"), "step": _Table("int64")}
+        self.calls = _Table("int64")  # of each draw
+        self.streams: list[str] = []  # its stream
         self.pool = cupy.cuda.MemoryPool()
         self.graph = self._record(cupy.cuda.Stream(non_blocking=True))
         self.grads = [p.grad for p in step.optimizer.params]
@@ -101,15 +101,16 @@ class _Recorded:
     def replay(self, x: Tensor, y: Any) -> Any:
         for p, grad in zip(self.step.optimizer.params, self.grads, strict=True):
             p.grad = grad
-        self.numbers.values.clear()
+        for table in self.tables.values():
+            table.values.clear()
         self.calls.values = [random.next_key(stream).call for stream in self.streams]
         with _updates(self._note_update):
             self.step.optimizer.step()
         return self.launch(x, y)
 
     def launch(self, x: Tensor, y: Any) -> Any:
-        self.numbers.send()
-        self.calls.send()
+        for table in (*self.tables.values(), self.calls):
+            table.send()
         self.x.data[...] = x.data
         self.y[...] = y
         self.graph.launch()
@@ -120,19 +121,20 @@ class _Recorded:
         self.streams.append(stream)
         return self.calls.place(call)
 
-    def _live_update(self, kernel: Callable, changing: list[int]) -> Callable:
+    def _live_update(self, kernel: Callable, changing: dict[int, str]) -> Callable:
         """While recording: the update with the changing ones of its arguments read from the table."""
 
         def update(*arguments: Any) -> None:
-            kernel(*[self.numbers.place(a) if i in changing else a for i, a in enumerate(arguments)])
+            kernel(*[self.tables[changing[i]].place(a) if i in changing else a for i, a in enumerate(arguments)])
 
         return update
 
-    def _note_update(self, kernel: Callable, changing: list[int]) -> Callable:
+    def _note_update(self, kernel: Callable, changing: dict[int, str]) -> Callable:
         """Before a replay: nothing but the changing arguments, which go into the table."""
 
         def update(*arguments: Any) -> None:
-            self.numbers.values += [arguments[i] for i in changing]
+            for i, name in changing.items():
+                self.tables[name].values.append(arguments[i])
 
         return update
 
@@ -164,14 +166,14 @@ class _Table:
 
 
 @contextlib.contextmanager
-def _updates(change: Callable[[Callable, list[int]], Callable]) -> Iterator[None]:
+def _updates(change: Callable[[Callable, dict[int, str]], Callable]) -> Iterator[None]:
     """Inside, the optimisers' kernels are what ``change`` makes of them and of the places of their changing arguments."""
     kernels: KernelSet = kernel_set("cuda")
     with contextlib.ExitStack() as stack:
-        for name in UPDATES:
-            kernel = getattr(kernels, name)
-            changing = [i for i, argument in enumerate(inspect.signature(kernel).parameters) if argument in CHANGING]
-            stack.enter_context(override_kernel(name, change(kernel, changing)))
+        for update in UPDATES:
+            kernel = getattr(kernels, update)
+            changing = {i: name for i, name in enumerate(inspect.signature(kernel).parameters) if name in ("lr", "step")}
+            stack.enter_context(override_kernel(update, change(kernel, changing)))
         yield
 
 

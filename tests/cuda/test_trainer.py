@@ -15,7 +15,8 @@ X, Y = rng.standard_normal((24, 3, 6, 6)).astype(np.float32), rng.integers(0, 4,
 
 def network():
     return nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Dropout(0.4), nn.Linear(16, 4)
+        nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Dropout(0.4), nn.Linear(16, 4),
     )  # fmt: skip
 
 
