@@ -52,6 +52,8 @@ class StepGraph:
 
     def __call__(self, x: Tensor, y: Any) -> Any:
         shapes = x.shape, x.dtype.str, y.shape, y.dtype.str, random.get_state()["seed"]
+        if shapes in self._recorded and self._recorded[shapes].is_stale():
+            del self._recorded[shapes]
         if shapes not in self._recorded:
             self._seen[shapes] = self._seen.get(shapes, 0) + 1
             if self._seen[shapes] <= EAGER_STEPS:
@@ -73,13 +75,14 @@ class _Recorded:
         self.calls = _Table("int64")  # of each draw
         self.streams: list[str] = []  # its stream
         self.pool = cupy.cuda.MemoryPool()
+        self.buffers = [(m, name, getattr(m, name)) for m in step.model.modules() for name in m._buffers]
+        self.learnt = self._learnt()
         self.graph = self._record(cupy.cuda.Stream(non_blocking=True))
         self.grads = [p.grad for p in step.optimizer.params]
 
     def _record(self, stream: Any) -> Any:
         import cupy
 
-        buffers = [(module, name, getattr(module, name)) for module in self.step.model.modules() for name in module._buffers]
         with contextlib.ExitStack() as inside:
             inside.enter_context(cupy.cuda.using_allocator(self.pool.malloc))
             inside.enter_context(stream)
@@ -88,17 +91,33 @@ class _Recorded:
             stream.begin_capture()
             try:
                 self.result = self.step.compute(self.x, self.y)
-                for module, name, before in buffers:
-                    if getattr(module, name) is not before:
-                        before[...] = getattr(module, name)
-                        module.set_buffer(name, before)
+                self._bring_back_buffers()
             except Exception as error:
                 with contextlib.suppress(Exception):  # the capture is void already
                     stream.end_capture()
                 raise _not_recordable(error) from error
             return stream.end_capture()
 
+    def _bring_back_buffers(self) -> None:
+        """Where a step, recorded or not, has given a module a new array, its values go to the one that the graph knows."""
+        for module, name, known in self.buffers:
+            if getattr(module, name) is not known:
+                known[...] = getattr(module, name)
+                module.set_buffer(name, known)
+
+    def _learnt(self) -> list[Any]:
+        """What the step writes in place: parameters, and the optimiser's state."""
+        optimizer = self.step.optimizer
+        states = [a for state in optimizer.state for name, a in sorted(state.items()) if name != "step"]
+        return [p.data for p in optimizer.params] + states
+
+    def is_stale(self) -> bool:
+        """Whether a checkpoint has put other arrays in the place of those that the graph knows."""
+        now = self._learnt()
+        return len(now) != len(self.learnt) or any(a is not b for a, b in zip(now, self.learnt, strict=True))
+
     def replay(self, x: Tensor, y: Any) -> Any:
+        self._bring_back_buffers()
         for p, grad in zip(self.step.optimizer.params, self.grads, strict=True):
             p.grad = grad
         for table in self.tables.values():

@@ -42,8 +42,9 @@ def do(compute, written=()):
             return compute()
         _recording.before += [(a, a.copy()) for a in written]
         result = compute()
+        result = np.asarray(result) if isinstance(result, np.generic) else result
         _recording.steps.append((compute, _arrays(result)))
-        return np.asarray(result) if isinstance(result, np.generic) else result
+        return result
 
 
 def _arrays(result):

@@ -125,6 +125,20 @@ def test_another_seed_is_not_replayed_with_the_old_one(device):
         assert value.tobytes() == eager.model.state_dict()[name].tobytes(), name
 
 
+def test_a_checkpoint_loaded_in_between_counts(device):
+    class Restore(Callback):
+        def on_step_start(self, trainer, step):
+            if trainer.step == 4:
+                self.model, self.optimizer = trainer.model.state_dict(), trainer.optimizer.state_dict()
+            if trainer.step == 9:
+                trainer.model.load_state_dict(self.model)
+                trainer.optimizer.load_state_dict(self.optimizer)
+
+    eager, graph = (trained("cuda", 5, callbacks=[Restore()], cuda_graph=g) for g in (False, True))
+    for name, value in graph.model.state_dict().items():
+        assert value.tobytes() == eager.model.state_dict()[name].tobytes(), name
+
+
 def test_a_step_that_waits_for_the_device_cannot_be_recorded(device):
     class Asking(nn.Module):
         def forward(self, x):
