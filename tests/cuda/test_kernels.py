@@ -107,6 +107,16 @@ def test_rate_and_number_of_a_step_may_live_on_the_device(kernels, on, dtype):
             assert k == "dw" or k not in (*layout, "w") or twins[0][k].get().tobytes() != a.tobytes()
 
 
+@pytest.mark.parametrize("name", ["sgd_step", "adagrad_step", "rmsprop_step", "adam_step"])
+def test_without_decay_an_infinite_parameter_leaves_no_trace(kernels, on, name):
+    settings = {"sgd_step": (None, 0.1, 0.0, 0.0, 0.0, False), "adagrad_step": (on(np.ones(1)), 0.1, 1e-8, 0.0)}
+    settings["rmsprop_step"] = on(np.ones(1)), None, None, 0.1, 0.9, 1e-8, 0.0, 0.0
+    settings["adam_step"] = on(np.ones(1)), on(np.ones(1)), 3, 0.1, 0.9, 0.999, 1e-8, 0.0, False
+    w = on(np.array([np.inf]))
+    getattr(kernels, name)(w, on(np.ones(1)), *settings[name])
+    assert w.tolist() == [np.inf] and all(np.isfinite(a.get()).all() for a in settings[name] if hasattr(a, "get"))
+
+
 # ---- embedding: sums in the order of the indices
 
 

@@ -5,6 +5,7 @@ import pytest
 
 import cnnlib as cl
 from cnnlib import ops
+from cnnlib.backends.shadow import ShadowError
 from tests.cuda import emulator
 
 rng = np.random.default_rng(0)
@@ -86,6 +87,17 @@ def test_training_on_the_device_ends_where_the_textbook_ends(device, system, opt
     state = model_there.state_dict()
     for name, a in model.state_dict().items():
         np.testing.assert_allclose(state[name], a, rtol=1e-7, atol=1e-8, err_msg=name)
+
+
+@pytest.mark.parametrize("system", [mlp, convolutional, tagger])
+def test_shadow_compares_the_kernels_of_a_step_and_finds_one_that_is_wrong(device, system):
+    with cl.shadow("reference"):
+        trained(system, "adam", "cuda", steps=1)
+        ops.masking_noise(cl.Tensor(device.asarray(X)), 0.5, training=True)
+        wrong = cl.backends.kernel_set("cuda").cross_entropy_forward
+        with cl.override_kernel("cross_entropy_forward", lambda *a: (wrong(*a)[0] * 1.001, wrong(*a)[1])):
+            with pytest.raises(ShadowError, match="kernel cross_entropy_forward of backend 'cuda' disagrees"):
+                trained(system, "adam", "cuda", steps=1)
 
 
 @pytest.mark.parametrize("system", [mlp, convolutional, tagger])
