@@ -166,7 +166,8 @@ def fake_cupy(monkeypatch):
 
     class ndarray:
         __cuda_array_interface__ = {}
-        dtype, shape, flags = np.dtype("float32"), (2,), types.SimpleNamespace(c_contiguous=True)
+        dtype, shape, itemsize, flags = np.dtype("float32"), (2,), 4, types.SimpleNamespace(c_contiguous=True)
+        data = types.SimpleNamespace(ptr=512)
 
     module = types.ModuleType("cupy")
     module.ndarray = ndarray
