@@ -59,7 +59,7 @@ class Mean:
 
     @property
     def value(self) -> float:
-        return float(self.total) / max(self.count, 1)
+        return float(to_device(self.total, "cpu")) / max(self.count, 1)
 
 
 class Trainer:

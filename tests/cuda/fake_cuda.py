@@ -74,7 +74,9 @@ class Event:
     def synchronize(self):
         _finish(self.upto)
 
-    done = False
+
+def get_elapsed_time(start, end):
+    return 1.0
 
 
 def _finish(copies):

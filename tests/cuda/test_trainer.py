@@ -167,7 +167,15 @@ def test_a_graph_needs_a_gpu():
         cl.Trainer(net, nn.CrossEntropyLoss(), optim.SGD(net.parameters()), cuda_graph=True)
 
 
-# ---- memory
+# ---- what only the device knows, and memory
+
+
+def test_a_label_out_of_range_ends_the_epoch_with_an_error_that_names_the_operation(device):
+    net = network()
+    trainer = cl.Trainer(net, nn.CrossEntropyLoss(), optim.SGD(net.parameters()), batch_size=8, device="cuda", progress=False)
+    with pytest.raises(ValueRangeError, match=r"cross_entropy: a label is outside 0 … C − 1"):
+        trainer.fit((X, np.where(np.arange(24) == 5, 9, Y)))
+    assert trainer.step == 3 and not trainer.history  # seen where the loss is read
 
 
 def test_memory_that_ends_is_told_with_the_operation_and_a_batch_size(device, monkeypatch):
