@@ -27,6 +27,7 @@ from cnnlib.tensor import Parameter, Tensor
 class Entry:
     """One operation that ran. Arrays that may change later (parameters) are copies; the others are the arrays themselves."""
 
+    op: Any  # its class, such as ops.Conv2d
     name: str  # module path and operation, such as "0.conv2d"
     formula: str
     settings: dict[str, Any]
@@ -72,6 +73,7 @@ class trace(Changed):
         arguments = [ctx.op.argument(i) for i in range(len(inputs))]
         made = [self._by_array.get(id(a)) for a in arrays]
         entry = Entry(
+            op=ctx.op,
             name=self._unique(ctx),
             formula=ctx.op.formula,
             settings=dict(ctx.settings),

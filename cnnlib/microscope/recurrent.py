@@ -1,0 +1,313 @@
+"""Recurrent layers, step by step and gate by gate: every gate's sum, the cell, the state; backwards, the adjoints through time.
+
+The names are those of cnnlib/ops/recurrent.py. A gate g of H units has rows g·H … g·H + H − 1 of the weights; ``da_i`` is the
+adjoint of the sum inside gate i. A state before step t is that after step t − 1 (t + 1, read backwards), or h0 at the first.
+The adjoint of a state, ``dh``, is what its own output received plus what the step after it sends back.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from cnnlib import ops
+from cnnlib.microscope.anatomy import Anatomy, Ran, explains
+from cnnlib.microscope.rules import Place, Product, Rule, arrays, equal, places, rule, total
+from cnnlib.ops.recurrent import gru_backward, lstm_backward, rnn_backward
+
+x, w_ih, w_hh, b_ih, b_hh, peephole, h, h0, c, c0 = arrays("x w_ih w_hh b_ih b_hh peephole h h0 c c0")
+dh, dy, dh_n, dc, dc_n, tanh_c, q, dq = arrays("dh dy dh_n dc dc_n tanh_c q dq")
+t, b, k, u, j, d, v = places("t b k u j d v")
+AXES = {"x": "t b d", "w_ih": "k d", "w_hh": "k j", "b_ih": "k", "b_hh": "k", "h0": "b u", "c0": "b u", "y": "t b u",
+        "h": "t b u", "h_n": "b u", "c_n": "b u"}  # fmt: skip
+ACTIVATION = {"tanh": "tanh v", "relu": "max(v, 0)", "sigmoid": "σ(v)", "identity": ""}
+SLOPE = {"tanh": "1 − v²", "relu": "[v > 0]", "sigmoid": "v (1 − v)"}  # by the value of the function
+
+
+class Time:
+    """T steps of B sequences with D inputs and H units; the step before one, the one after it, the first and the last."""
+
+    def __init__(self, ran: Ran):
+        self.T, self.B, self.D = ran.a["x"].shape
+        self.H = ran.a["w_hh"].shape[1]
+        back = -1 if ran.saved["how"][-1] else 1
+        self.before, self.after = t - back, t + back
+        self.first, self.last = (0, self.T - 1) if back == 1 else (self.T - 1, 0)
+        self.back = back
+
+    def rows(self, gate: int) -> Place:
+        return u + gate * self.H
+
+    def sum_of(self, gate: int) -> Rule:
+        """What stands inside a gate: inputs, the states before, biases."""
+        row = self.rows(gate)
+        return self.from_inputs(gate) + self.from_states(gate) + b_hh[row]
+
+    def from_inputs(self, gate: int) -> Rule:
+        row = self.rows(gate)
+        return rule(total(x[t, b, d] * w_ih[row, d], d=self.D)) + b_ih[row]
+
+    def from_states(self, gate: int) -> Rule:
+        row = self.rows(gate)
+        return total(h[self.before, b, j] * w_hh[row, j], j=self.H) + total(
+            equal(t, self.first) * h0[b, j] * w_hh[row, j], j=self.H
+        )
+
+    def state_before(self, product: Product, state: Any, initial: Any, unit: Place = u) -> Rule:
+        """product · h₋, with the initial state at the first step."""
+        return product * state[self.before, b, unit] + equal(t, self.first) * product * initial[b, unit]
+
+    def adjoint_of_state(self, gates: list[str], own: Any = dy, last: Any = dh_n) -> Rule:
+        """dy, dh_n at the last step, and from the step after it Σ da W_hh of every gate named."""
+        found = rule(own[t, b, u]) + equal(t, self.last) * last[b, u]
+        for gate, name in enumerate(gates):
+            if name:
+                found = found + total(arrays(name)[0][self.after, b, k] * w_hh[k + gate * self.H, u], k=self.H)
+        return found
+
+    def of_inputs(self, gates: list[str]) -> dict[str, Rule]:
+        """dx, dW_ih and db_ih; a row of the weights belongs to one gate, the others have no such unit."""
+        dx, dw, db = [], [], []
+        for gate, name in enumerate(gates):
+            (da,) = arrays(name)
+            unit = k - gate * self.H
+            dx.append(total(da[t, b, k] * w_ih[k + gate * self.H, d], k=self.H))
+            dw.append(total(da[t, b, unit] * x[t, b, d], t=self.T, b=self.B))
+            db.append(total(da[t, b, unit], t=self.T, b=self.B))
+        return {"dx": Rule(tuple(dx)), "dw_ih": Rule(tuple(dw)), "db_ih": Rule(tuple(db))}
+
+    def of_states(self, gates: list[str]) -> dict[str, Rule]:
+        """dW_hh, db_hh and dh0."""
+        dw, db, first = [], [], []
+        for gate, name in enumerate(gates):
+            (da,) = arrays(name)
+            unit = k - gate * self.H
+            dw.append(total(da[t, b, unit] * h[self.before, b, j], t=self.T, b=self.B))
+            dw.append(total(da[self.first, b, unit] * h0[b, j], b=self.B))
+            db.append(total(da[t, b, unit], t=self.T, b=self.B))
+            first.append(total(da[self.first, b, k] * w_hh[k + gate * self.H, u], k=self.H))
+        return {"dw_hh": Rule(tuple(dw)), "db_hh": Rule(tuple(db)), "dh0": Rule(tuple(first))}
+
+    def outputs(self) -> dict[str, Rule]:
+        return {"y": rule(h[t, b, u]), "h_n": rule(h[self.last, b, u])}
+
+    def carried(self, own: np.ndarray, back: np.ndarray) -> np.ndarray:
+        """dh of every step: its own, and what the step after it sends back."""
+        result = own.astype(np.float64)
+        if self.back == 1:
+            result[:-1] += back[1:]
+        else:
+            result[1:] += back[:-1]
+        return result
+
+    def arrived(self, ran: Ran) -> np.ndarray:
+        """dy, and dh_n at the step that is done last."""
+        own = np.zeros((self.T, self.B, self.H)) if ran.dy[0] is None else ran.dy[0].astype(np.float64)
+        if ran.dy[1] is not None:
+            own[self.last] += ran.dy[1]
+        return own
+
+
+def _padded(ran: Ran) -> bool:
+    return ran.saved["mask"] is not None
+
+
+def _numbers_only(name: str, outputs: tuple[str, ...]) -> Anatomy:
+    return Anatomy({}, outputs=outputs, note=f"{name}: sequences of different lengths have their numbers only.")
+
+
+def _gates(names: str) -> list[str]:
+    return [f"da_{gate}" for gate in names]
+
+
+@explains(ops.RNN)
+def rnn(ran: Ran) -> Anatomy:
+    if _padded(ran):
+        return _numbers_only("rnn", ("y", "h_n"))
+    time, saved = Time(ran), ran.saved
+    kind = saved["how"][0]
+    inner = {"h": saved["h"]}
+    if ran.backward_ran:
+        own = time.arrived(ran)
+        da = rnn_backward(own, saved["h"].astype(np.float64), saved["h0"], saved["w_hh"], *saved["how"])[0]
+        inner |= {"da_h": da, "dh": time.carried(own, da @ saved["w_hh"])}
+    slope = dh[t, b, u] * h[t, b, u].by(SLOPE[kind]) if kind in SLOPE else dh[t, b, u]
+    return Anatomy(
+        {
+            **time.outputs(),
+            "h": time.sum_of(0).by(ACTIVATION[kind]),
+            "dh": time.adjoint_of_state(["da_h"]),
+            "da_h": rule(slope),
+            **time.of_inputs(["da_h"]),
+            **time.of_states(["da_h"]),
+        },
+        axes={**AXES, "da_h": "t b u"},
+        inner=inner,
+        says={"h": "the state", "da_h": "∂J/∂(the sum inside g)"},
+        outputs=("y", "h_n"),
+    )
+
+
+@explains(ops.LSTM)
+def lstm(ran: Ran) -> Anatomy:
+    outputs = ("y", "h_n", "c_n")
+    if _padded(ran):
+        return _numbers_only("lstm", outputs)
+    time, saved = Time(ran), ran.saved
+    i, f, g, o, da_i, da_f, da_g, da_o = arrays("i f g o da_i da_f da_g da_o")
+    here, names = (t, b, u), _gates("ifgo")
+    squashes = saved["how"][2] == "tanh"
+    inner = {"h": saved["h"], "c": saved["c"], "tanh_c": np.tanh(saved["c"]) if squashes else saved["c"]}
+    inner |= dict(zip("ifgo", np.split(saved["gates"], 4, axis=2), strict=True))
+    if ran.backward_ran:
+        inner |= _lstm_adjoints(ran, time, inner)
+    peep = _peepholes(ran, time)
+    cell = dh[here] * o[here] * tanh_c[here].by("1 − v²") if squashes else dh[here] * o[here]
+    rules = {
+        **time.outputs(),
+        "c_n": rule(c[time.last, b, u]),
+        "i": (time.sum_of(0) + peep["i"]).by("σ(v)"),
+        "f": (time.sum_of(1) + peep["f"]).by("σ(v)"),
+        "g": time.sum_of(2).by("tanh v"),
+        "o": (time.sum_of(3) + peep["o"]).by("σ(v)"),
+        "c": rule(i[here] * g[here]) + time.state_before(f[here] * 1.0, c, c0),
+        "tanh_c": rule(c[here].by("tanh v" if squashes else "")),
+        "h": rule(o[here] * tanh_c[here]),
+        "dh": time.adjoint_of_state(names),
+        "dc": rule(cell) + dc[time.after, b, u] * f[time.after, b, u] + equal(t, time.last) * dc_n[b, u] + peep["dc"],
+        "da_i": rule(dc[here] * g[here] * i[here].by("v (1 − v)")),
+        "da_f": time.state_before(dc[here] * f[here].by("v (1 − v)"), c, c0),
+        "da_g": rule(dc[here] * i[here] * g[here].by("1 − v²")),
+        "da_o": rule(dh[here] * tanh_c[here] * o[here].by("v (1 − v)")),
+        **time.of_inputs(names),
+        **time.of_states(names),
+        "dc0": rule(dc[time.first, b, u] * f[time.first, b, u]) + peep["dc0"],
+        "dpeephole": peep["dpeephole"],
+    }
+    letters = dict.fromkeys(("i", "f", "g", "o", "c", "tanh_c", *names), "t b u")
+    shape = "" if ran.a["peephole"] is None else " u j"[: ran.a["peephole"].ndim * 2 - 2]
+    says = {"i": "input gate", "f": "forget gate", "g": "candidate", "o": "output gate", "c": "the cell", "h": "the state",
+            "tanh_c": "what the output gate lets out", **{n: f"∂J/∂(the sum inside {n[3:]})" for n in names}}  # fmt: skip
+    return Anatomy(rules, axes={**AXES, **letters, "peephole": "k" + shape}, inner=inner, says=says, outputs=outputs)
+
+
+def _lstm_adjoints(ran: Ran, time: Time, inner: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    saved, own = ran.saved, time.arrived(ran)
+    last = np.zeros_like(saved["c0"]) if ran.dy[2] is None else ran.dy[2]
+    wide = [saved[name].astype(np.float64) for name in ("h", "c", "gates", "h0", "c0")]
+    da = lstm_backward(own, last.astype(np.float64), *wide, *saved["how"])[0]
+    found = dict(zip(_gates("ifgo"), np.split(da, 4, axis=2), strict=True))
+    found["dh"] = time.carried(own, da @ saved["w_hh"])
+    slope = 1 - inner["tanh_c"] ** 2 if saved["how"][2] == "tanh" else 1
+    from_state = found["dh"] * inner["o"] * slope + _through_peephole(ran, 2, found["da_o"])
+    dc, arrives = np.empty_like(from_state), last
+    for step in range(time.T - 1, -1, -1) if time.back == 1 else range(time.T):
+        dc[step] = from_state[step] + arrives
+        arrives = dc[step] * inner["f"][step]
+        arrives = arrives + _through_peephole(ran, 0, found["da_i"][step]) + _through_peephole(ran, 1, found["da_f"][step])
+    return {**found, "dc": dc}
+
+
+def _through_peephole(ran: Ran, gate: int, da: np.ndarray) -> Any:
+    weights = ran.a["peephole"]
+    return 0.0 if weights is None else da * weights[gate] if weights.ndim == 2 else da @ weights[gate]
+
+
+def _peepholes(ran: Ran, time: Time) -> dict[str, Rule]:
+    """What the peepholes add: to the gates' sums, to dc, and their own adjoint. One weight a unit, or a matrix (H, H)."""
+    da = arrays("da_i da_f da_o")
+    nothing = Rule(())
+    if ran.a["peephole"] is None:
+        return dict.fromkeys(("i", "f", "o", "dc", "dc0", "dpeephole"), nothing)
+    a_unit = ran.a["peephole"].ndim == 2
+    seen = u if a_unit else j  # the cell's unit that a gate's unit u looks at
+    over = {} if a_unit else {"j": time.H}
+    from_unit, back_over = (u, {}) if a_unit else (v, {"v": time.H})  # the gate's unit that looks at the cell's unit u
+    weight = lambda gate, to, of: peephole[gate, to] if a_unit else peephole[gate, to, of]  # noqa: E731
+    sums, back, weights = {}, [], []
+    for gate, name in enumerate("ifo"):
+        old = gate < 2
+        cell = c[time.before if old else t, b, seen]
+        products = [total(weight(gate, u, seen) * cell, **over)]
+        if old:
+            products.append(total(equal(t, time.first) * weight(gate, u, seen) * c0[b, seen], **over))
+        sums[name] = Rule(tuple(products))
+        at = time.after if old else t
+        back.append(total(weight(gate, from_unit, u) * da[gate][at, b, from_unit], **back_over))
+        mine, steps = equal(k, gate), {"t": time.T, "b": time.B}
+        weights.append(total(mine * da[gate][t, b, u] * cell, **steps))
+        if old:
+            weights.append(total(mine * da[gate][time.first, b, u] * c0[b, seen], b=time.B))
+    first = [total(weight(g, from_unit, u) * da[g][time.first, b, from_unit], **back_over) for g in (0, 1)]
+    return {**sums, "dc": Rule(tuple(back)), "dc0": Rule(tuple(first)), "dpeephole": Rule(tuple(weights))}
+
+
+@explains(ops.GRU)
+def gru(ran: Ran) -> Anatomy:
+    if _padded(ran):
+        return _numbers_only("gru", ("y", "h_n"))
+    time, saved = Time(ran), ran.saved
+    after = saved["how"][0]  # the reset gate comes after the product
+    r, z, n, da_r, da_z, da_n = arrays("r z n da_r da_z da_n")
+    here, at, names = (t, b, u), (time.after, b, u), _gates("rzn")
+    inner = {"h": saved["h"], **dict(zip("rznq", np.split(saved["gates"], 4, axis=2), strict=True))}
+    if ran.backward_ran:
+        inner |= _gru_adjoints(ran, time, inner)
+    rows, bias = time.rows(2), b_hh[time.rows(2)]
+    if after:
+        candidate = time.from_inputs(2) + r[here] * q[here]
+        share = time.from_states(2) + bias
+        da_r_rule = rule(da_n[here] * q[here] * r[here].by("v (1 − v)"))
+        dq_rule = rule(da_n[here] * r[here])
+        dh_rule = time.adjoint_of_state(["da_r", "da_z", "dq"])
+        states = time.of_states(["da_r", "da_z", "dq"])
+    else:
+        candidate = time.from_inputs(2) + total(q[t, b, j] * w_hh[rows, j], j=time.H) + bias
+        share = time.state_before(r[here] * 1.0, h, h0)
+        da_r_rule = time.state_before(dq[here] * r[here].by("v (1 − v)"), h, h0)
+        dq_rule = rule(total(da_n[t, b, k] * w_hh[k + 2 * time.H, u], k=time.H))
+        dh_rule = time.adjoint_of_state(["da_r", "da_z"]) + dq[at] * r[at]
+        states = time.of_states(["da_r", "da_z"])
+        unit = k - 2 * time.H
+        states["dw_hh"] = states["dw_hh"] + total(da_n[t, b, unit] * q[t, b, j], t=time.T, b=time.B)
+        states["db_hh"] = states["db_hh"] + total(da_n[t, b, unit], t=time.T, b=time.B)
+        states["dh0"] = states["dh0"] + dq[time.first, b, u] * r[time.first, b, u]
+    states["dh0"] = states["dh0"] + dh[time.first, b, u] * z[time.first, b, u]
+    slope_z = dh[here] * z[here].by("v (1 − v)")
+    rules = {
+        **time.outputs(),
+        "r": time.sum_of(0).by("σ(v)"),
+        "z": time.sum_of(1).by("σ(v)"),
+        "n": candidate.by("tanh v"),
+        "q": share,
+        "h": time.state_before(z[here] * 1.0, h, h0) + z[here].by("1 − v") * n[here],
+        "dh": dh_rule + dh[at] * z[at],
+        "da_n": rule(dh[here] * z[here].by("1 − v") * n[here].by("1 − v²")),
+        "da_z": time.state_before(slope_z, h, h0) - slope_z * n[here],
+        "da_r": da_r_rule,
+        "dq": dq_rule,
+        **time.of_inputs(names),
+        **states,
+    }
+    letters = dict.fromkeys(("r", "z", "n", "q", *names), "t b u")
+    says = {"r": "reset gate", "z": "update gate", "n": "candidate", "q": "the state's share of n", "h": "the state",
+            **{g: f"∂J/∂(the sum inside {g[3:]})" for g in names}}  # fmt: skip
+    return Anatomy(rules, axes={**AXES, **letters}, inner=inner, says=says, outputs=("y", "h_n"))
+
+
+def _gru_adjoints(ran: Ran, time: Time, inner: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    saved, own, H = ran.saved, time.arrived(ran), time.H
+    wide = [saved[name].astype(np.float64) for name in ("h", "gates", "h0")]
+    da = gru_backward(own, *wide, saved["w_hh"], *saved["how"])[0]
+    found = dict(zip(_gates("rzn"), np.split(da, 3, axis=2), strict=True))
+    w_n = saved["w_hh"][2 * H :]
+    found["dq"] = found["da_n"] * inner["r"] if saved["how"][0] else found["da_n"] @ w_n
+    through_n = found["dq"] @ w_n if saved["how"][0] else found["dq"] * inner["r"]
+    back = da[:, :, : 2 * H] @ saved["w_hh"][: 2 * H] + through_n
+    dh = np.empty_like(own)
+    arrives = np.zeros_like(own[0])
+    for step in range(time.T - 1, -1, -1) if time.back == 1 else range(time.T):
+        dh[step] = own[step] + arrives
+        arrives = dh[step] * inner["z"][step] + back[step]
+    return {**found, "dh": dh}
