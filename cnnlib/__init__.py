@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cnnlib import nn as nn
     from cnnlib import train as train
     from cnnlib import viz as viz
+    from cnnlib.microscope import explain as explain
     from cnnlib.nn.summary import summary as summary
     from cnnlib.train import Trainer as Trainer
 
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 # What is imported when it is first used, so that `import cnnlib` stays quick.
 _LAZY = {
     "Trainer": "cnnlib.train",
+    "explain": "cnnlib.microscope",
     "summary": "cnnlib.nn.summary",
     "get_buffer_limit": "cnnlib.backends.cpu",
     "get_num_threads": "cnnlib.backends.cpu",

@@ -26,6 +26,7 @@ LAYERS = (
     ("nn", "optim", "distributions"),
     ("models", "train", "data", "compare", "doctor"),
     ("learn", "viz"),
+    ("microscope",),
     ("cli", "__main__"),
 )
 LAYER = {name: i for i, names in enumerate(LAYERS) for name in names}
