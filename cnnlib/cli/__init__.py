@@ -21,6 +21,7 @@ COMMANDS = {
     "data": "List the data sets, or fetch one.",
     "doctor": "Check the installation; each problem with the command that mends it.",
     "evaluate": "Measure a checkpoint on a data set.",
+    "explain": "Tell one training step as a story, and let one click through its numbers.",
     "learn": "Write backpropagation yourself: exercises with a checker that says what is wrong.",
     "models": "List the models.",
     "predict": "Name the class of pictures.",

@@ -54,7 +54,7 @@ def softmax(ran: Ran) -> Anatomy:
     y_c = x_c − lse, dx_c = dy_c − Σ_k dy_k e^(y_c)."""
     axis, values = ran.saved["axis"], ran.a["x"].astype(np.float64)
     x, y, dy, lse = arrays("x y dy lse")
-    names = [*LETTERS[: axis], "c", *LETTERS[axis : values.ndim - 1]]
+    names = [*LETTERS[:axis], "c", *LETTERS[axis : values.ndim - 1]]
     here = tuple(places(" ".join(names)))
     there = [*here]
     (there[axis],) = places("c'")

@@ -78,14 +78,18 @@ def anatomy(entry: Entry) -> Anatomy:
     family = _FAMILIES.get(entry.op)
     outputs = ("y",) if len(entry.outputs) == 1 else tuple(f"y{i}" for i in range(len(entry.outputs)))
     found = family(Ran(entry)) if family else Anatomy({}, outputs=outputs, note=f"{entry.op.name()}: numbers and formula only.")
-    there = {*(n for n, a in entry.inputs.items() if a is not None), *found.outputs, *found.inner, *(f"d{n}" for n in entry.grads)}
+    there = {
+        *(n for n, a in entry.inputs.items() if a is not None),
+        *found.outputs,
+        *found.inner,
+        *(f"d{n}" for n in entry.grads),
+    }
     there |= {f"d{n}" for n, dy in zip(found.outputs, entry.dys, strict=False) if dy is not None}
     rules = {}
     for name, how in found.rules.items():
         if name in there:
             rules[name] = dataclasses.replace(how, sums=tuple(p for p in how.sums if p.arrays <= there))
     return dataclasses.replace(found, rules=rules)
-
 
 
 def letters_of(a: np.ndarray) -> str:

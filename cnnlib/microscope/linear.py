@@ -37,7 +37,7 @@ def matmul(ran: Ran) -> Anatomy:
     lead = places(" ".join(letters))
     m, k, n = places("m k n")
     named = {name: " ".join([*letters, *last]) for name, last in (("a", "mk"), ("b", "kn"), ("y", "mn"))}
-    M, K, N = *A.shape[-2:], B.shape[-1]
+    (M, K), N = A.shape[-2:], B.shape[-1]
     return Anatomy(
         {
             "y": rule(total(a[*lead, m, k] * b[*lead, k, n], k=K)),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from cnnlib.microscope.anatomy import Anatomy, anatomy, to_numpy
-from cnnlib.microscope.rules import Array, Rule, Term, combined, places, terms
+from cnnlib.microscope.rules import Array, Product, Rule, Term, combined, places, terms
 from cnnlib.trace import Entry
 
 
@@ -53,9 +53,10 @@ class Operation:
 
     @property
     def columns(self) -> list[tuple[str, Node, Node | None]]:
-        """(name, array, adjoint) from inputs to outputs, adjoints of nothing at the end: as they are shown beside each other."""
-        adjoint_names = {f"d{name}" for name in self.nodes}
-        rows = [(n, node, self.nodes.get(f"d{n}")) for n, node in self.nodes.items() if n not in adjoint_names]
+        """(name, array, its adjoint) from inputs to outputs, as they are shown beside each other."""
+        partner = {name: self.nodes.get(f"d{name}", self.nodes.get(f"da_{name}")) for name in self.nodes}  # of a gate: da_i
+        shown = {id(node) for node in partner.values()}
+        rows = [(name, node, partner[name]) for name, node in self.nodes.items() if id(node) not in shown]
         inner = set(self.anatomy.inner)
         order = {**dict.fromkeys(self.entry.inputs, 0), **dict.fromkeys(inner, 1), **dict.fromkeys(self.anatomy.outputs, 2)}
         return sorted(rows, key=lambda row: order.get(row[0], 1))
@@ -138,15 +139,15 @@ class _Graph:
             return parts[0]
         if not parts and arrived is None:
             return None
-        total = Node(f"∂J/∂({node.label})", sum(p.array for p in parts) if arrived is None else arrived, node.axes,
-                     node.step, "adjoint", of=node)  # fmt: skip
+        array = np.sum([p.array for p in parts], axis=0) if arrived is None else arrived
+        total = Node(f"∂J/∂({node.label})", array, node.axes, node.step, "adjoint", of=node)
         if not parts:
             total.says = "where backward begins: ∂J/∂J = 1"
             return total
         names = {f"from reader {i}": part for i, part in enumerate(parts)}
         (at,) = places("#")
         total.names = names
-        total.rule = sum((Array(name).flat(at) for name in names), start=Rule(()))
+        total.rule = Rule(tuple(Product((Array(name).flat(at),)) for name in names))
         total.says = f"the sum of what its {len(parts)} readers send back"
         return total
 
@@ -156,4 +157,3 @@ class _Graph:
             node = operation.nodes.get(name)
             if node is not None and node.step == k and node.rule is None and how.sums:
                 node.rule, node.names = how, operation.nodes
-

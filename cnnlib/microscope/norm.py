@@ -1,6 +1,6 @@
 """Batch normalisation: y = γ r (x − μ) + β. Backwards along three paths, and their sum over the channel is already taken:
 
-    dx = γ r dy − γ r dβ/m − γ r x̂ dγ/m        dγ = Σ dy x̂        dβ = Σ dy        r = 1 / sqrt(σ² + ε)
+dx = γ r dy − γ r dβ/m − γ r x̂ dγ/m        dγ = Σ dy x̂        dβ = Σ dy        r = 1 / sqrt(σ² + ε)
 """
 
 from __future__ import annotations
@@ -87,5 +87,11 @@ def layer_norm(ran: Ran) -> Anatomy:
     rowwise = dict.fromkeys(("mean", "r", "mean_dy", "mean_dy_xhat"), " ".join(names[:k]))
     within = dict.fromkeys(("gamma", "beta"), " ".join(names[k:]))
     whole = dict.fromkeys(("x", "y", "xhat"), " ".join(names))
-    says = {"r": "1 / sqrt(σ² + ε)", "xhat": "(x − μ) r", "mean": "μ", "mean_dy": "mean of γ dy", "mean_dy_xhat": "mean of γ dy x̂"}
+    says = {
+        "r": "1 / sqrt(σ² + ε)",
+        "xhat": "(x − μ) r",
+        "mean": "μ",
+        "mean_dy": "mean of γ dy",
+        "mean_dy_xhat": "mean of γ dy x̂",
+    }
     return Anatomy(rules, axes={**rowwise, **within, **whole}, inner=inner, says=says)

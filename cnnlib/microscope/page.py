@@ -1,6 +1,6 @@
 """The story as one HTML page. What the page looks like and does is in page.html beside this file; here its numbers are packed.
 
-Arrays travel as float32 in base64, each once, whoever shares it; rules travel as data, and the page reads them as rules.py does.
+Arrays travel as float32 in base64, each once, whoever shares it. Rules travel as data; the page reads them as rules.py does.
 """
 
 from __future__ import annotations
@@ -76,8 +76,10 @@ def _node(node: Node, ids: dict[int, int]) -> dict[str, Any]:
 
 
 def _step(step: Step, ids: dict[int, int]) -> dict[str, Any]:
+    names = {id(node): name for name, node in step.operation.nodes.items()}
     columns = [
-        {"name": name, "value": ids[id(node)], "adjoint": None if adjoint is None else ids[id(adjoint)]}
+        {"name": name, "value": ids[id(node)]}
+        | ({"adjoint": None} if adjoint is None else {"adjoint": ids[id(adjoint)], "adjointName": names[id(adjoint)]})
         for name, node, adjoint in step.operation.columns
     ]
     about = step.as_dict()

@@ -33,7 +33,8 @@ class Time:
         self.H = ran.a["w_hh"].shape[1]
         back = -1 if ran.saved["how"][-1] else 1
         self.before, self.after = t - back, t + back
-        self.first, self.last = (0, self.T - 1) if back == 1 else (self.T - 1, 0)
+        self.first: int = 0 if back == 1 else self.T - 1
+        self.last: int = self.T - 1 if back == 1 else 0
         self.back = back
 
     def rows(self, gate: int) -> Place:
@@ -155,11 +156,11 @@ def lstm(ran: Ran) -> Anatomy:
     if _padded(ran):
         return _numbers_only("lstm", outputs)
     time, saved = Time(ran), ran.saved
-    i, f, g, o, da_i, da_f, da_g, da_o = arrays("i f g o da_i da_f da_g da_o")
+    i, f, g, o = arrays("i f g o")
     here, names = (t, b, u), _gates("ifgo")
     squashes = saved["how"][2] == "tanh"
-    inner = {"h": saved["h"], "c": saved["c"], "tanh_c": np.tanh(saved["c"]) if squashes else saved["c"]}
-    inner |= dict(zip("ifgo", np.split(saved["gates"], 4, axis=2), strict=True))
+    inner = dict(zip("ifgo", np.split(saved["gates"], 4, axis=2), strict=True))
+    inner |= {"c": saved["c"], "tanh_c": np.tanh(saved["c"]) if squashes else saved["c"], "h": saved["h"]}
     if ran.backward_ran:
         inner |= _lstm_adjoints(ran, time, inner)
     peep = _peepholes(ran, time)
@@ -249,9 +250,9 @@ def gru(ran: Ran) -> Anatomy:
         return _numbers_only("gru", ("y", "h_n"))
     time, saved = Time(ran), ran.saved
     after = saved["how"][0]  # the reset gate comes after the product
-    r, z, n, da_r, da_z, da_n = arrays("r z n da_r da_z da_n")
+    r, z, n, da_n = arrays("r z n da_n")
     here, at, names = (t, b, u), (time.after, b, u), _gates("rzn")
-    inner = {"h": saved["h"], **dict(zip("rznq", np.split(saved["gates"], 4, axis=2), strict=True))}
+    inner = {**dict(zip("rznq", np.split(saved["gates"], 4, axis=2), strict=True)), "h": saved["h"]}
     if ran.backward_ran:
         inner |= _gru_adjoints(ran, time, inner)
     rows, bias = time.rows(2), b_hh[time.rows(2)]
@@ -299,7 +300,8 @@ def gru(ran: Ran) -> Anatomy:
 def _gru_adjoints(ran: Ran, time: Time, inner: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     saved, own, H = ran.saved, time.arrived(ran), time.H
     wide = [saved[name].astype(np.float64) for name in ("h", "gates", "h0")]
-    da = gru_backward(own, *wide, saved["w_hh"], *saved["how"])[0]
+    arguments: list[Any] = [own, *wide, saved["w_hh"], *saved["how"]]
+    da = gru_backward(*arguments)[0]
     found = dict(zip(_gates("rzn"), np.split(da, 3, axis=2), strict=True))
     w_n = saved["w_hh"][2 * H :]
     found["dq"] = found["da_n"] * inner["r"] if saved["how"][0] else found["da_n"] @ w_n

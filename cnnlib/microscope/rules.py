@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 FLAT = "#"  # the position of the element in its array, read row by row
+HERE = ((1, FLAT),)
 
 
 # ---- functions of one value: name -> what is computed; "v" stands for the value
@@ -142,7 +143,9 @@ class Factor:
         return self + (-other)
 
     def __str__(self) -> str:
-        inside = f"{self.array}[{', '.join(map(str, self.index))}]" if self.index else self.array
+        inside = (
+            f"{self.array}[{', '.join(map(str, self.index))}]" if self.index and self.index[0].terms != HERE else self.array
+        )
         return applied(self.function, inside)
 
     def encode(self, ids: Mapping[str, int]) -> dict[str, Any]:
@@ -234,7 +237,7 @@ class Rule:
         for p in self.sums:
             sign = "−" if p.times < 0 else "+"
             text += f" {sign} {p}" if text else ("−" if p.times < 0 else "") + str(p)
-        return f"max {text}" if self.function == LARGEST else applied(self.function, text or "0")
+        return text.replace("Σ_", "max_", 1) if self.function == LARGEST else applied(self.function, text or "0")
 
     def encode(self, ids: Mapping[str, int]) -> dict[str, Any]:
         sums = [{"over": p.over, "times": p.times, "of": [f.encode(ids) for f in p.factors]} for p in self.sums]

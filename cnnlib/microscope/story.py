@@ -23,7 +23,7 @@ from cnnlib.viz.figure import to_array
 def explain(model: Module, x: Any, y: Any, loss: Any = None) -> Story:
     """Run one training step of ``model`` on the batch x, y, and tell it operation by operation.
 
-    ``x``: what the model takes, a NumPy array or Tensor; integers for a model that begins with an embedding. ``y``: the targets.
+    ``x``: what the model takes, an array or Tensor; integers for a model that begins with an embedding. ``y``: the targets.
     ``loss``: a function of (what the model returns, y), by default cross-entropy for integer y and the squared error else;
     of a model that returns several things, a language model its state for one, the first. Scores (T, B, V) against
     labels (T, B) are taken as T·B rows.
@@ -115,7 +115,7 @@ class Step:
     @property
     def saved(self) -> dict[str, str]:
         """What forward kept for backward: name -> shape, or the value."""
-        return {name: _described(v) for name, v in self.operation.entry.saved.items()}
+        return {name: _described(v) for name, v in self.operation.entry.saved.items() if v is not None}
 
     @property
     def saved_bytes(self) -> int:
@@ -126,7 +126,11 @@ class Step:
         """Root mean squares of inputs, outputs and adjoints, by name."""
         made = {*self._inputs, *self.operation.anatomy.outputs}
         made |= {f"d{name}" for name in made}
-        return {name: rms(node.array) for name, node in self.operation.nodes.items() if name in made and node.array.dtype.kind == "f"}
+        return {
+            name: rms(node.array)
+            for name, node in self.operation.nodes.items()
+            if name in made and node.array.dtype.kind == "f"
+        }
 
     @property
     def parameter_gradients(self) -> dict[str, float]:
@@ -140,7 +144,9 @@ class Step:
         found = {}
         for name, node in self.operation.nodes.items():
             if name in self.operation.anatomy.rules and node.rule is not None:
-                found[name] = f"{name}[{', '.join(node.rule.axes)}] = {node.rule}" if node.rule.axes else f"{name} = {node.rule}"
+                found[name] = (
+                    f"{name}[{', '.join(node.rule.axes)}] = {node.rule}" if node.rule.axes else f"{name} = {node.rule}"
+                )
         return found
 
     @property
@@ -200,7 +206,11 @@ class Story:
         if len(index) != node.array.ndim or not all(0 <= i < n for i, n in zip(index, node.array.shape, strict=True)):
             raise ShapeError(f"terms: {array} of {name} has shape {node.array.shape}, there is no element {index}.")
         if node.rule is None:
-            why = "it is a parameter or came from outside" if node.step is None else self[name].note or "its numbers are all there is"
+            why = (
+                "it is a parameter or came from outside"
+                if node.step is None
+                else self[name].note or "its numbers are all there is"
+            )
             raise ValueRangeError(f"terms: no rule makes {array} of {name}: {why}.")
         return node.terms(index)
 
