@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnlib.microscope.anatomy import Anatomy, anatomy, to_numpy
+from cnnlib.microscope.anatomy import LETTERS, Anatomy, anatomy, to_numpy
 from cnnlib.microscope.rules import Array, Product, Rule, Term, combined, places, terms
 from cnnlib.trace import Entry
 
@@ -93,7 +93,8 @@ class _Graph:
             nodes[name] = Node(f"{entry.name} {name}", a, self._axes(about, name, a), k, "adjoint" if adjoint else "inside")
         for name, a in zip(about.outputs, entry.outputs, strict=True):
             a = to_numpy(a)
-            nodes[name] = Node(f"{entry.name} {name}", a, self._axes(about, name, a), k)
+            like = next((n.axes for n in nodes.values() if n.array.shape == a.shape), ())
+            nodes[name] = Node(f"{entry.name} {name}", a, self._axes(about, name, a) or like, k)
         for name, a in entry.grads.items():
             of, a = nodes[name], to_numpy(a)
             nodes[f"d{name}"] = node = Node(f"{entry.name} d{name}", a, of.axes, k, "adjoint", of=of)
@@ -104,7 +105,7 @@ class _Graph:
 
     def _axes(self, about: Anatomy, name: str, a: np.ndarray) -> tuple[str, ...]:
         named = tuple(about.axes_of(name).split())
-        return named if len(named) == a.ndim else ()
+        return named if len(named) == a.ndim and not set(named) <= set(LETTERS) else ()
 
     def _input(self, entry: Entry, name: str, a: np.ndarray, about: Anatomy) -> Node:
         source, axes = entry.sources[name], self._axes(about, name, a)

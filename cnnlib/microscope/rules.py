@@ -49,6 +49,7 @@ FUNCTIONS = {
     "v (1 − v)": lambda v: v * (1 - v),
     "1/v": lambda v: 1 / v,
 }
+LOOSE = {"1 − v", "1 − v²", "e^min(v, 0) − 1"}  # in brackets among other factors
 LARGEST = "max"  # instead of the sum of the terms: the largest
 
 
@@ -194,7 +195,11 @@ class Product:
     def __str__(self) -> str:
         number = "" if abs(self.times) == 1 else f"{abs(self.times):.4g} "
         sign = "Σ_" + ",".join(n for n, _ in self.over) + " " if self.over else ""
-        return sign + number + (" · ".join(map(str, self.factors)) or "1")
+        words = [
+            f"({f})" if isinstance(f, Factor) and f.function in LOOSE and len(self.factors) > 1 else str(f)
+            for f in self.factors
+        ]
+        return sign + number + (" · ".join(words) or "1")
 
     @property
     def arrays(self) -> set[str]:
