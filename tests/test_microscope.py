@@ -7,7 +7,7 @@ import cnnlib as cl
 from cnnlib import nn, ops
 from cnnlib.errors import ShapeError, UnknownNameError, ValueRangeError
 from cnnlib.microscope.nodes import graph
-from cnnlib.microscope.rules import Rule, arrays, combined, equal, places, rule, terms, total
+from cnnlib.microscope.rules import Rule, arrays, equal, made_of, places, rule, terms, total
 from tests.cases import Draw
 from tests.op_cases import CASES
 
@@ -47,7 +47,7 @@ def test_terms_make_the_stored_value(case):
         pytest.skip("nothing to differentiate")
     for operation in operations:
         for name, node in operation.nodes.items():
-            for _ in range(4 if node.rule is not None else 0):
+            for _ in range(12 if node.rule is not None else 0):
                 index = tuple(int(rng.integers(n)) for n in node.array.shape)
                 made = node.made_of(index)
                 np.testing.assert_allclose(
@@ -316,4 +316,6 @@ def test_rules_read_as_formulas_and_vanish_outside():
     halves = rule(total(x[n, (i + 1) // 2], i=3))
     found = terms(Rule(halves.sums, axes=("n",)), of, (0,), (2,))
     assert [t.factors[0][1] for t in found] == [(0, 1)]  # only i = 1 gives a whole number
-    assert combined(halves, found) == 1.0
+    assert made_of(Rule(halves.sums, axes=("n",)), of, (0,), (2,)) == 1.0
+    gated = Rule(halves.sums, axes=("n",)).by("tanh v", after=w[n])
+    assert made_of(gated, of, (1,), (2,)) == pytest.approx(10 * np.tanh(5.0)) and str(gated).endswith(") · w[n]")

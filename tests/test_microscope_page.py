@@ -49,7 +49,24 @@ def mixed():
     return cl.explain(Mixed(), x, np.array([0, 2]))
 
 
-STORIES = {"lenet5": lambda: lenet(1, 0.5), "lstm": reader, "gru": lambda: reader("gru"), "mixed": mixed}
+class Padded(nn.Module):
+    """Two sequences, the second one shorter, read in both directions with peepholes."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn, self.out = nn.LSTM(3, 4, peepholes="full", bidirectional=True), nn.Linear(8, 2)
+
+    def forward(self, x):
+        y, _ = self.rnn(x, lengths=np.array([5, 2]))
+        return self.out(y).mean(axis=0)
+
+
+def padded():
+    cl.manual_seed(2)
+    return cl.explain(Padded(), np.random.default_rng(2).standard_normal((5, 2, 3)).astype(np.float32), np.array([0, 1]))
+
+
+STORIES = {"padded": padded, "lenet5": lambda: lenet(1, 0.5), "lstm": reader, "gru": lambda: reader("gru"), "mixed": mixed}
 
 
 def numbers(page):

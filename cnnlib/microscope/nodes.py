@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from cnnlib.microscope.anatomy import LETTERS, Anatomy, anatomy, to_numpy
-from cnnlib.microscope.rules import Array, Product, Rule, Term, combined, places, terms
+from cnnlib.microscope.rules import Array, Product, Rule, Term, made_of, places, terms
 from cnnlib.trace import Entry
 
 
@@ -35,12 +35,16 @@ class Node:
     def terms(self, index: tuple[int, ...]) -> list[Term]:
         """The products that make one element."""
         assert self.rule is not None
-        return terms(self.rule, {name: node.array for name, node in self.names.items()}, index, self.array.shape)
+        return terms(self.rule, self._arrays, index, self.array.shape)
 
     def made_of(self, index: tuple[int, ...]) -> float:
         """The element as its terms give it, which is what is stored up to rounding."""
         assert self.rule is not None
-        return combined(self.rule, self.terms(index))
+        return made_of(self.rule, self._arrays, index, self.array.shape)
+
+    @property
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return {name: node.array for name, node in self.names.items()}
 
 
 @dataclasses.dataclass

@@ -17,10 +17,11 @@ from cnnlib.microscope.rules import Place, Product, Rule, arrays, equal, places,
 from cnnlib.ops.recurrent import gru_backward, lstm_backward, rnn_backward
 
 x, w_ih, w_hh, b_ih, b_hh, peephole, h, h0, c, c0 = arrays("x w_ih w_hh b_ih b_hh peephole h h0 c c0")
-dh, dy, dh_n, dc, dc_n, tanh_c, q, dq = arrays("dh dy dh_n dc dc_n tanh_c q dq")
+dh, dy, dh_n, dc, dc_n, tanh_c, q, dq, alive = arrays("dh dy dh_n dc dc_n tanh_c q dq alive")
 t, b, k, u, j, d, v = places("t b k u j d v")
 AXES = {"x": "t b d", "w_ih": "k d", "w_hh": "k j", "b_ih": "k", "b_hh": "k", "h0": "b u", "c0": "b u", "y": "t b u",
-        "h": "t b u", "h_n": "b u", "c_n": "b u"}  # fmt: skip
+        "h": "t b u", "h_n": "b u", "c_n": "b u", "alive": "t b"}  # fmt: skip
+ALIVE = "1 in a sequence, 0 in its padding"
 ACTIVATION = {"tanh": "tanh v", "relu": "max(v, 0)", "sigmoid": "σ(v)", "identity": ""}
 SLOPE = {"tanh": "1 − v²", "relu": "[v > 0]", "sigmoid": "v (1 − v)"}  # by the value of the function
 
@@ -35,7 +36,29 @@ class Time:
         self.before, self.after = t - back, t + back
         self.first: int = 0 if back == 1 else self.T - 1
         self.last: int = self.T - 1 if back == 1 else 0
-        self.back = back
+        self.order = range(self.T) if back == 1 else range(self.T - 1, -1, -1)
+        mask = ran.saved["mask"]  # (T, B, 1): 0 in the padding, where a sequence keeps its state
+        self.alive = None if mask is None else mask[:, :, 0]
+
+    def live(self, of: Any) -> Any:
+        """Only in steps that are no padding."""
+        return of if self.alive is None else of * alive[t, b]
+
+    @property
+    def gate(self) -> dict[str, Any]:
+        """The same of the value of a function."""
+        return {} if self.alive is None else {"after": alive[t, b]}
+
+    def kept(self, state: Any, initial: Any) -> Rule:
+        """In the padding: the state before."""
+        return Rule(()) if self.alive is None else self.state_before(alive[t, b].by("1 − v") * 1.0, state, initial)
+
+    def passed(self, adjoint: Any) -> Rule:
+        """What a step of padding sends back as it came."""
+        return Rule(()) if self.alive is None else rule(alive[self.after, b].by("1 − v") * adjoint[self.after, b, u])
+
+    def passed_first(self, adjoint: Any) -> Rule:
+        return Rule(()) if self.alive is None else rule(alive[self.first, b].by("1 − v") * adjoint[self.first, b, u])
 
     def rows(self, gate: int) -> Place:
         return u + gate * self.H
@@ -59,13 +82,13 @@ class Time:
         """product · h₋, with the initial state at the first step."""
         return product * state[self.before, b, unit] + equal(t, self.first) * product * initial[b, unit]
 
-    def adjoint_of_state(self, gates: list[str], own: Any = dy, last: Any = dh_n) -> Rule:
+    def adjoint_of_state(self, gates: list[str]) -> Rule:
         """dy, dh_n at the last step, and from the step after it Σ da W_hh of every gate named."""
-        found = rule(own[t, b, u]) + equal(t, self.last) * last[b, u]
+        found = rule(self.live(dy[t, b, u])) + equal(t, self.last) * dh_n[b, u]
         for gate, name in enumerate(gates):
             if name:
                 found = found + total(arrays(name)[0][self.after, b, k] * w_hh[k + gate * self.H, u], k=self.H)
-        return found
+        return found + self.passed(dh)
 
     def of_inputs(self, gates: list[str]) -> dict[str, Rule]:
         """dx, dW_ih and db_ih; a row of the weights belongs to one gate, the others have no such unit."""
@@ -88,34 +111,35 @@ class Time:
             dw.append(total(da[self.first, b, unit] * h0[b, j], b=self.B))
             db.append(total(da[t, b, unit], t=self.T, b=self.B))
             first.append(total(da[self.first, b, k] * w_hh[k + gate * self.H, u], k=self.H))
-        return {"dw_hh": Rule(tuple(dw)), "db_hh": Rule(tuple(db)), "dh0": Rule(tuple(first))}
+        initial = Rule(tuple(first)) + self.passed_first(dh)
+        return {"dw_hh": Rule(tuple(dw)), "db_hh": Rule(tuple(db)), "dh0": initial}
 
     def outputs(self) -> dict[str, Rule]:
-        return {"y": rule(h[t, b, u]), "h_n": rule(h[self.last, b, u])}
+        return {"y": rule(self.live(h[t, b, u])), "h_n": rule(h[self.last, b, u])}
 
-    def carried(self, own: np.ndarray, back: np.ndarray) -> np.ndarray:
-        """dh of every step: its own, and what the step after it sends back."""
-        result = own.astype(np.float64)
-        if self.back == 1:
-            result[:-1] += back[1:]
-        else:
-            result[1:] += back[:-1]
+    def carried(self, own: np.ndarray, back: np.ndarray, through: Any = None, last: Any = 0.0) -> np.ndarray:
+        """The adjoint of a state at every step: its own, and what the step after it sends back: ``back``, and what arrived
+        there times ``through``; as it arrived in the padding."""
+        result, arrives = np.empty_like(own), last
+        for step in reversed(self.order):
+            result[step] = own[step] + arrives
+            arrives = back[step] if through is None else back[step] + result[step] * through[step]
+            if self.alive is not None:
+                arrives = np.where(self.alive[step][:, None] > 0, arrives, result[step])
         return result
 
     def arrived(self, ran: Ran) -> np.ndarray:
         """dy, and dh_n at the step that is done last."""
         own = np.zeros((self.T, self.B, self.H)) if ran.dy[0] is None else ran.dy[0].astype(np.float64)
+        if self.alive is not None:
+            own = np.where(self.alive[:, :, None] > 0, own, 0.0)
         if ran.dy[1] is not None:
             own[self.last] += ran.dy[1]
         return own
 
 
-def _padded(ran: Ran) -> bool:
-    return ran.saved["mask"] is not None
-
-
-def _numbers_only(name: str, outputs: tuple[str, ...]) -> Anatomy:
-    return Anatomy({}, outputs=outputs, note=f"{name}: sequences of different lengths have their numbers only.")
+def _padding(time: Time) -> dict[str, np.ndarray]:
+    return {} if time.alive is None else {"alive": time.alive}
 
 
 def _gates(names: str) -> list[str]:
@@ -124,28 +148,32 @@ def _gates(names: str) -> list[str]:
 
 @explains(ops.RNN)
 def rnn(ran: Ran) -> Anatomy:
-    if _padded(ran):
-        return _numbers_only("rnn", ("y", "h_n"))
     time, saved = Time(ran), ran.saved
     kind = saved["how"][0]
-    inner = {"h": saved["h"]}
+    inner = {**_padding(time), "h": saved["h"]}
+    new = time.sum_of(0)
+    if time.alive is not None:
+        inner["new"] = np.where(time.alive[:, :, None] > 0, saved["h"], 0)
     if ran.backward_ran:
         own = time.arrived(ran)
         da = rnn_backward(own, saved["h"].astype(np.float64), saved["h0"], saved["w_hh"], *saved["how"])[0]
         inner |= {"da_h": da, "dh": time.carried(own, da @ saved["w_hh"])}
-    slope = dh[t, b, u] * h[t, b, u].by(SLOPE[kind]) if kind in SLOPE else dh[t, b, u]
+    slope = dh[t, b, u] * h[t, b, u].by(SLOPE[kind]) if kind in SLOPE else dh[t, b, u] * 1.0
+    state = {"h": new.by(ACTIVATION[kind])}
+    if time.alive is not None:
+        state = {"new": new.by(ACTIVATION[kind], **time.gate), "h": arrays("new")[0][t, b, u] + time.kept(h, h0)}
     return Anatomy(
         {
             **time.outputs(),
-            "h": time.sum_of(0).by(ACTIVATION[kind]),
+            **state,
             "dh": time.adjoint_of_state(["da_h"]),
-            "da_h": rule(slope),
+            "da_h": rule(time.live(slope)),
             **time.of_inputs(["da_h"]),
             **time.of_states(["da_h"]),
         },
-        axes={**AXES, "da_h": "t b u"},
+        axes={**AXES, "da_h": "t b u", "new": "t b u"},
         inner=inner,
-        says={"h": "the state", "da_h": "∂J/∂(the sum inside g)"},
+        says={"h": "the state", "alive": ALIVE, "new": "what the step computes", "da_h": "∂J/∂(the sum inside g)"},
         outputs=("y", "h_n"),
     )
 
@@ -153,13 +181,11 @@ def rnn(ran: Ran) -> Anatomy:
 @explains(ops.LSTM)
 def lstm(ran: Ran) -> Anatomy:
     outputs = ("y", "h_n", "c_n")
-    if _padded(ran):
-        return _numbers_only("lstm", outputs)
     time, saved = Time(ran), ran.saved
     i, f, g, o = arrays("i f g o")
     here, names = (t, b, u), _gates("ifgo")
     squashes = saved["how"][2] == "tanh"
-    inner = dict(zip("ifgo", np.split(saved["gates"], 4, axis=2), strict=True))
+    inner = {**_padding(time), **dict(zip("ifgo", np.split(saved["gates"], 4, axis=2), strict=True))}
     inner |= {"c": saved["c"], "tanh_c": np.tanh(saved["c"]) if squashes else saved["c"], "h": saved["h"]}
     if ran.backward_ran:
         inner |= _lstm_adjoints(ran, time, inner)
@@ -168,28 +194,33 @@ def lstm(ran: Ran) -> Anatomy:
     rules = {
         **time.outputs(),
         "c_n": rule(c[time.last, b, u]),
-        "i": (time.sum_of(0) + peep["i"]).by("σ(v)"),
-        "f": (time.sum_of(1) + peep["f"]).by("σ(v)"),
-        "g": time.sum_of(2).by("tanh v"),
-        "o": (time.sum_of(3) + peep["o"]).by("σ(v)"),
-        "c": rule(i[here] * g[here]) + time.state_before(f[here] * 1.0, c, c0),
+        "i": (time.sum_of(0) + peep["i"]).by("σ(v)", **time.gate),
+        "f": (time.sum_of(1) + peep["f"]).by("σ(v)", **time.gate),
+        "g": time.sum_of(2).by("tanh v", **time.gate),
+        "o": (time.sum_of(3) + peep["o"]).by("σ(v)", **time.gate),
+        "c": rule(i[here] * g[here]) + time.state_before(f[here] * 1.0, c, c0) + time.kept(c, c0),
         "tanh_c": rule(c[here].by("tanh v" if squashes else "")),
-        "h": rule(o[here] * tanh_c[here]),
+        "h": rule(o[here] * tanh_c[here]) + time.kept(h, h0),
         "dh": time.adjoint_of_state(names),
-        "dc": rule(cell) + dc[time.after, b, u] * f[time.after, b, u] + equal(t, time.last) * dc_n[b, u] + peep["dc"],
+        "dc": rule(cell)
+        + dc[time.after, b, u] * f[time.after, b, u]
+        + equal(t, time.last) * dc_n[b, u]
+        + peep["dc"]
+        + time.passed(dc),
         "da_i": rule(dc[here] * g[here] * i[here].by("v (1 − v)")),
         "da_f": time.state_before(dc[here] * f[here].by("v (1 − v)"), c, c0),
         "da_g": rule(dc[here] * i[here] * g[here].by("1 − v²")),
         "da_o": rule(dh[here] * tanh_c[here] * o[here].by("v (1 − v)")),
         **time.of_inputs(names),
         **time.of_states(names),
-        "dc0": rule(dc[time.first, b, u] * f[time.first, b, u]) + peep["dc0"],
+        "dc0": rule(dc[time.first, b, u] * f[time.first, b, u]) + peep["dc0"] + time.passed_first(dc),
         "dpeephole": peep["dpeephole"],
     }
     letters = dict.fromkeys(("i", "f", "g", "o", "c", "tanh_c", *names), "t b u")
     shape = "" if ran.a["peephole"] is None else " u j"[: ran.a["peephole"].ndim * 2 - 2]
-    says = {"i": "input gate", "f": "forget gate", "g": "candidate", "o": "output gate", "c": "the cell", "h": "the state",
-            "tanh_c": "what the output gate lets out", **{n: f"∂J/∂(the sum inside {n[3:]})" for n in names}}  # fmt: skip
+    says = {"alive": ALIVE, "i": "input gate", "f": "forget gate", "g": "candidate", "o": "output gate", "c": "the cell",
+            "h": "the state", "tanh_c": "what the output gate lets out"}  # fmt: skip
+    says |= {name: f"∂J/∂(the sum inside {name[3:]})" for name in names}
     return Anatomy(rules, axes={**AXES, **letters, "peephole": "k" + shape}, inner=inner, says=says, outputs=outputs)
 
 
@@ -202,12 +233,8 @@ def _lstm_adjoints(ran: Ran, time: Time, inner: dict[str, np.ndarray]) -> dict[s
     found["dh"] = time.carried(own, da @ saved["w_hh"])
     slope = 1 - inner["tanh_c"] ** 2 if saved["how"][2] == "tanh" else 1
     from_state = found["dh"] * inner["o"] * slope + _through_peephole(ran, 2, found["da_o"])
-    dc, arrives = np.empty_like(from_state), last
-    for step in range(time.T - 1, -1, -1) if time.back == 1 else range(time.T):
-        dc[step] = from_state[step] + arrives
-        arrives = dc[step] * inner["f"][step]
-        arrives = arrives + _through_peephole(ran, 0, found["da_i"][step]) + _through_peephole(ran, 1, found["da_f"][step])
-    return {**found, "dc": dc}
+    back = _through_peephole(ran, 0, found["da_i"]) + _through_peephole(ran, 1, found["da_f"])
+    return {**found, "dc": time.carried(from_state, back + np.zeros_like(from_state), inner["f"], last)}
 
 
 def _through_peephole(ran: Ran, gate: int, da: np.ndarray) -> Any:
@@ -246,13 +273,11 @@ def _peepholes(ran: Ran, time: Time) -> dict[str, Rule]:
 
 @explains(ops.GRU)
 def gru(ran: Ran) -> Anatomy:
-    if _padded(ran):
-        return _numbers_only("gru", ("y", "h_n"))
     time, saved = Time(ran), ran.saved
     after = saved["how"][0]  # the reset gate comes after the product
     r, z, n, da_n = arrays("r z n da_n")
     here, at, names = (t, b, u), (time.after, b, u), _gates("rzn")
-    inner = {**dict(zip("rznq", np.split(saved["gates"], 4, axis=2), strict=True)), "h": saved["h"]}
+    inner = {**_padding(time), **dict(zip("rznq", np.split(saved["gates"], 4, axis=2), strict=True)), "h": saved["h"]}
     if ran.backward_ran:
         inner |= _gru_adjoints(ran, time, inner)
     rows, bias = time.rows(2), b_hh[time.rows(2)]
@@ -278,13 +303,13 @@ def gru(ran: Ran) -> Anatomy:
     slope_z = dh[here] * z[here].by("v (1 − v)")
     rules = {
         **time.outputs(),
-        "r": time.sum_of(0).by("σ(v)"),
-        "z": time.sum_of(1).by("σ(v)"),
-        "n": candidate.by("tanh v"),
-        "q": share,
-        "h": time.state_before(z[here] * 1.0, h, h0) + z[here].by("1 − v") * n[here],
+        "r": time.sum_of(0).by("σ(v)", **time.gate),
+        "z": time.sum_of(1).by("σ(v)", **time.gate),
+        "n": candidate.by("tanh v", **time.gate),
+        "q": share.by("", **time.gate),
+        "h": time.state_before(z[here] * 1.0, h, h0) + z[here].by("1 − v") * n[here] + time.kept(h, h0),
         "dh": dh_rule + dh[at] * z[at],
-        "da_n": rule(dh[here] * z[here].by("1 − v") * n[here].by("1 − v²")),
+        "da_n": rule(time.live(dh[here] * z[here].by("1 − v") * n[here].by("1 − v²"))),
         "da_z": time.state_before(slope_z, h, h0) - slope_z * n[here],
         "da_r": da_r_rule,
         "dq": dq_rule,
@@ -292,8 +317,9 @@ def gru(ran: Ran) -> Anatomy:
         **states,
     }
     letters = dict.fromkeys(("r", "z", "n", "q", *names), "t b u")
-    says = {"r": "reset gate", "z": "update gate", "n": "candidate", "q": "the state's share of n", "h": "the state",
-            **{g: f"∂J/∂(the sum inside {g[3:]})" for g in names}}  # fmt: skip
+    says = {"alive": ALIVE, "r": "reset gate", "z": "update gate", "n": "candidate", "q": "the state's share of n",
+            "h": "the state"}  # fmt: skip
+    says |= {name: f"∂J/∂(the sum inside {name[3:]})" for name in names}
     return Anatomy(rules, axes={**AXES, **letters}, inner=inner, says=says, outputs=("y", "h_n"))
 
 
@@ -307,9 +333,4 @@ def _gru_adjoints(ran: Ran, time: Time, inner: dict[str, np.ndarray]) -> dict[st
     found["dq"] = found["da_n"] * inner["r"] if saved["how"][0] else found["da_n"] @ w_n
     through_n = found["dq"] @ w_n if saved["how"][0] else found["dq"] * inner["r"]
     back = da[:, :, : 2 * H] @ saved["w_hh"][: 2 * H] + through_n
-    dh = np.empty_like(own)
-    arrives = np.zeros_like(own[0])
-    for step in range(time.T - 1, -1, -1) if time.back == 1 else range(time.T):
-        dh[step] = own[step] + arrives
-        arrives = dh[step] * inner["z"][step] + back[step]
-    return {**found, "dh": dh}
+    return {**found, "dh": time.carried(own, back, inner["z"])}

@@ -221,15 +221,17 @@ class Product:
 class Rule:
     """The products whose sum is an element, and the function of that sum, if any (``LARGEST``: of the terms).
 
+    ``after``: a factor of the function's value. A gate of a padded step is 0, whatever stands inside.
     ``axes``: names of the element's indices, as the places use them; none where only its flat position is asked.
     """
 
     sums: tuple[Product, ...]
     function: str = ""
     axes: tuple[str, ...] = ()
+    after: Factor | None = None
 
-    def by(self, function: str) -> Rule:
-        return dataclasses.replace(self, function=function)
+    def by(self, function: str, after: Factor | None = None) -> Rule:
+        return dataclasses.replace(self, function=function, after=after)
 
     def __add__(self, other: Any) -> Rule:
         return dataclasses.replace(self, sums=self.sums + rule(other).sums)
@@ -242,11 +244,14 @@ class Rule:
         for p in self.sums:
             sign = "−" if p.times < 0 else "+"
             text += f" {sign} {p}" if text else ("−" if p.times < 0 else "") + str(p)
-        return text.replace("Σ_", "max_", 1) if self.function == LARGEST else applied(self.function, text or "0")
+        if self.function == LARGEST:
+            return text.replace("Σ_", "max_", 1)
+        return applied(self.function, text or "0") + (f" · {self.after}" if self.after else "")
 
     def encode(self, ids: Mapping[str, int]) -> dict[str, Any]:
         sums = [{"over": p.over, "times": p.times, "of": [f.encode(ids) for f in p.factors]} for p in self.sums]
-        return {"axes": self.axes, "f": self.function, "sums": sums, "text": str(self)}
+        after = None if self.after is None else self.after.encode(ids)
+        return {"axes": self.axes, "f": self.function, "after": after, "sums": sums, "text": str(self)}
 
 
 def applied(function: str, text: str) -> str:
@@ -318,28 +323,48 @@ class Term:
         return f"{' · '.join(before + words)} = {self.value:.4g}"
 
 
-def terms(how: Rule, of: Mapping[str, np.ndarray], index: tuple[int, ...], shape: tuple[int, ...]) -> list[Term]:
-    """The products of one element, with their values. :func:`combined` makes the element of them."""
+class _Places:
+    """The arrays of a rule, and where its variables stand for one element."""
 
-    def find(name: str, position: Any) -> Any:
-        a = of[name]
+    def __init__(self, how: Rule, of: Mapping[str, np.ndarray], index: tuple[int, ...], shape: tuple[int, ...]):
+        self.of = of
+        self.where = dict(zip(how.axes, index, strict=True)) if how.axes else {}
+        self.where[FLAT] = int(np.ravel_multi_index(index, shape)) if index else 0
+
+    def find(self, name: str, position: Any) -> Any:
+        """The element at a position, None where there is none."""
+        a = self.of[name]
         if position is None:
             return None
         if not isinstance(position, tuple):
-            position = np.unravel_index(position, a.shape) if 0 <= position < a.size else None
-            return None if position is None else a[position]
+            return a.reshape(-1)[position] if 0 <= position < a.size else None
         return a[position] if all(0 <= p < n for p, n in zip(position, a.shape, strict=True)) else None
 
-    where = dict(zip(how.axes, index, strict=True)) if how.axes else {}
-    where[FLAT] = int(np.ravel_multi_index(index, shape)) if index else 0
+
+def terms(how: Rule, of: Mapping[str, np.ndarray], index: tuple[int, ...], shape: tuple[int, ...]) -> list[Term]:
+    """The products of one element, with their values. :func:`made_of` makes the element of them."""
+    at = _Places(how, of, index, shape)
     found = []
     for product in how.sums:
         names = [name for name, _ in product.over]
         for values in itertools.product(*(range(n) for _, n in product.over)):
-            term = _term(product, of, find, {**where, **dict(zip(names, values, strict=True))})
+            term = _term(product, of, at.find, {**at.where, **dict(zip(names, values, strict=True))})
             if term is not None:
                 found.append(term)
     return found
+
+
+def made_of(how: Rule, of: Mapping[str, np.ndarray], index: tuple[int, ...], shape: tuple[int, ...]) -> float:
+    """The element that its terms make: their sum, a function of it, or the largest of them."""
+    found = [t.value for t in terms(how, of, index, shape)]
+    if how.function == LARGEST:
+        return max(found)
+    result = math.fsum(found)
+    result = FUNCTIONS[how.function](result) if how.function else result
+    if how.after is not None:
+        at = _Places(how, of, index, shape)
+        result *= float(at.find(how.after.array, how.after.positions(at.find, at.where)))
+    return result
 
 
 def _term(product: Product, of: Mapping[str, np.ndarray], find: Any, where: Mapping[str, int]) -> Term | None:
@@ -359,11 +384,3 @@ def _term(product: Product, of: Mapping[str, np.ndarray], find: Any, where: Mapp
         value *= FUNCTIONS[factor.function](v) if factor.function else v
         factors.append((factor.array, tuple(int(i) for i in index), factor.function, v))
     return Term(value, product.times, tuple(factors))
-
-
-def combined(how: Rule, found: list[Term]) -> float:
-    """The element that the terms make: their sum, a function of it, or the largest of them."""
-    if how.function == LARGEST:
-        return max(t.value for t in found)
-    result = math.fsum(t.value for t in found)
-    return FUNCTIONS[how.function](result) if how.function else result
