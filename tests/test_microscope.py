@@ -319,3 +319,15 @@ def test_rules_read_as_formulas_and_vanish_outside():
     assert made_of(Rule(halves.sums, axes=("n",)), of, (0,), (2,)) == 1.0
     gated = Rule(halves.sums, axes=("n",)).by("tanh v", after=w[n])
     assert made_of(gated, of, (1,), (2,)) == pytest.approx(10 * np.tanh(5.0)) and str(gated).endswith(") · w[n]")
+
+
+def test_numbers_that_are_none_are_told_too():
+    import json
+
+    net = nn.Linear(2, 2)
+    net.weight.set([[np.nan, 1.0], [np.inf, 1.0]])
+    story = cl.explain(net, np.ones((1, 2), np.float32), np.array([0]))
+    told = json.loads(story.json(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert told["loss"] == "nan" and np.isnan(story.node("linear", "y").made_of((0, 0)))
+    assert story.terms("linear", "y", (0, 1))[0].value == np.inf
+    assert "loss nan" in str(story) and len(story.html()) > 1e4

@@ -300,3 +300,12 @@ def test_nothing_is_wider_than_the_window(browser, tmp_path, width):
         page.wait_for_function("k => step === k", arg=k)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.close()
+
+
+def test_a_step_with_nan_is_shown(opened):
+    net = nn.Linear(2, 2)
+    net.weight.set([[np.nan, 1.0], [3.0, 1.0]])
+    page = opened(cl.explain(net, np.ones((1, 2), np.float32), np.array([0])))
+    node = page.evaluate("nodes.findIndex(node => node.label === 'linear y')")
+    go(page, 0, node, (0, 0))
+    assert page.inner_text("#stored") == "= NaN" and page.inner_text(".ok") == "✓ they agree"

@@ -79,6 +79,7 @@ def command(
         from rich.console import Console
 
         Console().print(story)
+        click.echo("\n--html FILE writes a page on which every number shows the products that made it.")
 
 
 def _seeing(name: str, spec: str, size: int | None, width: float | None, batch_size: int, options: dict[str, Any]) -> Any:

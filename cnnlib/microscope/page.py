@@ -6,12 +6,12 @@ Arrays travel as float32 in base64, each once, whoever shares it. Rules travel a
 from __future__ import annotations
 
 import base64
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnlib.microscope.anatomy import letters_of
 from cnnlib.microscope.nodes import Node
+from cnnlib.microscope.written import as_json
 
 if TYPE_CHECKING:
     from cnnlib.microscope.story import Step, Story
@@ -33,7 +33,7 @@ def page(story: Story, megabytes: float) -> str:
         "nodes": [{**_node(node, ids), "data": places[id(node)]} for node in nodes],
         "pool": pool,
     }
-    return PAGE.read_text(encoding="utf-8").replace("@DATA@", json.dumps(numbers, ensure_ascii=False).replace("</", "<\\/"))
+    return PAGE.read_text(encoding="utf-8").replace("@DATA@", as_json(numbers).replace("</", "<\\/"))
 
 
 def _all_nodes(story: Story) -> list[Node]:
@@ -53,11 +53,12 @@ def _packed(nodes: list[Node], megabytes: float) -> tuple[list[str], dict[int, i
     places: dict[int, int | None] = {}
     left = megabytes * 1e6
     for node in sorted(nodes, key=lambda n: n.array.size):
-        values = node.array.astype("<f4").tobytes()
+        characters = 4 * -(-4 * node.array.size // 3)
+        values = node.array.astype("<f4").tobytes() if characters <= megabytes * 1e6 else b"too large"
         if values in known:
             places[id(node)] = known[values]
-        elif len(values) * 4 / 3 <= left:
-            left -= len(values) * 4 / 3
+        elif characters <= left:
+            left -= characters
             places[id(node)] = known[values] = len(pool)
             pool.append(base64.b64encode(values).decode("ascii"))
         else:

@@ -359,7 +359,7 @@ def made_of(how: Rule, of: Mapping[str, np.ndarray], index: tuple[int, ...], sha
     found = [t.value for t in terms(how, of, index, shape)]
     if how.function == LARGEST:
         return max(found)
-    result = math.fsum(found)
+    result = math.fsum(found) if np.isfinite(found).all() else sum(found)
     result = FUNCTIONS[how.function](result) if how.function else result
     if how.after is not None:
         at = _Places(how, of, index, shape)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,10 +12,11 @@ from cnnlib import nn, ops
 from cnnlib.errors import ShapeError, ValueRangeError, unknown_name
 from cnnlib.microscope.nodes import Node, Operation, graph
 from cnnlib.microscope.rules import Term
+from cnnlib.microscope.written import as_json
 from cnnlib.nn.module import Module, in_mode
 from cnnlib.random import get_state, set_state
 from cnnlib.tensor import Tensor, to_device
-from cnnlib.trace import trace
+from cnnlib.trace import Entry, trace
 from cnnlib.viz.figure import to_array
 
 REPEATS = 3  # of which the shortest time of each operation counts
@@ -53,17 +53,20 @@ def explain(model: Module, x: Any, y: Any, loss: Any = None) -> Story:
     given, target = (Tensor(to_device(to_array(a), device)) for a in (x, y))
     with _as_before(model), in_mode(model, training=True):
         streams = get_state()
-        runs = []
-        for _ in range(REPEATS):
+        entries, value = _traced(model, given, target, loss)
+        for _ in range(REPEATS - 1):
             set_state(streams)  # the same dropout masks each time
-            with trace() as t:
-                value = _step(model, given, target, loss)
-            runs.append(list(t))
-    for entry, *same in zip(*runs, strict=True):
-        entry.forward_ms = min(e.forward_ms for e in (entry, *same))
-        if entry.backward_ms is not None:
-            entry.backward_ms = min(e.backward_ms for e in (entry, *same))
-    return Story(graph(runs[0]), value, type(model).__name__)
+            for entry, again in zip(entries, _traced(model, given, target, loss)[0], strict=True):
+                entry.forward_ms = min(entry.forward_ms, again.forward_ms)
+                if entry.backward_ms is not None and again.backward_ms is not None:
+                    entry.backward_ms = min(entry.backward_ms, again.backward_ms)
+    return Story(graph(entries), value, type(model).__name__)
+
+
+def _traced(model: Module, x: Tensor, y: Tensor, loss: Any) -> tuple[list[Entry], float]:
+    with trace() as t:
+        value = _step(model, x, y, loss)
+    return list(t), value
 
 
 def _step(model: Module, x: Tensor, y: Tensor, loss: Any) -> float:
@@ -228,7 +231,8 @@ class Story:
         return {**whole, "steps": [step.as_dict() for step in self.steps]}
 
     def json(self) -> str:
-        return json.dumps(self.as_dict(), indent=2, ensure_ascii=False)
+        """``as_dict`` as text; NaN and infinity, which JSON does not know, as "nan" and "inf"."""
+        return as_json(self.as_dict(), indent=2)
 
     def html(self, megabytes: float = 4.0) -> str:
         """The page, as text: one file for a browser, that needs no network. Arrays that do not fit into ``megabytes`` are
