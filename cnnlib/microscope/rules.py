@@ -348,7 +348,8 @@ def terms(how: Rule, of: Mapping[str, np.ndarray], index: tuple[int, ...], shape
     for product in how.sums:
         names = [name for name, _ in product.over]
         for values in itertools.product(*(range(n) for _, n in product.over)):
-            term = _term(product, of, at.find, {**at.where, **dict(zip(names, values, strict=True))})
+            at.where.update(zip(names, values, strict=True))
+            term = _term(product, of, at.find, at.where)
             if term is not None:
                 found.append(term)
     return found
