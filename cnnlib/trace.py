@@ -33,6 +33,7 @@ class Entry:
     settings: dict[str, Any]
     inputs: dict[str, Any]  # argument name -> array or None
     sources: dict[str, str]  # argument name -> name of the entry or parameter that it came from
+    which: dict[str, int]  # argument name -> which output of that entry
     parameters: tuple[str, ...]  # names of the arguments that are parameters
     outputs: tuple[Any, ...]
     saved: dict[str, Any]  # what forward kept for backward
@@ -62,7 +63,7 @@ class trace(Changed):
         super().__init__(recorder=self)
         self.entries: list[Entry] = []
         self._by_context: dict[int, tuple[Any, Entry]] = {}
-        self._by_array: dict[int, tuple[Any, str]] = {}
+        self._by_array: dict[int, tuple[Any, str, int]] = {}
         self._names: dict[str, int] = {}
 
     # ---- called by the engine
@@ -79,6 +80,7 @@ class trace(Changed):
             settings=dict(ctx.settings),
             inputs={n: _kept(a, leaf=m is None) for n, a, m in zip(arguments, arrays, made, strict=True)},
             sources={n: self._source(t, a) for n, t, a in zip(arguments, inputs, arrays, strict=True) if a is not None},
+            which={n: known[2] for n, t, a in zip(arguments, inputs, arrays, strict=True) if (known := self._known(t, a))},
             parameters=tuple(n for n, t in zip(arguments, inputs, strict=True) if isinstance(t, Parameter)),
             outputs=tuple(_kept(y) for y in outputs),
             saved={n: _kept(v, leaf=any(v is a for a in arrays)) for n, v in (ctx.saved or {}).items()},
@@ -86,8 +88,8 @@ class trace(Changed):
         )
         self.entries.append(entry)
         self._by_context[id(ctx)] = (ctx, entry)
-        for y in outputs:
-            self._by_array.setdefault(id(y), (y, entry.name))
+        for i, y in enumerate(outputs):
+            self._by_array.setdefault(id(y), (y, entry.name, i))
 
     def backward(self, ctx: Any, dys: list, dxs: list, started: float) -> None:
         entry = self._by_context[id(ctx)][1]
@@ -107,8 +109,11 @@ class trace(Changed):
     def _source(self, t: Any, a: Any) -> str:
         if isinstance(t, Parameter):
             return t.name or "parameter"
-        known = self._by_array.get(id(t.data) if isinstance(t, Tensor) else id(a))
+        known = self._known(t, a)
         return known[1] if known else "input"
+
+    def _known(self, t: Any, a: Any) -> tuple[Any, str, int] | None:
+        return self._by_array.get(id(t.data) if isinstance(t, Tensor) else id(a))
 
     # ---- looking at it
 

@@ -184,6 +184,24 @@ def test_an_output_that_two_operations_read_has_the_sum_of_their_adjoints():
     np.testing.assert_allclose(weight.adjoint.array, both, rtol=1e-6)
 
 
+def test_equal_outputs_of_one_operation_are_told_apart():
+    class Halves(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(2, 4, bias=False)
+            self.linear.weight.set(np.ones((4, 2), np.float32))
+
+        def forward(self, x):
+            left, right = ops.split(self.linear(x), 2, axis=1)
+            return left * 2.0 + right * 3.0
+
+    story = cl.explain(Halves(), np.ones((1, 2), np.float32), np.array([1]))
+    for output, name, factor in (("y0", "multiply", 2.0), ("y1", "multiply_2", 3.0)):
+        node = story.node("split", output)
+        assert node is story.node(name, "a") and node.adjoint is story.node(name, "da")
+        np.testing.assert_allclose(node.adjoint.array, factor * story.node("add", "dy").array)
+
+
 def test_the_terms_of_a_convolution_are_a_window_times_a_filter():
     x, w = np.arange(16.0, dtype=np.float32).reshape(1, 1, 4, 4), np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)
     net = nn.Conv2d(1, 1, 2, stride=2, padding=1)

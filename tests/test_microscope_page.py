@@ -221,6 +221,16 @@ def test_a_click_on_a_picture_chooses_the_element_under_it(opened):
         assert number(page, "#stored") == pytest.approx(float(story.node("c1.conv2d", array).array[index]), rel=1e-6)
 
 
+def test_arrow_keys_step_through_a_picture_and_over_the_gap_to_the_next_map(opened):
+    page = opened(lenet())
+    node = page.evaluate("nodes.findIndex(node => node.label === 'c1.conv2d y')")
+    go(page, 0, node, (0, 0, 9, 26))
+    page.focus(f"canvas[data-node='{node}']")
+    for expected in ("0,0,9,27", "0,1,9,0"):
+        page.keyboard.press("ArrowRight")
+        page.wait_for_function("at => String(index) === at", arg=expected)
+
+
 def walk(page, chip):
     """Clicks the first such chip of the largest term, again and again: the steps on the way."""
     page.evaluate("order = 'largest first'; drawLens()")

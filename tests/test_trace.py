@@ -319,3 +319,12 @@ def test_svg_of_an_empty_trace_is_well_formed():
     with cl.trace() as t:
         pass
     ET.fromstring(t.to_svg())
+
+
+def test_an_entry_knows_which_output_of_its_source_it_read():
+    x = cl.Tensor(np.ones((1, 4), np.float32), requires_grad=True)
+    with cl.trace() as t:
+        left, right = cl.ops.split(x, 2, axis=1)
+        (right * left).sum().backward()
+    assert t["multiply"].sources == {"a": "split", "b": "split"} and t["multiply"].which == {"a": 1, "b": 0}
+    assert t["split"].sources == {"x": "input"} and t["split"].which == {} and t["split"].op is cl.ops.Split

@@ -84,8 +84,8 @@ class _Graph:
             self._adjoints_of_outputs(operation)
         for node in self.leaves.values():
             node.adjoint = self._total(node, None)
-        for operation in self.operations:
-            self._rules(operation)
+        for k, operation in enumerate(self.operations):
+            self._rules(k, operation)
 
     def _operation(self, k: int, entry: Entry) -> Operation:
         about = anatomy(entry)
@@ -94,7 +94,7 @@ class _Graph:
             if a is not None:
                 nodes[name] = self._input(entry, name, to_numpy(a), about)
         for name, a in about.inner.items():
-            adjoint = name in about.rules and name.startswith("d") and name != "d"
+            adjoint = name.startswith("da_") or (name.startswith("d") and name[1:] in about.inner)
             nodes[name] = Node(f"{entry.name} {name}", a, self._axes(about, name, a), k, "adjoint" if adjoint else "inside")
         for name, a in zip(about.outputs, entry.outputs, strict=True):
             a = to_numpy(a)
@@ -114,22 +114,17 @@ class _Graph:
 
     def _input(self, entry: Entry, name: str, a: np.ndarray, about: Anatomy) -> Node:
         source, axes = entry.sources[name], self._axes(about, name, a)
-        if source in self.by_name and (found := self._output(self.operations[self.by_name[source]], a)):
+        if source in self.by_name and name in entry.which:
+            operation = self.operations[self.by_name[source]]
+            found = operation.nodes[operation.anatomy.outputs[entry.which[name]]]
             found.axes = found.axes or axes
             return found
         key = (source, a.shape, hashlib.sha1(np.ascontiguousarray(a).data).digest())
         if key not in self.leaves:
             kind = "parameter" if name in entry.parameters else "data"
-            label = source if kind == "parameter" else name if source != "input" or name != "x" else "input"
+            label = source if kind == "parameter" else "input" if name == "x" and source == "input" else name
             self.leaves[key] = Node(label, a, axes, kind=kind)
         return self.leaves[key]
-
-    def _output(self, operation: Operation, a: np.ndarray) -> Node | None:
-        for name in operation.anatomy.outputs:
-            node = operation.nodes[name]
-            if node.array.dtype == a.dtype and np.array_equal(node.array, a, equal_nan=a.dtype.kind == "f"):
-                return node
-        return None
 
     def _adjoints_of_outputs(self, operation: Operation) -> None:
         dys = operation.entry.dys or (None,) * len(operation.anatomy.outputs)
@@ -157,8 +152,7 @@ class _Graph:
         total.says = f"the sum of what its {len(parts)} readers send back"
         return total
 
-    def _rules(self, operation: Operation) -> None:
-        k = self.operations.index(operation)
+    def _rules(self, k: int, operation: Operation) -> None:
         for name, how in operation.anatomy.rules.items():
             node = operation.nodes.get(name)
             if node is not None and node.step == k and node.rule is None and how.sums:
