@@ -13,8 +13,8 @@ from tests.op_cases import CASES
 
 # Of these only the numbers are shown, and the story says so.
 NUMBERS_ONLY = {
-    "clip", "conv_transpose2d", "cross_entropy_of_probabilities", "gaussian_noise", "hinge_loss", "local_contrast_norm",
-    "local_response_norm", "locally_connected2d", "lp_pool2d", "maximum", "min", "multi_margin_loss", "nll_loss", "noisy_relu",
+    "clip", "cross_entropy_of_probabilities", "gaussian_noise", "hinge_loss", "local_contrast_norm",
+    "lp_pool2d", "maximum", "min", "multi_margin_loss", "nll_loss", "noisy_relu",
     "salt_and_pepper_noise", "where",
 }  # fmt: skip
 
@@ -285,12 +285,12 @@ def test_the_model_is_afterwards_as_before():
 
 
 def test_what_only_has_numbers_says_so():
-    net = nn.Sequential(nn.Conv2d(1, 2, 5), nn.LocalResponseNorm(5), nn.Flatten(), nn.Linear(2 * 28 * 28, 10))
+    net = nn.Sequential(nn.Conv2d(1, 2, 5), nn.LocalContrastNorm(5), nn.Flatten(), nn.Linear(2 * 28 * 28, 10))
     story = cl.explain(net, *digits())
-    assert story["1.local_response_norm"].note == "local_response_norm: numbers and formula only."
-    assert story["1.local_response_norm"].norms["dx"] > 0 and "numbers and formula only" in str(story)
-    with pytest.raises(ValueRangeError, match=r"terms: no rule makes y of 1.local_response_norm: local_response_norm: numbers"):
-        story.terms("1.local_response_norm", "y", (0, 0, 0, 0))
+    assert story["1.local_contrast_norm"].note == "local_contrast_norm: numbers and formula only."
+    assert story["1.local_contrast_norm"].norms["dx"] > 0 and "numbers and formula only" in str(story)
+    with pytest.raises(ValueRangeError, match=r"terms: no rule makes y of 1.local_contrast_norm: local_contrast_norm: numbers"):
+        story.terms("1.local_contrast_norm", "y", (0, 0, 0, 0))
 
 
 def test_what_cannot_be_asked_is_refused():

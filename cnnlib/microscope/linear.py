@@ -46,3 +46,23 @@ def matmul(ran: Ran) -> Anatomy:
         },
         axes=named,
     )
+
+
+@explains(ops.LocallyConnected2d)
+def locally_connected2d(ran: Ran) -> Anatomy:
+    """A convolution with weights of its own at every position (oh, ow)."""
+    _, (SH, SW), (top, _, left, _) = ran.saved["geometry"]
+    F, C, KH, KW = ran.a["w"].shape[2:]
+    n, f, c, h, u, oh, ow, kh, kw = places("n f c h w oh ow kh kw")
+    row, column = SH * oh + kh - top, SW * ow + kw - left
+    back = (h + top - kh) // SH, (u + left - kw) // SW
+    N = len(ran.a["x"])
+    return Anatomy(
+        {
+            "y": total(x[n, c, row, column] * w[oh, ow, f, c, kh, kw], c=C, kh=KH, kw=KW) + b[f, oh, ow],
+            "dx": rule(total(dy[n, f, *back] * w[*back, f, c, kh, kw], f=F, kh=KH, kw=KW)),
+            "dw": rule(total(dy[n, f, oh, ow] * x[n, c, row, column], n=N)),
+            "db": rule(total(dy[n, f, oh, ow], n=N)),
+        },
+        axes={"x": "n c h w", "w": "oh ow f c kh kw", "b": "f oh ow", "y": "n f oh ow"},
+    )

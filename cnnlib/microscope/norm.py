@@ -9,7 +9,7 @@ import numpy as np
 
 from cnnlib import ops
 from cnnlib.microscope.anatomy import LETTERS, Anatomy, Ran, explains
-from cnnlib.microscope.rules import arrays, places, rule, total
+from cnnlib.microscope.rules import arrays, number, places, rule, total
 
 x, y, dy, xhat, r, mean, gamma, beta, sum_dy, sum_dyx = arrays("x y dy xhat r mean gamma beta mean_dy mean_dy_xhat")
 
@@ -95,3 +95,29 @@ def layer_norm(ran: Ran) -> Anatomy:
         "mean_dy_xhat": "mean of γ dy x̂",
     }
     return Anatomy(rules, axes={**rowwise, **within, **whole}, inner=inner, says=says)
+
+
+@explains(ops.LocalResponseNorm)
+def local_response_norm(ran: Ran) -> Anatomy:
+    """y_c = x_c s_c^−β; dx_c = dy_c s_c^−β − 2 αβ/n x_c Σ_j dy_j x_j s_j^(−β−1), j the channels that have c for a neighbour."""
+    size, alpha, beta_ = (ran.saved[name] for name in ("size", "alpha", "beta"))
+    values = ran.a["x"]
+    names = ["n", "c", "h", "w"] if values.ndim == 4 else ["n", "c", *LETTERS[: values.ndim - 2]]
+    here = tuple(places(" ".join(names)))
+    (o,) = places("o")
+    inhibits, lets = arrays("inhibits scale")
+    near = (here[0], here[1] + o - size // 2, *here[2:])
+    seen = (here[0], here[1] + o - (size - 1) // 2, *here[2:])
+    sums = ran.saved["s"].astype(np.float64).reshape(values.shape)
+    share = total(x[here] * dy[seen] * x[seen] * inhibits[seen], o=size) * (2 * alpha * beta_ / size)
+    letters = " ".join(names)
+    return Anatomy(
+        {
+            "y": rule(x[here] * lets[here]),
+            "dx": rule(dy[here] * lets[here]) - share,
+            "s": number(ran.settings.get("k", 1.0)) + total(x[near] * x[near], o=size) * (alpha / size),
+        },
+        axes=dict.fromkeys(("x", "y", "s", "scale", "inhibits"), letters),
+        inner={"s": sums, "scale": sums**-beta_, "inhibits": sums ** (-beta_ - 1)},
+        says={"s": "k + α/n Σ x² of the neighbours", "scale": "s^−β", "inhibits": "s^(−β−1)"},
+    )

@@ -106,7 +106,7 @@ def pad(ran: Ran) -> Anatomy:
     letters = letters_of(ran.y[0])
     here = places(letters)
     before = [int(s.start) for s in ran.saved["window"]]
-    value = ran.settings["value"]
+    value = ran.settings.get("value", 0.0)
     forward = rule(x[tuple(p - k for p, k in zip(here, before, strict=True))])
     if value:
         inside = np.zeros(ran.y[0].shape)
