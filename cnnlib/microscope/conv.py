@@ -1,6 +1,7 @@
-"""Convolutions and their transposes: y[n, f, oh, ow] = Σ_{c, kh, kw} x[n, c, S·oh + D·kh − P, S·ow + D·kw − P] w[f, c, kh, kw] + b[f].
+"""Convolutions: y[n, f, oh, ow] = Σ_{c, kh, kw} x[n, c, S·oh + D·kh − P, S·ow + D·kw − P] w[f, c, kh, kw] + b[f].
 
-Read backwards, a pixel (h, w) meets the output (h + P − D·kh) / S where that is a whole number.
+Read backwards, as the adjoint and the transposed convolution do, a pixel h meets the output (h + P − D·kh) / S where that is
+a whole number.
 """
 
 from __future__ import annotations
