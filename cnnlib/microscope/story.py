@@ -92,8 +92,7 @@ def _usual_loss(scores: Tensor, y: Tensor) -> Tensor:
 @contextmanager
 def _as_before(model: Module) -> Iterator[None]:
     grads = [(p, p.grad) for p in model.parameters()]
-    buffers = [(module, name, getattr(module, name)) for module in model.modules() for name in module._buffers]
-    buffers = [(module, name, value.copy()) for module, name, value in buffers]
+    modules, buffers = dict(model.named_modules()), [(path.rpartition("."), a.copy()) for path, a in model.named_buffers()]
     streams = get_state()
     try:
         yield
@@ -101,8 +100,8 @@ def _as_before(model: Module) -> Iterator[None]:
         set_state(streams)
         for p, grad in grads:
             p.grad = grad
-        for module, name, value in buffers:
-            module.set_buffer(name, value)
+        for (path, _, name), a in buffers:
+            modules[path].set_buffer(name, a)
 
 
 class Step:

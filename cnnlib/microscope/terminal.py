@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from cnnlib.microscope.story import Step, Story
 
 BAR = 10  # characters of a share of 100 %
+MOST_SUMS = 3  # of a formula that is shown
 
 
 def told(story: Story) -> Any:
@@ -54,12 +55,18 @@ def _lines(k: int, step: Step) -> Any:
     if gradients:
         table.add_row("learns", Text(gradients, style="magenta"))
     table.add_row("costs", f"time {share(step.time_share)}   memory {share(step.memory_share)}, {size(step.saved_bytes)}")
-    rules = [how for name, how in step.rules.items() if name.removeprefix("d") in step.shapes]
-    for i, how in enumerate(rules):
+    for i, how in enumerate(_short_rules(step)):
         table.add_row("" if i else "terms", Text(how, style="dim"))
     if step.note:
         table.add_row("note", step.note)
     return Group(title, Padding(table, (0, 0, 0, 3)))
+
+
+def _short_rules(step: Step) -> list[str]:
+    """What happens inside, gates for example, and the rules of at most three sums; longer ones are on the page and in JSON."""
+    inside = [how for name, how in step.rules.items() if name in step.operation.anatomy.inner]
+    outside = [how for name, how in step.rules.items() if name not in step.operation.anatomy.inner]
+    return [how for how in outside if how.count("Σ") <= MOST_SUMS] + inside
 
 
 def _flowing(step: Step) -> str:
