@@ -13,6 +13,21 @@ static int is_narrow_2x2(const struct pool_shape *s) { return is_2x2(s) && s->OW
 
 struct pairs { vr even, odd; };
 INLINE struct pairs pairs_of(vr a, vr b) { return (struct pairs){SHUFFLE(a, b, EVEN_LANES), SHUFFLE(a, b, ODD_LANES)}; }
+/* The same where the order of the lanes does not matter until in_order() mends it: with AVX2, a shuffle inside of the halves is
+   one instruction, across them three. */
+#if VECTOR_BYTES == 32
+#define DEALT(i) (IN_BLOCK(i) / (LANES_IN_BLOCK / 2) * LANES_IN_VECTOR + ((i) - IN_BLOCK(i)) + (i) % (LANES_IN_BLOCK / 2) * 2)
+#define DEALT_ODD(i) (DEALT(i) + 1)
+#define MENDED(i) ((i) % (LANES_IN_VECTOR / 2) / (LANES_IN_BLOCK / 2) * LANES_IN_BLOCK \
+                   + (i) / (LANES_IN_VECTOR / 2) * (LANES_IN_BLOCK / 2) + (i) % (LANES_IN_BLOCK / 2))
+#else
+#define DEALT EVEN_LANES
+#define DEALT_ODD ODD_LANES
+#define MENDED(i) (i)
+#endif
+INLINE vr in_order(vr v) { return SHUFFLE(v, v, MENDED); }
+INLINE struct pairs deal(vr a, vr b) { return (struct pairs){SHUFFLE(a, b, DEALT), SHUFFLE(a, b, DEALT_ODD)}; }
+
 INLINE struct pairs load_pairs(const REAL *p) { return pairs_of(load(p), load(p + VL)); }
 INLINE struct pairs load_pairs_part(const REAL *p, idx n) {   /* of the first n elements, the others 0 */
     return pairs_of(load_part(p, n), n > VL ? load_part(p + VL, n - VL) : (vr){0});
@@ -163,6 +178,91 @@ static void avg_pool_2x2_backward_planes(void *arg, idx begin, idx end, int work
     }
 }
 
+enum { STRIPS_BYTES = 16384 };
+
+/* Windows of 3 x 3 with a stride of 2, which padding clips at the top and at the left only, if at all; of a plane that the
+   first-level cache holds, as it is gone through in strips. */
+static int is_3x3(const struct pool_shape *s) {
+    return s->KH == 3 && s->KW == 3 && s->SH == 2 && s->SW == 2 && s->top <= 1 && s->left <= 1
+        && 2 * s->OH + 1 - s->top <= s->H && 2 * s->OW + 1 - s->left <= s->W && s->OW > VL / 2
+        && plane_size(s) * (idx)sizeof(REAL) <= STRIPS_BYTES;
+}
+/* Of one row of VL windows side by side: the largest element, its column, and a sum that is 0 where nothing is NaN or infinite. */
+struct row_max { vr best, zero; vi column; };
+
+/* The first window begins at x, and its column 0 is padding if `clipped`. A careful look finds a NaN. */
+INLINE struct row_max max_of_row(const REAL *x, int clipped, const int careful) {
+    const vr a = load(x), b = load(x + VL), c = load(x + 2 + VL);
+    const struct pairs v = deal(a, b);
+    const vr right = deal(load(x + 2), c).even;
+    struct row_max row = {v.even, a * 0 + b * 0 + c * 0, {0}};
+    if (clipped) row.best = choose(first_lanes(1), broadcast(-INFINITY), row.best), row.column = -first_lanes(1);
+    if (careful) keep_larger(v.odd, 1, &row.best, &row.column), keep_larger(right, 2, &row.best, &row.column);
+    else keep_greater(v.odd, 1, &row.best, &row.column), keep_greater(right, 2, &row.best, &row.column);
+    return row;
+}
+INLINE vr max_of_rows(struct row_max upper, struct row_max middle, struct row_max lower, vi *winner) {
+    vr best = upper.best;
+    *winner = upper.column;
+    keep_greater_of(middle.best, middle.column + 3, &best, winner);
+    keep_greater_of(lower.best, lower.column + 6, &best, winner);
+    return best;
+}
+static vr max_of_rows_carefully(const REAL *x, idx W, int first, int clipped, vi *winner) {
+    struct row_max row = max_of_row(x + first * W, clipped, 1);
+    vr best = row.best;
+    *winner = row.column + 3 * first;
+    for (integer kh = first + 1; kh < 3; kh++) {
+        row = max_of_row(x + kh * W, clipped, 1);
+        keep_larger_of(row.best, row.column + 3 * kh, &best, winner);
+    }
+    return best;
+}
+static void max_of_one_3x3(const REAL *x, idx W, int rows, int columns, REAL *best, uint8_t *winner) {   /* begin there */
+    *best = x[rows * W + columns], *winner = (uint8_t)(3 * rows + columns);
+    for (int kh = rows; kh < 3; kh++)
+        for (int kw = columns; kw < 3; kw++) {
+            const REAL v = x[kh * W + kw];
+            if (!(v <= *best) && *best == *best) *best = v, *winner = (uint8_t)(3 * kh + kw);
+        }
+}
+/* VL columns of outputs, from column ow on, downwards: the last row of one window is the first row of the next. At the ends of
+   the arrays, windows are looked at one by one. */
+INLINE void max_pool_3x3_strip(const struct pool_call *c, idx plane, idx ow, idx end, const int clipped) {
+    const struct pool_shape *s = &c->s;
+    struct row_max upper = {broadcast(-INFINITY), {0}, {0}};   /* the row of padding */
+    int known = s->top > 0;
+    for (idx oh = 0; oh < s->OH; oh++) {
+        const int first = oh == 0 && s->top;
+        const idx at = (plane * s->H + 2 * oh - s->top) * s->W + 2 * ow - s->left, out = (plane * s->OH + oh) * s->OW + ow;
+        const REAL *x = c->x + at;
+        if (at + first * s->W < 0 || at + 2 * s->W + 2 * VL + 2 > s->planes * plane_size(s) || end * output_size(s) < out + VL) {
+            for (idx o = 0; o < MIN(VL, s->OW - ow); o++)
+                max_of_one_3x3(x + 2 * o, s->W, first, clipped && o == 0, c->result + out + o, c->argmax + out + o);
+            known = 0;
+            continue;
+        }
+        if (!known) upper = max_of_row(x, clipped, 0);
+        const struct row_max middle = max_of_row(x + s->W, clipped, 0), lower = max_of_row(x + 2 * s->W, clipped, 0);
+        const vr zero = upper.zero + middle.zero + lower.zero;
+        vi winner;
+        vr best = max_of_rows(upper, middle, lower, &winner);
+        if (any(zero != zero)) best = max_of_rows_carefully(x, s->W, first, clipped, &winner);
+        store(c->result + out, in_order(best));
+        store_bytes(c->argmax + out, (vi)in_order((vr)winner), VL);
+        upper = lower, known = 1;
+    }
+}
+/* Vectors are written past the end of a row: so the strips go from the right, where the next row begins, to the left. */
+static void max_pool_3x3_planes(void *arg, idx begin, idx end, int worker) {
+    (void)worker;
+    const struct pool_call *c = arg;
+    for (idx i = begin; i < end; i++) {
+        for (idx ow = (c->s.OW - 1) / VL * VL; ow > 0; ow -= VL) max_pool_3x3_strip(c, i, ow, end, 0);
+        if (c->s.left) max_pool_3x3_strip(c, i, 0, end, 1);
+        else max_pool_3x3_strip(c, i, 0, end, 0);
+    }
+}
 /* Windows of 3 x 3 with a stride of 2. Window row oh covers, with its rows 0 and 1, two rows of the padded image; the first of
    them is the last one of window row oh - 1 too. Likewise, from column 1 - left on, pairs of columns: below the middle of a
    window, and between it and the next one. */
@@ -175,50 +275,57 @@ INLINE struct line load_line(const REAL *dy, const uint8_t *argmax, idx n, idx s
 }
 INLINE vr sent(vr dy, vi winner, integer number) { return (vr)((vi)dy & (winner == number)); }
 /* `first` numbers the first element of the windows in this row. */
+INLINE struct pairs sent_by(struct line line, integer first) {
+    return (struct pairs){sent(line.dy, line.winner, first + 1),
+                          sent(line.dy, line.winner, first + 2) + sent(line.next_dy, line.next_winner, first)};
+}
 INLINE struct pairs add_line(struct pairs sum, struct line line, integer first) {   /* in the order of the windows */
     sum.even += sent(line.dy, line.winner, first + 1);
     sum.odd = sum.odd + sent(line.dy, line.winner, first + 2) + sent(line.next_dy, line.next_winner, first);
     return sum;
 }
 
+enum { ROW_VECTORS = 64 };   /* of pairs in a row, at most */
 static int is_wide_3x3(const struct pool_shape *s) {
-    return s->KH == 3 && s->KW == 3 && s->SH == 2 && s->SW == 2 && s->left <= 1 && s->OW > VL / 2;
+    return s->KH == 3 && s->KW == 3 && s->SH == 2 && s->SW == 2 && s->left <= 1 && s->OW > VL / 2 && s->W <= 2 * ROW_VECTORS * VL;
 }
 
-/* Of the two rows that begin at `upper` and `lower` those that are not NULL; of the window rows above and here those that
-   are `used`. */
-INLINE void send_3x3_rows(const struct pool_call *c, idx above, int above_used, idx here, int here_used, const int inner,
-                          REAL *upper, REAL *lower) {
+INLINE REAL sent_by_one(const struct pool_call *c, idx out, int number) { return c->argmax[out] == number ? c->dy[out] : 0; }
+
+INLINE idx vectors_of_pairs(const struct pool_shape *s) { return (s->W - 1 + s->left + 2 * VL - 1) / (2 * VL); }
+
+/* inner: vectors may be read from any window, and written past the end of a row, if from right to left. That pays for the few
+   vectors of short rows. */
+INLINE void max_pool_3x3_backward_plane(const struct pool_call *c, idx plane, const int inner, const idx few) {
     const struct pool_shape *s = &c->s;
-    const idx all = s->planes * output_size(s);
-    const struct pairs zero = {{0}, {0}};
-    if (!s->left) {   /* the column in front of the pairs */
-        const REAL from_above = above_used && c->argmax[above] == 6 ? c->dy[above] : 0;
-        if (upper) upper[0] = from_above + (here_used && c->argmax[here] == 0 ? c->dy[here] : 0);
-        if (lower) lower[0] = here_used && c->argmax[here] == 3 ? c->dy[here] : 0;
-    }
-    for (idx ow = 0, w = 1 - s->left; w < s->W; ow += VL, w += 2 * VL) {
-        const idx n = s->OW - ow, columns = s->W - w;
-        const struct line h = load_line(c->dy + here + ow, c->argmax + here + ow, here_used ? n : 0,
-                                        inner ? VL + 1 : all - here - ow);
-        if (upper) {
-            const struct line a = load_line(c->dy + above + ow, c->argmax + above + ow, above_used ? n : 0,
-                                            inner ? VL + 1 : all - above - ow);
-            store_pairs_part(upper + w, add_line(add_line(zero, a, 6), h, 0), columns);
-        }
-        if (lower) store_pairs_part(lower + w, add_line(zero, h, 3), columns);
-    }
-}
-INLINE void max_pool_3x3_backward_plane(const struct pool_call *c, idx plane, const int inner) {
-    const struct pool_shape *s = &c->s;
+    const idx all = s->planes * output_size(s), covered = MAX(0, MIN(s->H, 2 * s->OH + 1 - s->top));
     REAL *dx = c->result + plane * plane_size(s);
-    const idx out = plane * output_size(s), covered = MAX(0, MIN(s->H, 2 * s->OH + 1 - s->top));
+    /* What the last windows send to the row that they share with the next ones; the second is that of the column in front of
+       the pairs, which is there without padding. */
+    struct pairs below[ROW_VECTORS];
+    REAL front_below = 0;
+    const idx vectors = few ? few : vectors_of_pairs(s);
     for (idx oh = 0; oh <= s->OH; oh++) {
-        const idx h = 2 * oh - s->top;
+        const idx h = 2 * oh - s->top, out = plane * output_size(s) + oh * s->OW;
         REAL *upper = h >= 0 && h < s->H ? dx + h * s->W : NULL;
         REAL *lower = h + 1 >= 0 && h + 1 < covered ? dx + (h + 1) * s->W : NULL;
-        send_3x3_rows(c, out + MAX(oh - 1, 0) * s->OW, oh > 0, out + MIN(oh, s->OH - 1) * s->OW, oh < s->OH, inner,
-                      upper, lower);
+        const int used = oh < s->OH;
+        for (idx n = 0; n < vectors; n++) {
+            const idx k = few ? vectors - 1 - n : n, ow = k * VL, w = 2 * ow + 1 - s->left, columns = few ? 2 * VL : s->W - w;
+            struct pairs of_upper = {{0}, {0}}, of_lower = of_upper;
+            if (oh) of_upper = below[k];
+            if (used) {
+                const idx stored = inner ? VL + 1 : all - out - ow;
+                const struct line line = load_line(c->dy + out + ow, c->argmax + out + ow, s->OW - ow, stored);
+                of_upper = add_line(of_upper, line, 0), of_lower = sent_by(line, 3), below[k] = sent_by(line, 6);
+            }
+            if (upper) store_pairs_part(upper + w, of_upper, columns);
+            if (lower) store_pairs_part(lower + w, of_lower, columns);
+        }
+        if (s->left) continue;
+        if (upper) upper[0] = front_below + (used ? sent_by_one(c, out, 0) : 0);
+        if (lower) lower[0] = used ? sent_by_one(c, out, 3) : 0;
+        if (used) front_below = sent_by_one(c, out, 6);
     }
     memset(dx + covered * s->W, 0, sizeof(REAL) * (size_t)((s->H - covered) * s->W));
 }
@@ -226,11 +333,13 @@ static void max_pool_3x3_backward_planes(void *arg, idx begin, idx end, int work
     (void)worker;
     const struct pool_call *c = arg;
     const struct pool_shape *s = &c->s;
-    /* A vector may be read from any window of these planes. */
-    const idx inner = s->planes - (s->OW + 3 * VL + output_size(s)) / output_size(s);
+    const idx read = (s->OW + 3 * VL + output_size(s)) / output_size(s), written = (2 * VL + plane_size(s)) / plane_size(s);
+    const idx inner = MIN(end - written, s->planes - read), vectors = vectors_of_pairs(s);
     for (idx i = begin; i < end; i++)
-        if (i < inner) max_pool_3x3_backward_plane(c, i, 1);
-        else max_pool_3x3_backward_plane(c, i, 0);
+        if (i >= inner) max_pool_3x3_backward_plane(c, i, 0, 0);
+        else if (vectors == 1) max_pool_3x3_backward_plane(c, i, 1, 1);
+        else if (vectors == 2) max_pool_3x3_backward_plane(c, i, 1, 2);
+        else max_pool_3x3_backward_plane(c, i, 1, 0);
 }
 
 /* The same where a row of dx is at most a vector. Lane i takes from the window whose column 0 or 1 it is in, and from the one

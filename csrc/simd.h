@@ -121,8 +121,7 @@ INLINE vr vsqrt(vr x) {
 #endif
 
 /* best and its number, the first of equals; a NaN is passed over. */
-INLINE void keep_greater(vr v, integer number, vr *best, vi *winner) {
-    const vi numbers = number - (vi){0};
+INLINE void keep_greater_of(vr v, vi numbers, vr *best, vi *winner) {
 #if VECTOR_BYTES == 64
     const FOR_REAL(__mmask16, __mmask8) wins = FOR_REAL(_mm512_cmp_ps_mask, _mm512_cmp_pd_mask)(v, *best, _CMP_GT_OQ);
     *winner = (vi)FOR_REAL(_mm512_mask_mov_epi32, _mm512_mask_mov_epi64)((__m512i)*winner, wins, (__m512i)numbers);
@@ -131,10 +130,10 @@ INLINE void keep_greater(vr v, integer number, vr *best, vi *winner) {
 #endif
     *best = vmax(v, *best);
 }
+INLINE void keep_greater(vr v, integer number, vr *best, vi *winner) { keep_greater_of(v, number - (vi){0}, best, winner); }
 /* The same, where the first NaN wins and stays. */
-INLINE void keep_larger(vr v, integer number, vr *best, vi *winner) {
+INLINE void keep_larger_of(vr v, vi numbers, vr *best, vi *winner) {
 #if VECTOR_BYTES == 64
-    const vi numbers = number - (vi){0};
     const FOR_REAL(__mmask16, __mmask8) larger = FOR_REAL(_mm512_cmp_ps_mask, _mm512_cmp_pd_mask)(v, *best, _CMP_NLE_UQ),
         wins = FOR_REAL(_mm512_mask_cmp_ps_mask, _mm512_mask_cmp_pd_mask)(larger, *best, *best, _CMP_ORD_Q);
     *best = FOR_REAL((vr)_mm512_mask_mov_ps, (vr)_mm512_mask_mov_pd)(*best, wins, v);
@@ -142,9 +141,10 @@ INLINE void keep_larger(vr v, integer number, vr *best, vi *winner) {
 #else
     const vi wins = ~(v <= *best) & (*best == *best);
     *best = choose(wins, v, *best);
-    *winner = (vi)choose(wins, (vr)(number - (vi){0}), (vr)*winner);
+    *winner = (vi)choose(wins, (vr)numbers, (vr)*winner);
 #endif
 }
+INLINE void keep_larger(vr v, integer number, vr *best, vi *winner) { keep_larger_of(v, number - (vi){0}, best, winner); }
 
 /* A bit per lane of a mask, the first one lowest. */
 INLINE unsigned bits_of(vi mask) {
@@ -314,8 +314,22 @@ INLINE vi load_bytes(const uint8_t *p, idx n) {   /* lanes from n on are 0 */
     else for (idx i = 0; i < n; i++) b[i] = p[i];
     return __builtin_convertvector(b, vi);
 }
+INLINE lane_bytes bytes_of(vi v) {
+#if VECTOR_BYTES == 32   /* the low bytes of the lanes of each half to its front, then the halves together */
+    const __m256i fronts = _mm256_shuffle_epi8((__m256i)v, _mm256_broadcastsi128_si256(FOR_REAL(
+                               _mm_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1),
+                               _mm_setr_epi8(0, 8, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1))));
+    const __m128i low = _mm256_castsi256_si128(fronts), high = _mm256_extracti128_si256(fronts, 1);
+    const __m128i all = FOR_REAL(_mm_unpacklo_epi32, _mm_unpacklo_epi16)(low, high);
+    lane_bytes b;
+    memcpy(&b, &all, sizeof b);
+    return b;
+#else
+    return __builtin_convertvector(v, lane_bytes);
+#endif
+}
 INLINE void store_bytes(uint8_t *p, vi v, idx n) {
-    lane_bytes b = __builtin_convertvector(v, lane_bytes);
+    const lane_bytes b = bytes_of(v);
     if (n >= VL) memcpy(p, &b, sizeof b);
     else for (idx i = 0; i < n; i++) p[i] = b[i];
 }
