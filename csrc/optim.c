@@ -9,32 +9,42 @@ struct optimizer {
     const REAL *dw;
 };
 
-/* A range function that does `statements` on the vectors w, g (with weight decay), a, b, c at every place. */
-#define STEP(name, statements)                                                                       \
-    INLINE void name##_at(const struct optimizer *o, idx i, idx n) {                                \
-        vr w = load_or(o->w + i, n, 0), g = load_or(o->dw + i, n, 0), a = {0}, b = {0}, c = {0};    \
-        if (o->weight_decay != 0 && !o->decoupled) g += o->weight_decay * w;                        \
-        if (o->a) a = load_or(o->a + i, n, 0);                                                      \
-        if (o->b) b = load_or(o->b + i, n, 0);                                                      \
-        if (o->c) c = load_or(o->c + i, n, 0);                                                      \
-        statements                                                                                  \
-        store_part(o->w + i, w, n);                                                                 \
-        if (o->a) store_part(o->a + i, a, n);                                                       \
-        if (o->b) store_part(o->b + i, b, n);                                                       \
-        if (o->c) store_part(o->c + i, c, n);                                                       \
-    }                                                                                               \
-    static void name##_blocks(void *arg, idx begin, idx end, int worker) {                          \
-        const struct optimizer o = *(const struct optimizer *)arg;                                  \
-        idx i = begin * BLOCK, stop = MIN(end * BLOCK, o.n);                                        \
-        (void)worker;                                                                               \
-        for (; i + VL <= stop; i += VL) {                                                           \
-            name##_at(&o, i, VL);                                                                   \
-            prefetch_ahead(o.w + i), prefetch_ahead(o.dw + i);                                      \
-            if (o.a) prefetch_ahead(o.a + i);                                                       \
-            if (o.b) prefetch_ahead(o.b + i);                                                       \
-            if (o.c) prefetch_ahead(o.c + i);                                                       \
-        }                                                                                           \
-        if (i < stop) name##_at(&o, i, stop - i);                                                   \
+enum { LINE = 64 / sizeof(REAL) };   /* a line of the cache, which is fetched once */
+
+/* A range function that does `statements` on the vectors w, g (with weight decay), a, b, c at every place; which of the state
+   arrays there are is known when it is compiled. */
+#define STEP(name, statements)                                                                                                \
+    INLINE void name##_at(const struct optimizer *o, idx i, idx n, const int has_a, const int has_b, const int has_c) {       \
+        vr w = load_or(o->w + i, n, 0), g = load_or(o->dw + i, n, 0), a = {0}, b = {0}, c = {0};                              \
+        if (o->weight_decay != 0 && !o->decoupled) g += o->weight_decay * w;                                                  \
+        if (has_a) a = load_or(o->a + i, n, 0);                                                                               \
+        if (has_b) b = load_or(o->b + i, n, 0);                                                                               \
+        if (has_c) c = load_or(o->c + i, n, 0);                                                                               \
+        statements                                                                                                            \
+        store_part(o->w + i, w, n);                                                                                           \
+        if (has_a) store_part(o->a + i, a, n);                                                                                \
+        if (has_b) store_part(o->b + i, b, n);                                                                                \
+        if (has_c) store_part(o->c + i, c, n);                                                                                \
+    }                                                                                                                         \
+    INLINE void name##_all(const struct optimizer o, idx i, idx stop, const int has_a, const int has_b, const int has_c) {    \
+        for (; i + LINE <= stop; i += LINE) {                                                                                 \
+            for (idx k = 0; k < LINE; k += VL) name##_at(&o, i + k, VL, has_a, has_b, has_c);                                 \
+            prefetch_ahead(o.w + i), prefetch_ahead(o.dw + i);                                                                \
+            if (has_a) prefetch_ahead(o.a + i);                                                                               \
+            if (has_b) prefetch_ahead(o.b + i);                                                                               \
+            if (has_c) prefetch_ahead(o.c + i);                                                                               \
+        }                                                                                                                     \
+        for (; i < stop; i += VL) name##_at(&o, i, stop - i, has_a, has_b, has_c);                                            \
+    }                                                                                                                         \
+    static void name##_blocks(void *arg, idx begin, idx end, int worker) {                                                    \
+        const struct optimizer *o = arg;                                                                                      \
+        const idx i = begin * BLOCK, stop = MIN(end * BLOCK, o->n);                                                           \
+        (void)worker;                                                                                                         \
+        if (o->b && o->c) name##_all(*o, i, stop, 1, 1, 1);                                                                   \
+        else if (o->b) name##_all(*o, i, stop, 1, 1, 0);                                                                      \
+        else if (o->c) name##_all(*o, i, stop, 1, 0, 1);                                                                      \
+        else if (o->a) name##_all(*o, i, stop, 1, 0, 0);                                                                      \
+        else name##_all(*o, i, stop, 0, 0, 0);                                                                                \
     }
 
 static int by_blocks(range_body body, struct optimizer *o) {
@@ -43,7 +53,7 @@ static int by_blocks(range_body body, struct optimizer *o) {
 }
 
 STEP(sgd, {
-    if (o->a) {
+    if (has_a) {
         a = o->momentum * a + o->gain1 * g;
         g = o->nesterov ? g + o->momentum * a : a;
     }
@@ -69,12 +79,12 @@ static int adagrad_step(idx n, double lr, double eps, double weight_decay, void 
 STEP(rmsprop, {
     a = o->beta2 * a + o->gain2 * (g * g);
     vr variance = a;
-    if (o->b) {
+    if (has_b) {
         b = o->beta2 * b + o->gain2 * g;
         variance = vmax((vr){0}, a - b * b);   /* rounding may leave a negative rest */
     }
     g = g / (vsqrt(variance) + o->eps);
-    if (o->c) {
+    if (has_c) {
         c = o->momentum * c + g;
         g = c;
     }
