@@ -9,22 +9,21 @@ struct elements { idx n; REAL s; const REAL *a, *b; REAL *y; };
 
 /* name(n, s, a, b, y): y[i] = expression of the vectors a, b, s and zero. `work` is its cost in simple operations. */
 #define ELEMENTWISE(name, work, expression)                                                          \
-    static void name##_blocks(void *arg, idx begin, idx end, int worker) {                          \
-        const struct elements *e = arg;                                                             \
+    INLINE void name##_at(const struct elements *e, idx i, idx n) {                                 \
+        const vr a = load_part(e->a + i, n), b = load_part(e->b + i, n);                            \
         const vr s = broadcast(e->s), zero = {0};                                                   \
-        idx i = begin * BLOCK, stop = MIN(end * BLOCK, e->n);                                       \
-        (void)worker, (void)s, (void)zero;                                                          \
-        for (; i + VL <= stop; i += VL) {                                                           \
-            vr a = load(e->a + i), b = load(e->b + i);                                              \
-            prefetch_ahead(e->a + i), prefetch_ahead(e->b + i);                                     \
-            (void)a, (void)b;                                                                       \
-            store(e->y + i, expression);                                                            \
+        (void)a, (void)b, (void)s, (void)zero;                                                      \
+        store_part(e->y + i, expression, n);                                                        \
+    }                                                                                               \
+    static void name##_blocks(void *arg, idx begin, idx end, int worker) {                          \
+        const struct elements e = *(const struct elements *)arg;                                    \
+        idx i = begin * BLOCK, stop = MIN(end * BLOCK, e.n);                                        \
+        (void)worker;                                                                               \
+        for (; i + LINE <= stop; i += LINE) {                                                       \
+            prefetch_ahead(e.a + i), prefetch_ahead(e.b + i);                                       \
+            for (idx k = 0; k < LINE; k += VL) name##_at(&e, i + k, VL);                            \
         }                                                                                           \
-        if (i < stop) {                                                                             \
-            vr a = load_n(e->a + i, stop - i), b = load_n(e->b + i, stop - i);                      \
-            (void)a, (void)b;                                                                       \
-            store_n(e->y + i, expression, stop - i);                                                \
-        }                                                                                           \
+        for (; i < stop; i += VL) name##_at(&e, i, stop - i);                                       \
     }                                                                                               \
     static int name(idx n, double s, const void *a, const void *b, void *y) {                       \
         struct elements e = {n, (REAL)s, a, b ? b : a, y};                                          \

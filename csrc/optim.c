@@ -9,8 +9,6 @@ struct optimizer {
     const REAL *dw;
 };
 
-enum { LINE = 64 / sizeof(REAL) };   /* a line of the cache, which is fetched once */
-
 /* A range function that does `statements` on the vectors w, g (with weight decay), a, b, c at every place; which of the state
    arrays there are is known when it is compiled. */
 #define STEP(name, statements)                                                                                                \

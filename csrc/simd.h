@@ -42,7 +42,7 @@ INLINE void store(REAL *p, vr v) { *(vr_unaligned *)p = v; }
 
 /* The hardware's own prefetching ends with each page and starts anew on the next: a page ahead is asked for by hand where a
    loop only passes through its arrays. */
-enum { READ_AHEAD = 4096 };   /* bytes */
+enum { LINE = 64 / sizeof(REAL), READ_AHEAD = 4096 };   /* elements in a line of the cache; bytes */
 INLINE void prefetch_ahead(const REAL *p) { __builtin_prefetch((const char *)p + READ_AHEAD); }
 
 INLINE vr broadcast(REAL a) { return a - (vr){0}; }   /* a - 0, not 0 + a: keeps -0 */
