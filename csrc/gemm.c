@@ -314,28 +314,33 @@ INLINE void dots_of_rows(const int n, const struct product *p, idx j) {
 }
 
 /* B stored by rows: to every row of C, `depth` rows of B at a time, each with its factor. */
+INLINE void add_rows_at(const int m, const int depth, REAL a[FEW][8], const REAL *b, idx brs, REAL *c, idx crs, idx w) {
+    vr x[FEW];
+#pragma GCC unroll 4
+    for (int i = 0; i < m; i++) x[i] = load_part(c + i * crs, w);
+#pragma GCC unroll 8
+    for (int l = 0; l < depth; l++) {
+        const vr bv = load_part(b + l * brs, w);
+#pragma GCC unroll 4
+        for (int i = 0; i < m; i++) x[i] += a[i][l] * bv;
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < m; i++) store_part(c + i * crs, x[i], w);
+}
 INLINE void add_rows(const int m, const int depth, const struct product *p, idx i0, idx k, idx j0, idx j1) {
     REAL a[FEW][8], *c = p->c + i0 * p->crs;
     for (int i = 0; i < m; i++)
         for (int l = 0; l < depth; l++) a[i][l] = p->a[(i0 + i) * p->ars + (k + l) * p->acs];
-    for (idx j = j0; j < j1; j += VL) {
-        idx w = MIN(VL, j1 - j);
-        vr x[FEW];
-#pragma GCC unroll 4
-        for (int i = 0; i < m; i++) x[i] = w == VL ? load(c + i * p->crs + j) : load_n(c + i * p->crs + j, w);
+    const REAL *b = p->b + k * p->brs;
+    idx j = j0;
+    for (; j + LINE <= j1; j += LINE) {
 #pragma GCC unroll 8
-        for (int l = 0; l < depth; l++) {
-            const REAL *b = p->b + (k + l) * p->brs + j;
-            vr bv = w == VL ? load(b) : load_n(b, w);
+        for (int l = 0; l < depth; l++)   /* the rows that come next; of doubles they are longer than the cache */
+            if (REAL_IS_FLOAT) __builtin_prefetch(b + (depth + l) * p->brs + j);
 #pragma GCC unroll 4
-            for (int i = 0; i < m; i++) x[i] += a[i][l] * bv;
-        }
-#pragma GCC unroll 4
-        for (int i = 0; i < m; i++) {
-            if (w == VL) store(c + i * p->crs + j, x[i]);
-            else store_n(c + i * p->crs + j, x[i], w);
-        }
+        for (idx v = j; v < j + LINE; v += VL) add_rows_at(m, depth, a, b + v, p->brs, c + v, p->crs, VL);
     }
+    for (; j < j1; j += VL) add_rows_at(m, depth, a, b + j, p->brs, c + j, p->crs, MIN(VL, j1 - j));
 }
 
 INLINE void sums_of_rows(const int m, const int depth, const struct product *p, idx i, idx j0, idx j1) {
