@@ -36,15 +36,15 @@ INLINE vr load_masked(const REAL *p, vi mask) {
 
 INLINE vr load_where(const int inside, const REAL *p, vi mask) { return inside ? load(p) : load_masked(p, mask); }
 
-/* What n columns of the kernel meet in a row: v[k] is every S-th element from p + k on. */
+/* What n columns of the kernel meet in a row: v[k] is every S-th element from p + k on, with S = 2 in dealt order. */
 INLINE void load_columns(const int S, const int n, const int inside, const REAL *p, const vi *mask, vr *v) {
 #pragma GCC unroll 7
     for (int k = 0; k < n; k += S) {
         v[k] = load_where(inside, p + k, mask[k * S]);
         if (S == 1) continue;
         const vr low = v[k], high = load_where(inside, p + k + VL, mask[k * S + 1]);
-        v[k] = SHUFFLE(low, high, EVEN_LANES);
-        if (k + 1 < n) v[k + 1] = SHUFFLE(low, high, ODD_LANES);
+        v[k] = SHUFFLE(low, high, DEALT);
+        if (k + 1 < n) v[k + 1] = SHUFFLE(low, high, DEALT_ODD);
     }
 }
 
@@ -59,7 +59,7 @@ INLINE struct view view_of(const struct depthwise *p, const REAL *plane, idx col
 }
 INLINE void prefetch_vectors(const int n, const REAL *p) {
 #pragma GCC unroll 2
-    for (int i = 0; i < n; i++) __builtin_prefetch((const char *)p + AHEAD + 64 * i);
+    for (int i = 0; i < n * VECTOR_BYTES; i += 64) __builtin_prefetch((const char *)p + AHEAD + i);
 }
 INLINE const REAL *row_of(const int S, const struct view *view, idx row) {
     idx ih = row - view->top;
@@ -110,9 +110,10 @@ INLINE void convolve_chunk(const int K, const int S, const int inside, const str
     for (idx t = last; t < OH + last; t++, y += OW) {
         convolve_step(K, S, inside, &view, mask, w, t, bias, sum);
         __builtin_prefetch((char *)y + AHEAD, 1);
-        if (more) sum[last] += load_n(y, c.n);
-        if (p->fan == 1 && y + VL <= end) store(y, sum[last]);   /* what is too much, the next row overwrites */
-        else store_n(y, sum[last], c.n);
+        vr total = S == 2 ? in_order(sum[last]) : sum[last];
+        if (more) total += load_n(y, c.n);
+        if (p->fan == 1 && y + VL <= end) store(y, total);   /* what is too much, the next row overwrites */
+        else store_n(y, total, c.n);
     }
 }
 
@@ -147,7 +148,7 @@ INLINE void spread_step(const int K, const int odd, vr (*v)[3], const REAL *w, v
 }
 
 INLINE void store_zipped(REAL *d, vr even, vr odd, idx n, int more) {
-    vr low = SHUFFLE(even, odd, ZIP_LOW), high = SHUFFLE(even, odd, ZIP_HIGH);
+    vr low = SHUFFLE(even, odd, ZIP_DEALT_LOW), high = SHUFFLE(even, odd, ZIP_DEALT_HIGH);
     prefetch_vectors(2, d);
     if (more) low += load_part(d, n), high += n > VL ? load_part(d + VL, n - VL) : (vr){0};
     store_part(d, low, n);
@@ -168,7 +169,7 @@ INLINE void spread_chunk(const int K, const int odd, const int inside, const str
         for (int i = 0; i <= last; i++) {
 #pragma GCC unroll 3
             for (int q = last; q > 0; q--) v[q][i] = v[q - 1][i];
-            v[0][i] = load_where(inside, row - i, mask[MAX(0, 2 * i - odd)]);
+            v[0][i] = as_dealt(load_where(inside, row - i, mask[MAX(0, 2 * i - odd)]));
         }
         if (u < begin) continue;
         spread_step(K, odd, v, w, sum);
@@ -227,7 +228,7 @@ INLINE void weigh_chunk(const int K, const int S, const int columns, const int i
 #pragma GCC unroll 7
         for (int q = last; q > 0; q--) d[q] = d[q - 1];
         __builtin_prefetch((const char *)dy + AHEAD);
-        if (t < OH) d[0] = load_n(dy, c.n);
+        if (t < OH) d[0] = S == 2 ? as_dealt(load_n(dy, c.n)) : load_n(dy, c.n);
         if (t >= last && t < OH) weigh_step(K, S, columns, inside, &view, mask, t, 0, last, d, sum);
         else weigh_step(K, S, columns, inside, &view, mask, t, (int)MAX(0, t - OH + 1), (int)MIN(last, t), d, sum);
     }

@@ -13,19 +13,7 @@ static int is_narrow_2x2(const struct pool_shape *s) { return is_2x2(s) && s->OW
 
 struct pairs { vr even, odd; };
 INLINE struct pairs pairs_of(vr a, vr b) { return (struct pairs){SHUFFLE(a, b, EVEN_LANES), SHUFFLE(a, b, ODD_LANES)}; }
-/* The same where the order of the lanes does not matter until in_order() mends it: with AVX2, a shuffle inside of the halves is
-   one instruction, across them three. */
-#if VECTOR_BYTES == 32
-#define DEALT(i) (IN_BLOCK(i) / (LANES_IN_BLOCK / 2) * LANES_IN_VECTOR + ((i) - IN_BLOCK(i)) + (i) % (LANES_IN_BLOCK / 2) * 2)
-#define DEALT_ODD(i) (DEALT(i) + 1)
-#define MENDED(i) ((i) % (LANES_IN_VECTOR / 2) / (LANES_IN_BLOCK / 2) * LANES_IN_BLOCK \
-                   + (i) / (LANES_IN_VECTOR / 2) * (LANES_IN_BLOCK / 2) + (i) % (LANES_IN_BLOCK / 2))
-#else
-#define DEALT EVEN_LANES
-#define DEALT_ODD ODD_LANES
-#define MENDED(i) (i)
-#endif
-INLINE vr in_order(vr v) { return SHUFFLE(v, v, MENDED); }
+/* The same where in_order() mends the order of the lanes later. */
 INLINE struct pairs deal(vr a, vr b) { return (struct pairs){SHUFFLE(a, b, DEALT), SHUFFLE(a, b, DEALT_ODD)}; }
 
 INLINE struct pairs load_pairs(const REAL *p) { return pairs_of(load(p), load(p + VL)); }
