@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+from cnnlib.backends import readable
 from cnnlib.errors import ShapeError, ValueRangeError
 from cnnlib.op import Op
 
@@ -97,7 +98,7 @@ class Getitem(Op):
         else:
             n = math.prod(ctx.shape)  # x was one of n elements
             rows = xp.arange(n).reshape(ctx.shape)[ctx.index]
-        dy = xp.ascontiguousarray(dy).reshape(rows.size, math.prod(ctx.shape) // n if n else 1)
+        dy = readable(dy).reshape(rows.size, math.prod(ctx.shape) // n if n else 1)
         return ctx.kernels.embedding_backward(dy, rows.reshape(-1).astype("int64") % max(n, 1), n).reshape(ctx.shape)
 
 
