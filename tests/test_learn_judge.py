@@ -190,15 +190,14 @@ def test_what_is_wrong_is_said_with_its_line(name, tmp_path):
     ids=["a loop", "a loop that catches all", "sleep", "inside C code", "while loading"],
 )
 def test_what_takes_too_long_is_ended_and_the_line_named(text, line):
-    result = run(text, seconds=0.4)
-    assert result.trouble.kind == "timeout" and result.trouble.line in line
-    assert result.seconds < 5
+    trouble = run(text, seconds=1.0).trouble
+    assert (trouble.kind, trouble.what) == ("timeout", "1") and trouble.line in line
 
 
 def test_who_turns_the_watchdog_off_is_ended_all_the_same(monkeypatch):
-    monkeypatch.setattr(judge, "GRACE", 0.3)
-    result = run("import faulthandler\nfaulthandler.cancel_dump_traceback_later()\nwhile True: pass", seconds=0.4)
-    assert result.trouble == Trouble("timeout", "0.4")
+    monkeypatch.setattr(judge, "GRACE", 0.5)
+    result = run("import faulthandler\nfaulthandler.cancel_dump_traceback_later()\nwhile True: pass", seconds=1.0)
+    assert result.trouble == Trouble("timeout", "1")
 
 
 @linux
@@ -317,8 +316,9 @@ def f(x):
 """
 
 
-def test_a_flood_of_messages_is_not_taken():
-    assert run(FLOOD, seconds=2).trouble.kind == "ended"
+def test_a_flood_of_messages_is_not_taken(monkeypatch):
+    monkeypatch.setattr(judge, "ROOM", 1 << 26)
+    assert run(FLOOD).trouble.kind == "ended"
 
 
 @pytest.mark.parametrize("source", ["", "def f(x): return 1", "while True: pass"])
