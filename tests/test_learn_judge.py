@@ -135,6 +135,7 @@ BROKEN = {
     "prints for ever": ("def f(x):\n    while True:\n        print('y' * 100_000)\n", "output", 3),
     "a megabyte of prints": ("def f(x):\n    print('y' * 2_000_000)\n    return x\n", "output", 2),
     "import torch": ("import torch\n", "import", 1),
+    "import autograd": ("def f(x):\n    import autograd.numpy\n", "import", 2),
     "import cnnlib": ("import cnnlib\n", "import", 1),
     "importlib": ("import importlib\nimportlib.import_module('pytest')\n", "import", 2),
     "a swallowed import": (

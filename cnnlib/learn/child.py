@@ -35,6 +35,7 @@ PROCESS = {"subprocess.Popen", "pty.spawn", "signal.pthread_kill"}
 PROCESS |= {f"os.{n}" for n in ("system", "exec", "fork", "forkpty", "posix_spawn", "spawn", "startfile", "kill", "killpg")}
 CHANGES = {f"os.{n}" for n in ("remove", "rename", "mkdir", "rmdir", "symlink", "link", "truncate", "chmod", "chown", "utime")}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+FRAMEWORKS = {"cnnlib", "torch", "jax", "tensorflow", "keras", "autograd", "cupy"}  # refused where they are not installed, too
 LOOKS = {"socket.gethostname", "ctypes.get_errno", "ctypes.set_errno", "ctypes.addressof"}
 
 
@@ -104,7 +105,7 @@ class Guard:
     def importing(self, name):
         if name in ("numpy", "") or name in sys.stdlib_module_names or self.asked_by_python():
             return
-        if name == "cnnlib" or importlib.machinery.PathFinder.find_spec(name) is not None:
+        if name in FRAMEWORKS or importlib.machinery.PathFinder.find_spec(name) is not None:
             self.refuse("import", name)
 
     def opening(self, path, mode, flags):
