@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cnnlib.cli import learn_teaching
 from cnnlib.cli.options import examples
 
 if TYPE_CHECKING:
@@ -35,7 +36,19 @@ class ExerciseName(click.ParamType):
         try:
             return find(value)
         except UnknownNameError as error:
+            if str(value).endswith(".py") and Path(value).is_file():
+                return _own_exercise(Path(value), error, self, param, ctx)
             self.fail(f"{error}. `cnnlib learn list` shows them all.", param, ctx)
+
+
+def _own_exercise(path: Path, unknown: Exception, kind: click.ParamType, *where: Any) -> Exercise:
+    """The exercise that somebody has written into ``path``."""
+    from cnnlib.learn.exercise import add_own, find
+
+    if "EXERCISE" not in path.read_text(encoding="utf-8", errors="replace"):
+        kind.fail(f"{unknown}. `cnnlib learn list` shows them all.", *where)
+    add_own(path)
+    return find(path.stem)
 
 
 def in_workspace(function: Callable) -> Callable:
@@ -61,11 +74,19 @@ def in_workspace(function: Callable) -> Callable:
         "cnnlib learn start", "cd cnnlib-learn", "cnnlib learn check", "cnnlib learn watch", "cnnlib learn hint 8",
     )
 )  # fmt: skip
-def command() -> None:
+@click.option(
+    "--exercises", "folder", type=click.Path(exists=True, path_type=Path), metavar="DIR",
+    help="Your own exercises as well (`cnnlib learn template`).  [default: those in $CNNLIB_EXERCISES]",
+)  # fmt: skip
+def command(folder: Path | None) -> None:
     """Write backpropagation yourself: exercises with a checker that says what is wrong.
 
     Leaves with exit code 0 when an exercise is passed, 1 when it is not.
     """
+    if folder:
+        from cnnlib.learn.exercise import add_own
+
+        add_own(folder)
 
 
 @command.command(epilog=examples("cnnlib learn start", "cnnlib learn start my-exercises"))
@@ -97,8 +118,9 @@ def list_(workspace: Workspace) -> None:
 )
 @click.argument("exercise", metavar="[NAME]", type=ExerciseName(), required=False)
 @click.option("--all", "everything", is_flag=True, help="Check every exercise that you have begun, a line each.")
+@click.option("--seed", default="", metavar="TEXT", help="Other cases: those of a grade's seed.")
 @in_workspace
-def check(exercise: Exercise | None, everything: bool, workspace: Workspace) -> int:
+def check(exercise: Exercise | None, everything: bool, seed: str, workspace: Workspace) -> int:
     """Run an exercise (number, name or file) and say whether it is right, and if not, what is wrong.
 
     Without NAME: the unsolved one that you edited last, else the next one.
@@ -106,12 +128,12 @@ def check(exercise: Exercise | None, everything: bool, workspace: Workspace) -> 
     from cnnlib.cli import learn_show
 
     if everything:
-        return _check_all(workspace)
+        return _check_all(workspace, seed)
     exercise = exercise or workspace.current(workspace.progress.read())
     if exercise is None:
         learn_show.solved(workspace)
         return 0
-    return int(not _check(workspace, exercise))
+    return int(not _check(workspace, exercise, seed=seed))
 
 
 @command.command()
@@ -230,10 +252,14 @@ def verify(chosen: tuple[Exercise, ...], quick: bool) -> int:
     return int(bool(why))
 
 
+for teaching in (learn_teaching.grade, learn_teaching.template, learn_teaching.notebook):
+    command.add_command(teaching)
+
+
 # ---- shared
 
 
-def _check(workspace: Workspace, exercise: Exercise, quiet_when_passed: bool = False) -> bool:
+def _check(workspace: Workspace, exercise: Exercise, quiet_when_passed: bool = False, seed: str = "") -> bool:
     """Check the learner's file, show what came out, note it; whether it passed."""
     from cnnlib.cli import learn_show
     from cnnlib.errors import DataError
@@ -242,7 +268,7 @@ def _check(workspace: Workspace, exercise: Exercise, quiet_when_passed: bool = F
     if (content := workspace.content(exercise)) is None or not workspace.touched(exercise):
         learn_show.untouched(workspace, exercise, there=content is not None)
         return False
-    verdict = learn_show.judged(exercise, content, workspace.path(exercise))
+    verdict = learn_show.judged(exercise, content, workspace.path(exercise), seed)
     if not (verdict.passed and quiet_when_passed):
         learn_show.verdict(verdict, content)
     try:
@@ -256,7 +282,7 @@ def _check(workspace: Workspace, exercise: Exercise, quiet_when_passed: bool = F
     return verdict.passed
 
 
-def _check_all(workspace: Workspace) -> int:
+def _check_all(workspace: Workspace, seed: str = "") -> int:
     from cnnlib.cli import learn_show
     from cnnlib.errors import DataError
     from cnnlib.learn.exercise import exercises
@@ -270,7 +296,7 @@ def _check_all(workspace: Workspace) -> int:
             click.echo(f"cnnlib: {error}", err=True)
             failed += 1
             continue
-        verdict = learn_show.judged(exercise, content, workspace.path(exercise))
+        verdict = learn_show.judged(exercise, content, workspace.path(exercise), seed)
         learn_show.verdict_line(exercise, verdict)
         failed += not verdict.passed
         with workspace.progress.change(exercise.name) as record:

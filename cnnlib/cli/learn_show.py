@@ -133,14 +133,14 @@ def solved(workspace: Workspace) -> None:
 # ---- check
 
 
-def judged(exercise: Exercise, content: bytes, path: Path) -> Any:
+def judged(exercise: Exercise, content: bytes, path: Path, seed: str = "") -> Any:
     """The verdict; on a terminal with a sign of life meanwhile."""
     from cnnlib.learn.checker import check_source
 
     out = console()
     waiting = out.status(f"checking {path.name} …") if out.is_terminal else contextlib.nullcontext()
     with waiting:
-        return check_source(exercise, content, filename=path.name)
+        return check_source(exercise, content, filename=path.name, seed=seed)
 
 
 def untouched(workspace: Workspace, exercise: Exercise, there: bool) -> None:

@@ -49,10 +49,12 @@ import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from cnnlib.errors import CnnlibError, unknown_name
+from cnnlib.learn import own
 from cnnlib.learn.specialise import specialised
 from cnnlib.learn.wire import Given as Given
 
@@ -246,14 +248,16 @@ def reference(exercise: Exercise) -> dict[str, Callable]:
 @functools.cache
 def _registry() -> dict[str, Exercise]:
     package = importlib.import_module("cnnlib.learn.exercises")
-    found = [
-        from_module(importlib.import_module(f"{package.__name__}.{m.name}")) for m in pkgutil.iter_modules(package.__path__)
-    ]
+    modules = [importlib.import_module(f"{package.__name__}.{m.name}") for m in pkgutil.iter_modules(package.__path__)]
+    found = [from_module(m) for m in (*modules, *own.modules())]
     found.sort(key=lambda e: e.number)
     for a, b in itertools.pairwise(found):
         if a.number == b.number:
             raise CnnlibError(f"exercises {a.name} and {b.name} have the same number {a.number}.")
-    return {e.name: e for e in found}
+    if len(by_name := {e.name: e for e in found}) < len(found):
+        twice = next(e.name for e in found if by_name[e.name] is not e)
+        raise CnnlibError(f"two exercises have the same name {twice}.")
+    return by_name
 
 
 def from_module(module: Any) -> Exercise:
@@ -266,6 +270,12 @@ def from_module(module: Any) -> Exercise:
     object.__setattr__(exercise, "title", title.strip())
     object.__setattr__(exercise, "story", story.strip())
     return exercise
+
+
+def add_own(path: Path) -> None:
+    """Take in the exercises in ``path``, a folder or a file, here and in processes that are started later."""
+    own.add(path)
+    _registry.cache_clear()
 
 
 def exercises() -> list[Exercise]:

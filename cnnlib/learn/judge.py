@@ -38,6 +38,7 @@ SECONDS = 10.0
 MEGABYTES = 1024
 GRACE = 2.0  # how much later than the child's own watchdog we give up on it
 START = 60.0  # for a child to start on a busy machine
+LARGEST_FILE = 1_000_000  # bytes of a learner's text
 ROOM = 4 * wire.LARGEST  # bytes that we take from a child for one text
 
 
@@ -202,7 +203,7 @@ class Worker:
 
 def unreadable(source: bytes) -> Trouble | None:
     """What is wrong with a file before any of it runs."""
-    if len(source) > 1_000_000:
+    if len(source) > LARGEST_FILE:
         return Trouble("empty", f"your file has {len(source):,} bytes: an answer has a few thousand")
     try:
         text = source.decode("utf-8-sig")
