@@ -161,9 +161,13 @@ BROKEN = {
         3,
     ),
     "sqlite": ("import sqlite3\ndef f(x):\n    sqlite3.connect('/tmp/outside')\n", "write", 3),
+    "looks for objects": ("import gc\ndef f(x):\n    return len(gc.get_objects())\n", "inspect", 3),
+    "passes for NumPy": ("import numpy\ndef f(x):\n    exec(compile('1', numpy.__file__, 'exec'))\n", "inspect", 3),
+    "looks for frames": ("import sys\ndef f(x):\n    return len(sys._current_frames())\n", "inspect", 3),
+    "fork_exec": ("import _posixsubprocess\ndef f(x):\n    _posixsubprocess.fork_exec([b'true'])\n", "process", 3),
     "ctypes": ("import ctypes\ndef f(x):\n    ctypes.string_at(0)\n", "process", 3),
 }
-POSIX = {"posix._exit", "fork", "kills its parent", "multiprocessing"}
+POSIX = {"posix._exit", "fork_exec", "fork", "kills its parent", "multiprocessing"}
 
 
 @pytest.mark.parametrize("name", [n for n in BROKEN if os.name == "posix" or n not in POSIX])

@@ -11,17 +11,21 @@ mistakes and simple cheating. It is no security sandbox.
 
 from __future__ import annotations
 
+import builtins
 import faulthandler
-import importlib.machinery
 import io
 import linecache
 import multiprocessing.util
 import os
-import re
 import shutil
 import sys
 import types
 from typing import TYPE_CHECKING
+
+try:
+    import _posixsubprocess
+except ImportError:  # Windows
+    _posixsubprocess = None
 
 if TYPE_CHECKING:
     from cnnlib.learn import wire
@@ -30,13 +34,6 @@ NUMPY = ""
 PACKAGE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 PRINTED = 1_000_000  # characters; more is refused
 KEPT = 4_000
-
-PROCESS = {"subprocess.Popen", "pty.spawn", "signal.pthread_kill"}
-PROCESS |= {f"os.{n}" for n in ("system", "exec", "fork", "forkpty", "posix_spawn", "spawn", "startfile", "kill", "killpg")}
-CHANGES = {f"os.{n}" for n in ("remove", "rename", "mkdir", "rmdir", "symlink", "link", "truncate", "chmod", "chown", "utime")}
-WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-FRAMEWORKS = {"cnnlib", "torch", "jax", "tensorflow", "keras", "autograd", "cupy"}  # refused where they are not installed, too
-LOOKS = {"socket.gethostname", "ctypes.get_errno", "ctypes.set_errno", "ctypes.addressof"}
 
 
 class Refused(BaseException):
@@ -61,79 +58,35 @@ class Printed(io.TextIOBase):
         return len(text)
 
 
-class Guard:
-    """The audit hook. ``report(kind, what, line)`` is called at the first offence of each kind."""
+def private(path, **names):
+    """What ``path`` defines, in a namespace and with builtins that nobody else can change."""
+    space = {"__builtins__": dict(vars(builtins)), "__name__": "private", "__file__": path}
+    with open(path, encoding="utf-8") as file:
+        exec(compile(file.read(), path, "exec", dont_inherit=True), space)
+    space.update(names)
+    return space
 
-    def __init__(self, scratch, filename, report):
-        self.scratch, self.filename, self.report = scratch, filename, report
-        homes = (sys.prefix, sys.base_prefix, sys.exec_prefix, os.path.dirname(os.__file__), NUMPY)
-        self.readable = tuple(os.path.realpath(p) for p in homes)
-        self.reported = set()
 
-    def refuse(self, kind, what):
-        if kind not in self.reported:
-            self.reported.add(kind)
-            self.report(kind, what, line_of(sys._getframe(), self.filename))
+def guarded(scratch, filename, report):
+    """Add the audit hook; ``refuse(kind, what)`` and the kinds refused so far. The first of each kind is reported."""
+    reported = set()
+
+    def refuse(kind, what):
+        if kind not in reported:
+            reported.add(kind)
+            report(kind, what, line_of(sys._getframe(), filename))
         raise Refused(f"{kind}: {what}")
 
-    def leaving(self, *code):
-        self.refuse("exit", "os._exit")
-
-    def forking(self, *args):
-        self.refuse("process", "multiprocessing")
-
-    def __call__(self, event, args):
-        if event == "import":
-            self.importing(args[0].partition(".")[0])
-        elif event == "open":
-            self.opening(*args)
-        elif event in PROCESS:
-            self.refuse("process", event)
-        elif event in CHANGES or event.startswith("shutil."):
-            for path in args:
-                if isinstance(path, str | bytes | os.PathLike) and not self.inside(path, (self.scratch,)):
-                    self.refuse("write", os.fsdecode(path))
-        elif event.startswith("socket.") and event not in LOOKS:
-            self.refuse("network", event)
-        elif event.startswith("ctypes.") and event not in LOOKS:
-            self.refuse("process", event)
-        elif event == "resource.setrlimit":
-            self.refuse("process", event)
-        elif event == "sqlite3.connect" and args[0] != ":memory:":
-            self.opening(args[0], "w", WRITING)
-
-    def importing(self, name):
-        if name in ("numpy", "") or name in sys.stdlib_module_names or self.asked_by_python():
-            return
-        if name in FRAMEWORKS or importlib.machinery.PathFinder.find_spec(name) is not None:
-            self.refuse("import", name)
-
-    def opening(self, path, mode, flags):
-        if isinstance(path, int):
-            if path > 2:
-                self.refuse("write", f"file descriptor {path}")
-            return
-        writes = bool(flags & WRITING) or bool(set(mode or "") & set("wax+"))
-        if path in (os.devnull, "/dev/urandom") or self.inside(path, (self.scratch,)):
-            return
-        if writes:
-            self.refuse("write", os.fsdecode(path))
-        if self.inside(path, (PACKAGE,)) or not self.inside(path, self.readable):
-            self.refuse("read", os.fsdecode(path))
-        if found := re.search(r"[/\\](?:site|dist)-packages[/\\](?!numpy\b)(\w+)", os.fsdecode(path)):
-            self.importing(found[1])  # importlib.import_module raises no event of its own
-
-    def asked_by_python(self):
-        """Whether NumPy or the standard library itself imports something, and not the learner's code through importlib."""
-        frame = sys._getframe(1)
-        while frame is not None and (frame.f_code.co_filename == __file__ or "importlib" in frame.f_code.co_filename):
-            frame = frame.f_back
-        return frame is not None and self.inside(frame.f_code.co_filename, self.readable)
-
-    @staticmethod
-    def inside(path, folders):
-        real = os.path.realpath(os.fsdecode(path))
-        return any(real == f or real.startswith(f.rstrip(os.sep) + os.sep) for f in folders)
+    homes = (sys.prefix, sys.base_prefix, sys.exec_prefix, os.path.dirname(os.__file__), NUMPY)
+    readable = tuple(os.path.realpath(p) for p in homes)
+    realpath = private(os.path.__file__, os=types.SimpleNamespace(**vars(os)))["realpath"]
+    audit_hook = private(os.path.join(PACKAGE, "learn", "guard.py"), os=types.SimpleNamespace(**vars(os)))["audit_hook"]
+    os._exit = os.abort = lambda *code: refuse("exit", "os._exit")
+    if _posixsubprocess is not None:  # the one way to a process that raises no event
+        _posixsubprocess.fork_exec = multiprocessing.util.spawnv_passfds = lambda *args: refuse("process", "fork_exec")
+    sys.modules["__main__"] = types.ModuleType("__main__")  # this file is nothing to import
+    sys.addaudithook(audit_hook(scratch, filename, readable, PACKAGE, refuse, realpath))
+    return refuse, reported
 
 
 def line_of(frame, filename):
@@ -211,7 +164,7 @@ def _flat(argument):
     return (repr(wire.encode(argument, blobs)), blobs) if not callable(argument) else None
 
 
-def answer(request, blobs, emit, guard):
+def answer(request, blobs, emit, reported):
     """Run one request; every call is answered with a message of its own, in the order of the calls."""
     filename = request["filename"]
     try:
@@ -227,7 +180,7 @@ def answer(request, blobs, emit, guard):
         except BaseException as e:
             message, out = {"raised": describe(e, filename)}, []
         emit({"call": i, **message}, out)
-        if guard.reported:
+        if reported:
             return None
 
 
@@ -239,7 +192,7 @@ def main():
         os.dup2(nowhere, fd)
     trace = open(os.path.join(scratch, "trace"), "w")
     faulthandler.enable(trace, all_threads=False)
-    guard = None
+    refuse = reported = None
     while (received := wire.receive(requests)) is not None:
         request, blobs = received
 
@@ -249,17 +202,14 @@ def main():
         def report(kind, what, line):
             emit({"refused": kind, "what": what[:200], "line": line}, [])
 
-        if guard is None:
+        if refuse is None:
             limit_memory(request["megabytes"])
-            guard = Guard(scratch, request["filename"], report)
-            sys.addaudithook(guard)
-            os._exit = os.abort = guard.leaving
-            multiprocessing.util.spawnv_passfds = guard.forking  # the one way to a process that raises no event
-        printed = Printed(guard.refuse)
+            refuse, reported = guarded(scratch, request["filename"], report)
+        printed = Printed(refuse)
         sys.stdout = sys.stderr = printed
         emit("begins", [])
         faulthandler.dump_traceback_later(request["seconds"], exit=True, file=trace)
-        answer(request, blobs, emit, guard)
+        answer(request, blobs, emit, reported)
         faulthandler.cancel_dump_traceback_later()
         emit({"done": True, "printed": printed.text, "count": printed.count}, [])
     shutil.rmtree(scratch, ignore_errors=True)  # whoever started this process is gone

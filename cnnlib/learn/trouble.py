@@ -15,6 +15,7 @@ SENTENCES = {
     "write": "{line} writes to {what}: a function that returns its outputs needs no files.",
     "network": "{line} uses the network ({what}): everything that the exercise needs comes as an argument.",
     "process": "{line} starts or controls processes ({what}): the exercise needs NumPy only.",
+    "inspect": "{line} looks into the interpreter ({what}): everything that the exercise needs comes as an argument.",
     "output": "{line} has printed {what}: take the print out of the loop.",
     "empty": "{what}.",
     "encoding": "{line} is not UTF-8 text ({what}): save the file as UTF-8.",
