@@ -77,7 +77,8 @@ BROKEN = {
     "float32": (RIGHT + f"\nf = {NAME}\ndef {NAME}(*a):\n    return tuple(np.float32(v) for v in f(*a))\n", ("dtype",)),
     "one output": (RIGHT + f"\nf = {NAME}\ndef {NAME}(*a):\n    return f(*a)[0]\n", ("count",)),
     "three outputs": (RIGHT + f"\nf = {NAME}\ndef {NAME}(*a):\n    return (*f(*a), 1)\n", ("count",)),
-    "writes to its inputs": (RIGHT + f"\nf = {NAME}\ndef {NAME}(dl, x, t):\n    y = f(dl, x, t)\n    x += 1\n    return y\n", ("mutated",)),
+    "writes to its inputs": (
+        RIGHT + f"\nf = {NAME}\ndef {NAME}(dl, x, t):\n    y = f(dl, x, t)\n    x += 1\n    return y\n", ("mutated",)),
     "a class": (f"class {NAME}:\n    def __init__(self, *a): pass\n", ()),
     "a huge file": (b"#" * 3_000_000, ("empty",)),
     "nested too deeply": ("x = " + "(" * 5000 + ")" * 5000 + "\n" + RIGHT, ("syntax",)),
@@ -95,10 +96,12 @@ def body(text, after=RIGHT):
 HOSTILE = {
     "loops for ever": (body("while True: pass"), ("timeout",)),
     "sleeps": (body("import time\ntime.sleep(3600)"), ("timeout",)),
-    "loops and catches all": (body("while True:\n    try:\n        while True: pass\n    except BaseException: pass"), ("timeout",)),
+    "loops and catches all": (
+        body("while True:\n    try:\n        while True: pass\n    except BaseException: pass"), ("timeout",)),
     "a long power": (body("9 ** 9 ** 9"), ("timeout", "memory")),
     "loops while it is loaded": ("while True: pass\n" + RIGHT, ("timeout",)),
-    "turns the watchdog off": ("import faulthandler\nfaulthandler.cancel_dump_traceback_later()\nwhile True: pass\n", ("timeout",)),
+    "turns the watchdog off": (
+        "import faulthandler\nfaulthandler.cancel_dump_traceback_later()\nwhile True: pass\n", ("timeout",)),
     "a slow regular expression": (body("import re\nre.match('(a+)+$', 'a' * 60 + 'b')"), ("timeout",)),
     "a deadlock": (body("import threading\nk = threading.Lock()\nk.acquire()\nk.acquire()"), ("timeout",)),
     "all the memory": (body("b = []\nwhile True: b.append(bytes(1 << 26))"), ("memory",)),
@@ -132,7 +135,8 @@ HOSTILE = {
     "the network": (body("import socket\nsocket.create_connection(('192.0.2.1', 80))"), ("network",)),
     "a server": (body("import socket\nsocket.socket().bind(('127.0.0.1', 0))"), ("network",)),
     "closes every file": (body("import os\nos.closerange(0, 1000)"), ("ended",)),
-    "deeply nested results": (RIGHT + f"\ndef {NAME}(*a):\n    b = []\n    for _ in range(90_000): b = [b]\n    return b\n", ()),
+    "deeply nested results": (
+        RIGHT + f"\ndef {NAME}(*a):\n    b = []\n    for _ in range(90_000): b = [b]\n    return b\n", ()),
     "results of 4 GB": (RIGHT + f"\ndef {NAME}(*a):\n    return np.broadcast_to(0.0, (1 << 29,)), a[1]\n", ()),
     "results with a million keys": (RIGHT + f"\ndef {NAME}(*a):\n    return {{str(i): i for i in range(10 ** 6)}}, a[1]\n", ()),
     "an error that cannot be shown": (
@@ -169,7 +173,8 @@ return reference(find('{NAME}'))['{NAME}'](*a)
 """
 ELSEWHERE = f"""
 import _posixsubprocess, os, sys
-code = ("import sys; sys.path[:0] = [sys.argv[1], sys.argv[2]]; import numpy as np; from cnnlib.learn.exercise import find, reference;"
+code = ("import sys; sys.path[:0] = [sys.argv[1], sys.argv[2]]; import numpy as np;"
+        "from cnnlib.learn.exercise import find, reference;"
         "a = np.load('a.npz'); np.savez('b.npz', *reference(find('{NAME}'))['{NAME}'](a['arr_0'], a['arr_1'], a['arr_2']))")
 np.savez('a.npz', *a)
 command = [os.fsencode(c) for c in (sys.executable, '-c', code, PACKAGE[:-7], os.path.dirname(os.path.dirname(np.__file__)))]
@@ -197,7 +202,8 @@ CHEATING = {
     "imports it with __import__": cheat(
         "import sys\nsys.path.insert(0, PACKAGE[:-7])\ncl = __import__('cnn' + 'lib.learn.exercise').learn.exercise\n"
         f"return cl.reference(cl.find('{NAME}'))['{NAME}'](*a)"),
-    "reads the library's sources": cheat("import sys\nexec(open(PACKAGE + '/learn/exercises/softmax_cross_entropy.py').read())"),
+    "reads the library's sources": cheat(
+        "import sys\nexec(open(PACKAGE + '/learn/exercises/softmax_cross_entropy.py').read())"),
     "loads the library's files": cheat(
         "from importlib.machinery import SourceFileLoader\nSourceFileLoader('x', PACKAGE + '/ops/loss.py').load_module()"),
     "puts the library onto the path": cheat("import sys\nsys.path.insert(0, PACKAGE + '/ops')\nimport loss"),
@@ -299,7 +305,8 @@ builtins.all = builtins.isinstance = lambda *a, **k: True
         "        if type(v).__name__ == 'Guard': type(v).__call__ = lambda *a: None\n"
         "    frame = frame.f_back\n" + SOLUTION),
     "takes the guard from the collector": cheat(
-        "import gc\nfor o in gc.get_objects():\n    if type(o).__name__ == 'Guard': type(o).__call__ = lambda *a: None\n" + SOLUTION),
+        "import gc\nfor o in gc.get_objects():\n"
+        "    if type(o).__name__ == 'Guard': type(o).__call__ = lambda *a: None\n" + SOLUTION),
     "moves the borders": cheat(
         "import __main__, os\nos.path.realpath = os.path.abspath = lambda p, **k: os.__file__\n"
         "import sys\nsys.stdlib_module_names = ['cnnlib']\n" + SOLUTION),

@@ -126,7 +126,7 @@ def _add(found: Found, folder: Path, path: Path, student: str) -> None:
         if not student:
             found.left_out.append((file, "no Python file"))
         return
-    named = _names().fullmatch(path.stem)
+    named = _file_name(tuple(e.name for e in exercises())).fullmatch(path.stem)
     if named is None or (student and named["student"] and not named["number"]):  # my_lstm.py may be anything
         found.left_out.append((file, "no exercise has this name"))
         return
@@ -135,13 +135,13 @@ def _add(found: Found, folder: Path, path: Path, student: str) -> None:
 
 
 @functools.cache
-def _names() -> re.Pattern:
+def _file_name(names: tuple[str, ...]) -> re.Pattern:
     """[STUDENT_][NN_]NAME[ (1)]"""
-    names = "|".join(re.escape(e.name) for e in sorted(exercises(), key=lambda e: -len(e.name)))
+    one_of = "|".join(re.escape(n) for n in sorted(names, key=len, reverse=True))
     return re.compile(
         r"(?:(?P<student>.+?)[ _-]+)??"
         r"(?:(?P<number>\d+)[ _-]+)?"
-        rf"(?P<name>{names})"
+        rf"(?P<name>{one_of})"
         r"(?:[ _-]*\(\d+\)|[ _-]copy)?",
         re.IGNORECASE | re.DOTALL,
     )

@@ -1,8 +1,8 @@
 """The judge's audit hook: what a learner's code must not do, is refused before it happens.
 
-This text is run by child.py in a namespace of its own, with builtins and an ``os.path`` of its own, and nothing that a learner's
-code can import or find in a frame leads there: what it replaces (``builtins.any``, ``os.path.realpath``, a method of some
-class) is replaced for itself only. No method of an argument is ever called, since it may be the learner's.
+This text is run by child.py in a namespace of its own, with builtins and an ``os.path`` of its own, and nothing that a
+learner's code can import or find in a frame leads there: what it replaces (``builtins.any``, ``os.path.realpath``, a method
+of some class) is replaced for itself only. No method of an argument is called that may be the learner's.
 """
 
 import importlib.machinery
