@@ -143,7 +143,7 @@ def test_what_is_no_submission_is_listed_with_its_reason(tmp_path):
 
 
 def test_a_folder_without_submissions_and_no_folder_are_refused(tmp_path):
-    with pytest.raises(DataError, match="no submissions here. Expected a folder per student"):
+    with pytest.raises(DataError, match=r"no submissions here\. Expected a folder per student"):
         collect(tmp_path)
     with pytest.raises(DataError, match="could not be read"):
         collect(tmp_path / "nowhere")
@@ -325,7 +325,7 @@ def test_a_folder_of_exercises_that_is_not_there_is_named(own, learn, monkeypatc
 
     monkeypatch.setenv(VARIABLE, str(tmp_path / "gone"))
     exercise._registry.cache_clear()
-    with pytest.raises(DataError, match="there is no .*gone"):
+    with pytest.raises(DataError, match=r"there is no .*gone"):
         exercises()
 
 
