@@ -69,9 +69,9 @@ def _fenced(lines: list[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Without what Markdown, HTML or MathJax would read into it; `code` between backticks stays code."""
-    pieces = re.split(r"(`[^`\n]+`)", text)
-    return "".join(p if p.startswith("`") and len(p) > 1 else re.sub(r"([\\*_<>$#\[\]|~])", r"\\\1", p) for p in pieces)
+    """Without what Markdown, HTML or MathJax would read into it; `code` stays code, and **words** stay bold."""
+    pieces = re.split(r"(`[^`\n]+`|(?<!\w)\*\*[^*\n]+\*\*(?!\w))", text)  # every second one is such
+    return "".join(p if i % 2 else re.sub(r"([\\*_<>$#\[\]|~])", r"\\\1", p) for i, p in enumerate(pieces))
 
 
 def _given(exercise: Exercise) -> str:
