@@ -4,9 +4,9 @@ Started as ``python -I child.py SCRATCH``. It never imports cnnlib and never see
 does to this process, the judge outside only ever takes arrays from it. Requests come on what was standard input and results
 leave on what was standard output; before any of the learner's code runs, both are moved away, and prints are caught.
 
-An audit hook (guard.py) refuses, and reports at once, what an exercise does not need: writing outside the scratch folder, reading files
-other than Python's own, the network, other processes, and imports other than NumPy and the standard library. It finds honest
-mistakes and simple cheating. It is no security sandbox.
+An audit hook (guard.py) refuses, and reports at once, what an exercise does not need: writing outside the scratch folder,
+reading files other than Python's own, the network, other processes, and imports other than NumPy and the standard library.
+It finds honest mistakes and simple cheating. It is no security sandbox.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """The exercises as Jupyter notebooks, made from the same files: nothing of them is kept anywhere else.
 
+>>> from cnnlib.learn.exercise import find
 >>> from cnnlib.learn.notebooks import notebook
 >>> [cell["cell_type"] for cell in notebook(find("softmax_cross_entropy"))["cells"]]
 ['markdown', 'code', 'code', 'markdown']
