@@ -137,6 +137,8 @@ HOSTILE = {
     "closes every file": (body("import os\nos.closerange(0, 1000)"), ("ended",)),
     "deeply nested results": (
         RIGHT + f"\ndef {NAME}(*a):\n    b = []\n    for _ in range(90_000): b = [b]\n    return b\n", ()),
+    "results with many axes": (RIGHT + f"\ndef {NAME}(*a):\n    return np.zeros((8,) * 6 + (4, 4)), a[1]\n", ("shape", "timeout")),
+    "a list of a million numbers": (RIGHT + f"\ndef {NAME}(*a):\n    return [1.0] * 10 ** 6, a[1]\n", ()),
     "results of 4 GB": (RIGHT + f"\ndef {NAME}(*a):\n    return np.broadcast_to(0.0, (1 << 29,)), a[1]\n", ()),
     "results with a million keys": (RIGHT + f"\ndef {NAME}(*a):\n    return {{str(i): i for i in range(10 ** 6)}}, a[1]\n", ()),
     "an error that cannot be shown": (
@@ -303,6 +305,16 @@ builtins.all = builtins.isinstance = lambda *a, **k: True
         "import sys\nframe = sys._getframe()\nwhile frame is not None:\n"
         "    for v in [*frame.f_locals.values(), *frame.f_globals.values()]:\n"
         "        if type(v).__name__ == 'Guard': type(v).__call__ = lambda *a: None\n"
+        "    frame = frame.f_back\n" + SOLUTION),
+    "silences the guard": cheat(
+        "import sys\nframe = sys._getframe()\nwhile frame is not None:\n"
+        "    if 'wire' in frame.f_globals:\n"
+        "        send = frame.f_globals['wire'].send\n"
+        "        frame.f_globals['wire'].send = lambda s, m, b: None if 'refused' in m else send(s, m, b)\n"
+        "    for v in frame.f_locals.values():\n"
+        "        if callable(v) and getattr(v, '__closure__', None):\n"
+        "            for c in v.__closure__:\n"
+        "                if callable(c.cell_contents): c.cell_contents = lambda *a: None\n"
         "    frame = frame.f_back\n" + SOLUTION),
     "takes the guard from the collector": cheat(
         "import gc\nfor o in gc.get_objects():\n"

@@ -19,6 +19,7 @@ import json
 import multiprocessing
 import os
 import re
+import signal
 import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -178,7 +179,7 @@ def grade(
     count = min(processes or os.cpu_count() or 1, len(submissions)) or 1
     waiting = list(submissions)
     while waiting:
-        with ProcessPoolExecutor(count, mp_context=context) as pool:
+        with ProcessPoolExecutor(count, context, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:  # Ctrl-C is for us
             futures = [pool.submit(grade_one, s, seed, seconds) for s in waiting]
             try:
                 while futures:
@@ -204,8 +205,8 @@ def grade_one(submission: Submission, seed: str = "", seconds: float = SECONDS) 
     except OSError as reason:
         kind = "link" if submission.path.is_symlink() else "unreadable"
         return _refused(submission, kind, f"the file could not be read ({reason.strerror or reason})", seed)
-    exercise = find(submission.exercise)
     try:
+        exercise = find(submission.exercise)
         verdict = check_source(exercise, content, filename=f"{exercise.name}.py", seed=personal, seconds=seconds)
     except Exception as error:  # a mistake of ours must not cost the others their grades
         return _refused(submission, "checker", f"the checker failed: {type(error).__name__}: {error}", seed)
