@@ -137,7 +137,8 @@ HOSTILE = {
     "closes every file": (body("import os\nos.closerange(0, 1000)"), ("ended",)),
     "deeply nested results": (
         RIGHT + f"\ndef {NAME}(*a):\n    b = []\n    for _ in range(90_000): b = [b]\n    return b\n", ()),
-    "results with many axes": (RIGHT + f"\ndef {NAME}(*a):\n    return np.zeros((8,) * 6 + (4, 4)), a[1]\n", ("shape", "timeout")),
+    "results with many axes": (
+        RIGHT + f"\ndef {NAME}(*a):\n    return np.zeros((8,) * 6 + (4, 4)), a[1]\n", ("shape", "timeout")),
     "a list of a million numbers": (RIGHT + f"\ndef {NAME}(*a):\n    return [1.0] * 10 ** 6, a[1]\n", ()),
     "results of 4 GB": (RIGHT + f"\ndef {NAME}(*a):\n    return np.broadcast_to(0.0, (1 << 29,)), a[1]\n", ()),
     "results with a million keys": (RIGHT + f"\ndef {NAME}(*a):\n    return {{str(i): i for i in range(10 ** 6)}}, a[1]\n", ()),

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 try:
     import _posixsubprocess
 except ImportError:  # Windows
-    _posixsubprocess = None
+    _posixsubprocess = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from cnnlib.learn import wire

@@ -15,6 +15,7 @@ PROCESS |= {f"os.{n}" for n in ("system", "exec", "fork", "forkpty", "posix_spaw
 CHANGES = {f"os.{n}" for n in ("remove", "rename", "mkdir", "rmdir", "symlink", "link", "truncate", "chmod", "chown", "utime")}
 LOOKING = {"gc.get_objects", "gc.get_referrers", "gc.get_referents", "code.__new__"}
 LOOKING |= {"sys._current_frames", "sys._current_exceptions", "sys.settrace", "sys.setprofile"}
+FRAMEWORKS = {"cnnlib", "torch", "jax", "tensorflow", "keras", "autograd", "cupy"}  # refused where they are not installed, too
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 LOOKS = {"socket.gethostname", "ctypes.get_errno", "ctypes.set_errno", "ctypes.addressof"}  # harmless
 
@@ -46,7 +47,7 @@ def audit_hook(scratch, filename, readable, package, refuse, realpath):
     def importing(name):
         if name in ("numpy", "") or name in standard or asked_by_python():
             return
-        if name == "cnnlib" or find_spec(name) is not None:
+        if name in FRAMEWORKS or find_spec(name) is not None:
             refuse("import", name)
 
     def opening(path, mode, flags):
