@@ -5,8 +5,8 @@
    ELEMENTS before it writes the first, so that it waits for memory once.
 
    What changes from step to step, the learning rate and the number t of the step, comes as a number or, if the pointer next to it
-   is not NULL, lies in device memory: then a recorded graph sees its value of the day. Adam's divisors 1 - beta^t the host works
-   out from a t that is a number; else thread 0 of each block does, once for all its threads. */
+   is not NULL, lies in device memory: then a recorded graph sees its value of the day. Adam's divisors 1 - beta^t are worked out by
+   thread 0 of each block, once for all its threads: not by the host, whose power may end in another bit than the device's. */
 
 #include "cuda.cuh"
 
@@ -69,18 +69,14 @@ KERNEL rmsprop_step(idx n, double lr_, const double *__restrict__ lr_at, double 
     }
 }
 
-/* left1, left2: 1 - beta1^t and 1 - beta2^t, unless t lies at t_at. */
-KERNEL adam_step(idx n, double lr_, const double *__restrict__ lr_at, double left1, double left2, const idx *__restrict__ t_at,
-                 double beta1, double beta2, double eps, double weight_decay, idx decoupled, REAL *__restrict__ ws,
+KERNEL adam_step(idx n, double lr_, const double *__restrict__ lr_at, idx t_, const idx *__restrict__ t_at, double beta1,
+                 double beta2, double eps, double weight_decay, idx decoupled, REAL *__restrict__ ws,
                  const REAL *__restrict__ dw, REAL *__restrict__ ms, REAL *__restrict__ vs) {
     __shared__ double left[2];
-    if (t_at) {
-        if (threadIdx.x == 0) left[0] = 1 - pow(beta1, (double)*t_at), left[1] = 1 - pow(beta2, (double)*t_at);
-        __syncthreads();
-        left1 = left[0], left2 = left[1];
-    }
-    const double rate = lr_at ? *lr_at : lr_;
-    const REAL lr = (REAL)(rate / left1), bias2 = (REAL)(1 / left2);
+    const double rate = lr_at ? *lr_at : lr_, t = (double)(t_at ? *t_at : t_);
+    if (threadIdx.x == 0) left[0] = 1 - pow(beta1, t), left[1] = 1 - pow(beta2, t);
+    __syncthreads();
+    const REAL lr = (REAL)(rate / left[0]), bias2 = (REAL)(1 / left[1]);
     const REAL b1 = (REAL)beta1, gain1 = (REAL)(1 - beta1), b2 = (REAL)beta2, gain2 = (REAL)(1 - beta2);
     const REAL decay = decoupled ? 0 : (REAL)weight_decay, shrink = decoupled ? (REAL)(1 - rate * weight_decay) : 1;
     REAL w[ELEMENTS], g[ELEMENTS], m[ELEMENTS], v[ELEMENTS];

@@ -33,6 +33,6 @@ def rmsprop_step(w, dw, square_avg, grad_avg, velocity, lr, alpha, eps, weight_d
 
 
 def adam_step(w, dw, m, v, step, lr, beta1, beta2, eps, weight_decay, decoupled):
-    left = (1.0, 1.0, step) if isinstance(step, type(w)) else (1.0 - beta1**step, 1.0 - beta2**step, None)
+    t = (0, step) if isinstance(step, type(w)) else (int(step), None)
     settings = float(beta1), float(beta2), float(eps), float(weight_decay), int(decoupled)
-    _step("adam_step", w, *_rate(lr, w), *left, *settings, w, dw, m, v)
+    _step("adam_step", w, *_rate(lr, w), *t, *settings, w, dw, m, v)
