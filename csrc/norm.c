@@ -437,8 +437,10 @@ static int layer_norm(idx R, idx D, double eps, const void *x, const void *gamma
 /* Rows of one partial sum of dgamma and dbeta: at most 64 parts, so that their sum costs little. */
 static idx rows_of_part(idx R) { return MAX(16, (R + 63) / 64); }
 
-/* dx of one row; adds its dy x^ and dy to dgamma and dbeta. */
-static void layer_norm_backward_row(const struct norm_call *p, idx r, REAL *dgamma, REAL *dbeta) {
+/* What dx of a row needs to know of the whole row. */
+struct norm_row { const REAL *x, *dy; REAL *dx, mean, scale, shift, on_xhat, average; };
+
+static struct norm_row norm_row_of(const struct norm_call *p, idx r) {
     const idx S = p->S;
     const REAL *x = p->x + r * S, *dy = p->dy + r * S, mean = p->mean[r], scale = p->var[r];
     double sum_g = 0, sum_gd = 0, sum_d = 0;
@@ -452,14 +454,26 @@ static void layer_norm_backward_row(const struct norm_call *p, idx r, REAL *dgam
         sum_g += horizontal_sum(a), sum_gd += horizontal_sum(u), sum_d += horizontal_sum(e);
     }
     const double rest = sum_d / (double)S;   /* what rounding the mean left in x - mean */
-    const REAL shift = (REAL)rest, on_xhat = (REAL)(scale * (sum_gd - rest * sum_g) / (double)S);
-    const REAL average = (REAL)(sum_g / (double)S);
+    return (struct norm_row){x, dy, p->out + r * S, mean, scale, (REAL)rest,
+                             (REAL)(scale * (sum_gd - rest * sum_g) / (double)S), (REAL)(sum_g / (double)S)};
+}
+
+/* dx of `rows` rows, 1 or 2: two share the ways to dgamma and dbeta, to which their dy x^ and dy are added one after the other. */
+INLINE void layer_norm_backward_rows(const struct norm_call *p, const int rows, idx r, REAL *dgamma, REAL *dbeta) {
+    const idx S = p->S;
+    struct norm_row row[2];
+    for (int k = 0; k < rows; k++) row[k] = norm_row_of(p, r + k);
     for (idx i = 0; i < S; i += VL) {
-        vr dyi = load_part(dy + i, S - i), xhat = (load_part(x + i, S - i) - mean - shift) * scale;
-        vr g = p->gamma ? dyi * load_part(p->gamma + i, S - i) : dyi;
-        store_part(p->out + r * S + i, (g - average - xhat * on_xhat) * scale, S - i);
-        store_part(dgamma + i, load_part(dgamma + i, S - i) + dyi * xhat, S - i);
-        store_part(dbeta + i, load_part(dbeta + i, S - i) + dyi, S - i);
+        const vr gamma = p->gamma ? load_part(p->gamma + i, S - i) : broadcast(1);
+        vr on_gamma = load_part(dgamma + i, S - i), on_beta = load_part(dbeta + i, S - i);
+#pragma GCC unroll 2
+        for (int k = 0; k < rows; k++) {
+            const vr dy = load_part(row[k].dy + i, S - i);
+            const vr xhat = (load_part(row[k].x + i, S - i) - row[k].mean - row[k].shift) * row[k].scale;
+            store_part(row[k].dx + i, (dy * gamma - row[k].average - xhat * row[k].on_xhat) * row[k].scale, S - i);
+            on_gamma += dy * xhat, on_beta += dy;
+        }
+        store_part(dgamma + i, on_gamma, S - i), store_part(dbeta + i, on_beta, S - i);
     }
 }
 
@@ -470,7 +484,10 @@ static void layer_norm_backward_parts(void *arg, idx begin, idx end, int worker)
     for (idx part = begin; part < end; part++) {
         REAL *sums = p->partial + part * 2 * p->S;
         memset(sums, 0, sizeof(REAL) * (size_t)(2 * p->S));
-        for (idx r = part * rows; r < MIN(p->N, (part + 1) * rows); r++) layer_norm_backward_row(p, r, sums, sums + p->S);
+        const idx last = MIN(p->N, (part + 1) * rows);
+        idx r = part * rows;
+        for (; r + 2 <= last; r += 2) layer_norm_backward_rows(p, 2, r, sums, sums + p->S);
+        if (r < last) layer_norm_backward_rows(p, 1, r, sums, sums + p->S);
     }
 }
 
