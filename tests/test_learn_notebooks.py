@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from cnnlib.cli import main
 from cnnlib.errors import DataError
 from cnnlib.learn.exercise import exercises, solution_text
 from cnnlib.learn.notebooks import as_markdown, notebook, write_notebooks
@@ -98,3 +99,12 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="notebooks could not be written"):
         write_notebooks(tmp_path / "file" / "notebooks")
+
+
+def test_the_command_says_what_it_wrote(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for expected in ("38 notebooks written to cnnlib-notebooks.\n", "0 notebooks written to cnnlib-notebooks. 38 were there"):
+        with pytest.raises(SystemExit) as leaving:
+            main(["learn", "notebook"])
+        assert leaving.value.code == 0 and capsys.readouterr().out.startswith(expected)
+    assert len(list((tmp_path / "cnnlib-notebooks").glob("*.ipynb"))) == len(exercises()) == 38
