@@ -221,6 +221,10 @@ def test_check_names_the_line_of_an_exception():
 def test_check_refuses_what_is_no_exercise_or_no_function():
     with pytest.raises(UnknownNameError, match="did you mean 'softmax_cross_entropy'"):
         check("softmax_crossentropy", print)
+    with pytest.raises(UnknownNameError, match=r"'conv' \(did you mean 'conv.*' or 'conv.*'\?\)"):
+        check("conv", print)
+    with pytest.raises(UnknownNameError, match=r"'99' \(they have numbers, 1 to 38, and names\)"):
+        check(99, print)
     with pytest.raises(ValueRangeError, match=r"needs 1 function\(s\): softmax_cross_entropy; got 2"):
         check(8, print, print)
     with pytest.raises(ValueRangeError, match="needs 1"):

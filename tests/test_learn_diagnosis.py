@@ -49,8 +49,12 @@ def verdict(function, of=LAYER) -> Verdict:
 
 
 MISTAKES = [
-    ("none", lambda dx, dw, dy, x, w, lr, stride: None, "layer returns None: it is not written yet."),
-    ("none", lambda dx, dw, dy, x, w, lr, stride: (dx, None), "your dw is None: it is not computed yet."),
+    ("none", lambda dx, dw, dy, x, w, lr, stride: None, "layer returns None: it is not written yet, or ends without a return."),
+    (
+        "none",
+        lambda dx, dw, dy, x, w, lr, stride: (dx, None),
+        "your dw is None: it is not computed yet, or by a function without a return.",
+    ),
     ("none", lambda dx, dw, dy, x, w, lr, stride: (dx, dw) if stride == 1 else None, "in the case with stride"),
     ("none", lambda dx, dw, dy, x, w, lr, stride: (dx, Other("ellipsis")), "your dw is still ...: it is not written yet."),
     ("count", lambda dx, dw, dy, x, w, lr, stride: dx, "layer must return 2 values in this order: dx, dw; got one array"),
@@ -70,6 +74,8 @@ MISTAKES = [
     ),
     ("shape", lambda dx, dw, dy, x, w, lr, stride: (dx, dw.ravel()), "the numbers are right, reshape them."),
     ("shape", lambda dx, dw, dy, x, w, lr, stride: (dx[1:], dw), "your dx must have shape (4, 3), got (3, 3)."),
+    ("shape", lambda dx, dw, dy, x, w, lr, stride: (dx[1:-0], dw), "got (0, 3): it is empty, as a slice a:-0 is"),
+    ("shape", lambda dx, dw, dy, x, w, lr, stride: (np.pad(dx, (1, 0)), dw), "got (5, 4): the right numbers stand within it"),
     ("type", lambda dx, dw, dy, x, w, lr, stride: ("dx", dw), "your dx is no array of numbers but 'dx'."),
     ("type", lambda dx, dw, dy, x, w, lr, stride: ({}, dw), "your dx is no array of numbers but a dict."),
     ("dtype", lambda dx, dw, dy, x, w, lr, stride: (dx.astype("float32"), dw), "your dx is float32, the arguments are float64"),

@@ -6,6 +6,7 @@ import pytest
 
 import cnnlib as cl
 from cnnlib import nn, ops
+from cnnlib.learn.checker import check_source
 from cnnlib.learn.exercise import find, given_text, load, reference, solution_text
 from cnnlib.learn.exercises.conv_counts import ALEXNET
 from cnnlib.learn.exercises.initial_weights import initial_weights
@@ -354,3 +355,40 @@ def test_the_tapes_named_steps_say_where_to_look():
     verdict = check("tape_backward", mine)
     assert verdict.key == "step"
     assert verdict.sentence.startswith("first is right; second is the first step that is wrong: ∂node/∂its second input")
+
+
+def shifted_by(largest):
+    """Softmax with cross-entropy in two steps, ``largest(x)`` taken off before exp."""
+
+    def softmax_cross_entropy(dl, x, t):
+        p = np.exp(x - largest(x))
+        p /= p.sum(axis=1, keepdims=True)
+        losses = -np.log(p[np.arange(len(t)), t])
+        p[np.arange(len(t)), t] -= 1.0
+        return losses, dl[:, None] * p
+
+    return softmax_cross_entropy
+
+
+def test_softmax_of_rows_far_apart_needs_a_maximum_for_each():
+    with np.errstate(all="ignore"):
+        found = check("softmax_cross_entropy", shifted_by(np.max))
+    assert found.key == "one maximum for all rows" and found.features == ("rows far apart",)
+    assert check("softmax_cross_entropy", shifted_by(lambda x: x.max(axis=1, keepdims=True))).passed
+
+
+def test_the_element_that_is_shown_belongs_to_the_sentence():
+    """Wrong numbers in an earlier case, NaN in a later one: what is shown is the NaN that the sentence is about."""
+
+    def pool2d_backward(dy, x, kind, kernel_size, stride, pads):
+        return np.zeros_like(x) if kind != "L2" else np.full_like(x, np.nan)
+
+    found = check("pooling_backward", pool2d_backward)
+    assert found.key == "nan" and found.features[0] == "L2" and np.isnan(found.got)
+
+
+def test_a_softmax_without_a_kernel_is_no_solution_of_the_cuda_exercise():
+    text = "import numpy as np\ndef softmax(x):\n    e = np.exp(x - x.max(1)[:, None])\n    return e / e.sum(1)[:, None]\n"
+    found = check_source(find("cuda_kernel"), text.encode())
+    assert found.key == "unasked" and not found.passed
+    assert found.sentence.startswith("your numbers are right, but no kernel of yours made them")

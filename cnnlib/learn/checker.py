@@ -26,6 +26,7 @@ from cnnlib.learn.evidence import Evidence
 from cnnlib.learn.exercise import Case, Exercise, Explanation, find, given_text, load, reference, solution_text
 from cnnlib.learn.judge import SECONDS, Call, Result, Run, Worker
 from cnnlib.learn.localiser import first_wrong_step
+from cnnlib.learn.rules_of_form import first_not_finite
 from cnnlib.learn.verdict import Verdict
 from cnnlib.learn.wire import Given, Other
 
@@ -108,6 +109,8 @@ def check_source(
         keep=keep,
     )
     verdict = verdict_of(prepared, run)
+    if verdict.passed and exercise.refuse and (why := exercise.refuse(source.decode("utf-8-sig"))):
+        verdict = _failed(exercise, "unasked", why)
     if verdict.passed and exercise.afterwards:
         verdict = replace(verdict, sentence=f"{verdict.sentence} {exercise.afterwards(source.decode('utf-8-sig'))}")
     return replace(
@@ -168,7 +171,7 @@ def _verdict_of_function(prepared: Prepared, name: str, results: list[Result], w
         function=name,
         right=tuple(n for o, n in enumerate(names) if o not in wrong),
         step=step.sentence if step is not None else "",
-        **_worst(first),
+        **_worst(first, key),
     )
 
 
@@ -199,7 +202,12 @@ def _miscounted(
         if r.value is None and not (len(e) == 1 and e[0] is None):
             some = any(other.value is not None for other in results)
             why = f"returns None in the case with {', '.join(case.features) or 'no feature'}: is there a path without return?"
-            return _failed(exercise, "none", f"{name} {why if some else 'returns None: it is not written yet.'}", function=name)
+            return _failed(
+                exercise,
+                "none",
+                f"{name} {why if some else 'returns None: it is not written yet, or ends without a return.'}",
+                function=name,
+            )
         if _split(r.value, len(names))[0] is None:
             came = f"{len(r.value)} values" if isinstance(r.value, tuple | list) else _kind(r.value)
             what = f"{len(names)} values in this order: {', '.join(names)}" if len(names) > 1 else names[0]
@@ -336,9 +344,11 @@ def _outputs_of_mistake(exercise: Exercise, name: str, function: Callable, cases
 # ---- what a verdict shows
 
 
-def _worst(evidence: Evidence) -> dict[str, Any]:
-    """The worst element of the first wrong case, with the derivative by differences."""
-    i = evidence.right.index(False) if False in evidence.right else 0
+def _worst(evidence: Evidence, key: str) -> dict[str, Any]:
+    """The worst element of the first wrong case (with NaN, if the sentence is about it), and the derivative by differences."""
+    i = first_not_finite(evidence) if key == "nan" else None
+    if i is None:
+        i = evidence.right.index(False) if False in evidence.right else 0
     shown: dict[str, Any] = {"output": evidence.output, "features": evidence.cases[i].features}
     e, g = as_array(evidence.expected[i]), as_array(evidence.got[i])
     if e is None or g is None or e.shape != g.shape or not e.size or "c" in e.dtype.kind + g.dtype.kind:

@@ -38,6 +38,16 @@ def what_else(text: str) -> str:
     return said + ("; `cnnlib learn fast 38` runs it on the GPU." if why_not is None else "; no GPU is used here.")
 
 
+def never_launched(text: str) -> str | None:
+    """Why a file without a kernel of its own does not count, or None."""
+    launches = any(isinstance(node, ast.Name) and node.id == "launch" for node in ast.walk(ast.parse(text)))
+    if launches and kernels_in(text):
+        return None
+    return (
+        "your numbers are right, but no kernel of yours made them: write it as a string with __global__ in it, and launch it."
+    )
+
+
 def kernels_in(text: str) -> list[str]:
     """The strings of a Python file that hold a CUDA kernel; nothing is run."""
     strings = (node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant))

@@ -35,6 +35,7 @@ KEYS = {
     "edge": "right except at one end of an axis",
     "step": "a named intermediate is the first that is wrong",
     "value": "the largest difference",
+    "unasked": "right, but not by what the exercise is about",
 }
 
 RULES: dict[str, Callable[[Evidence], str | None]] = {

@@ -497,6 +497,6 @@ def launch(source, grid, block, *arguments):
         results.append(arrays)
     for argument, one, other in zip([a for a in arguments if isinstance(a, np.ndarray)], *results):
         if not np.allclose(one, other, rtol=1e-9 if argument.dtype == np.float64 else 1e-4, atol=0, equal_nan=True):
-            raise RuntimeError("race: the result depends on which thread runs first; is a __syncthreads() missing?")
+            raise RuntimeError("race: the result depends on which thread runs first, as if a __syncthreads() were missing")
         if not np.array_equal(one, argument.reshape(-1), equal_nan=True):
             argument[...] = one.reshape(argument.shape)

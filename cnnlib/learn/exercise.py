@@ -36,10 +36,12 @@ intermediates Named steps that a learner may return in a dict after the outputs;
 tolerance     Largest relative error; the default catches a planted 0.1 % everywhere.
 fast, train   For ``cnnlib learn fast`` and ``train``; see Fast and Train.
 afterwards    ``afterwards(text)`` -> a sentence that the verdict on a right answer ends with, such as what a compiler says.
+refuse        ``refuse(text)`` -> why a right answer does not count, or None.
 """
 
 from __future__ import annotations
 
+import difflib
 import functools
 import importlib
 import inspect
@@ -53,7 +55,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from cnnlib.errors import CnnlibError, unknown_name
+from cnnlib.errors import CnnlibError, UnknownNameError
 from cnnlib.learn import own
 from cnnlib.learn.specialise import specialised
 from cnnlib.learn.wire import Given as Given
@@ -180,6 +182,7 @@ class Exercise:
     fast: Fast | None = None
     train: Train | None = None
     afterwards: Callable[[str], str] | None = None
+    refuse: Callable[[str], str | None] | None = None
     title: str = ""
     story: str = ""
 
@@ -290,4 +293,7 @@ def find(key: str | int) -> Exercise:
     for e in exercises():
         if text in (e.name, str(e.number), f"{e.number:02d}", *e.function_names):
             return e
-    raise unknown_name("exercise", key, (e.name for e in exercises()))
+    names = [e.name for e in exercises()]
+    near = [name for name in names if len(text) > 2 and text in name] or difflib.get_close_matches(text, names)
+    what = f"did you mean {' or '.join(map(repr, near))}?" if near else f"they have numbers, 1 to {len(names)}, and names"
+    raise UnknownNameError(f"unknown exercise {str(key)!r} ({what})")

@@ -27,7 +27,7 @@ def check(name: str | int, *functions: Callable, seed: str = "") -> Verdict:
 
     >>> from cnnlib.learn import check
     >>> check("softmax_cross_entropy", lambda dl, x, t: None).sentence
-    'softmax_cross_entropy returns None: it is not written yet.'
+    'softmax_cross_entropy returns None: it is not written yet, or ends without a return.'
 
     Raises UnknownNameError for an exercise that does not exist, ValueRangeError for another number of functions.
     """

@@ -18,7 +18,7 @@ from cnnlib.learn.wire import Other
 def none(ev: Evidence) -> str | None:
     for e, g in zip(ev.expected, ev.got):
         if g is None and e is not None:
-            return f"your {ev.output} is None: it is not computed yet."
+            return f"your {ev.output} is None: it is not computed yet, or by a function without a return."
         if isinstance(g, Other) and g.kind == "ellipsis":
             return f"your {ev.output} is still ...: it is not written yet."
     return None
@@ -78,7 +78,19 @@ def shape(ev: Evidence) -> str | None:
                 return f"{but}: you summed over {axes_named(axes)}, which must stay."
     if e.size == g.size and same(e, g.reshape(e.shape), ev.exercise.tolerance):
         return f"{but}: the numbers are right, reshape them."
+    if e.size and not g.size:
+        return f"{but}: it is empty, as a slice a:-0 is; write where it ends, a:a + length."
+    if _within(e, g, ev.exercise.tolerance):
+        return f"{but}: the right numbers stand within it, cut off what is around them (the padding?)."
     return but + "."
+
+
+def _within(e: np.ndarray, g: np.ndarray, tolerance: float) -> bool:
+    """Whether ``e`` is a block of ``g``."""
+    if e.ndim != g.ndim or any(n > m for n, m in zip(e.shape, g.shape)):
+        return False
+    places = itertools.product(*(range(m - n + 1) for n, m in zip(e.shape, g.shape)))
+    return any(same(e, g[tuple(slice(o, o + n) for o, n in zip(place, e.shape))], tolerance) for place in places)
 
 
 def not_numbers(ev: Evidence) -> str | None:
@@ -112,17 +124,20 @@ def dtype(ev: Evidence) -> str | None:
     return None
 
 
+def first_not_finite(ev: Evidence) -> int | None:
+    """The first case with NaN or infinity where a number should be."""
+    cases = range(len(ev.e)) if ev.aligned else ()
+    return next((i for i in cases if ev.g[i].dtype.kind == "f" and not np.isfinite(ev.g[i][np.isfinite(ev.e[i])]).all()), None)
+
+
 def nan(ev: Evidence) -> str | None:
-    if not ev.aligned:
+    i = first_not_finite(ev)
+    if i is None:
         return None
-    for e, g in zip(ev.e, ev.g):
-        if g.dtype.kind == "f" and not np.isfinite(g[np.isfinite(e)]).all():
-            count = int((~np.isfinite(g) & np.isfinite(e)).sum())
-            kind = "NaN" if np.isnan(g[np.isfinite(e)]).any() else "infinite"
-            return (
-                f"your {ev.output} is {kind} in {count} of {g.size} elements: a division by zero, an overflow, or the log of 0."
-            )
-    return None
+    e, g = ev.e[i], ev.g[i]
+    count = int((~np.isfinite(g) & np.isfinite(e)).sum())
+    kind = "NaN" if np.isnan(g[np.isfinite(e)]).any() else "infinite"
+    return f"your {ev.output} is {kind} in {count} of {g.size} elements: a division by zero, an overflow, or the log of 0."
 
 
 def mutated(ev: Evidence) -> str | None:

@@ -60,7 +60,7 @@ class Verdict:
         if self.right:
             rows.append(("right already", ", ".join(self.right)))
         if self.printed:
-            rows.append(("you printed", self.printed.rstrip()[-600:]))
+            rows.append(("printed", self.printed.rstrip()[-600:]))
         return rows
 
     def __str__(self) -> str:
@@ -96,4 +96,4 @@ class Verdict:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.10g}"
+    return "-" if value is None else f"{value + 0.0:.10g}"  # + 0.0: not -0

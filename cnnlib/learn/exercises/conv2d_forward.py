@@ -26,7 +26,7 @@ that cross-correlation. The lecture writes h_ij = g((W ∗ X)_ij + b); here is i
 
 The checker tries that one, and the convolution demo of CS231n (7×7×3, two filters, stride 2), digit by digit.
 
-Write it as naively as you like; six nested loops are a fine answer. You will be able to make it fast afterwards. If
+Write it as naively as you like; seven nested loops are a fine answer. You will be able to make it fast afterwards. If
 something is off and you do not see where, return y and a dict with any of {"x_padded": …, "windows": …}, where windows
 (N, C, KH, KW, OH, OW) holds what the kernel sees at each stop. You are told which of them goes wrong first.
 

@@ -29,7 +29,7 @@ Source: lecture: GPU computing; Nickolls, Buck, Garland & Skadron, "Scalable par
 
 import numpy as np
 
-from cnnlib.learn.cuda import on_gpu, what_else
+from cnnlib.learn.cuda import never_launched, on_gpu, what_else
 from cnnlib.learn.emulator import Dim3, KernelError, Pointer, Translator, functions_of_c, launch, run_block
 from cnnlib.learn.exercise import Case, Exercise, Explanation, Fast, Mutant
 
@@ -250,4 +250,5 @@ def softmax(x):
     alternatives=(TREE, THREAD_PER_ROW),
     fast=Fast(rows, "softmax_forward", build=lambda text: on_gpu(text, "softmax")),
     afterwards=what_else,
+    refuse=never_launched,
 )

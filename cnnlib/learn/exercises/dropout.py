@@ -175,6 +175,11 @@ def dropconnect_backward(dy, x, w, u, p):
     explanations=(
         Explanation("other elements", "you keep the right share, but not these elements: u is kept where u ≥ p."),
         Explanation(
+            "first version",
+            "this is dropout's first version, 1 − p in evaluation: here training divides by 1 − p, and evaluation is y = x.",
+            lambda x, u, p, training: x * (u >= p) if training else x * (1.0 - p),
+        ),
+        Explanation(
             "unscaled", "your dropout does not divide by 1 − p: what is kept must be scaled up, so that the mean stays x."
         ),
         Explanation(
@@ -219,6 +224,11 @@ def dropconnect_backward(dy, x, w, u, p):
     mutants=(
         Mutant("(u >= p) / (1.0 - p)", "(u < 1.0 - p) / (1.0 - p)", "other elements"),
         Mutant("return x * mask(u, p)", "return x * (u >= p)", "unscaled"),
+        Mutant(
+            "return x * mask(u, p) if training else x",
+            "return x * (u >= p) if training else x * (1.0 - p)",
+            "first version",
+        ),
         Mutant("return dy * mask(u, p)", "return dy * (u >= p)", "unscaled backward"),
         Mutant("(u >= p) / (1.0 - p)", "(u >= p) / p", "divided by p"),
         Mutant("(u >= p) / (1.0 - p)", "(u < p) / (1.0 - p)", "kept and dropped exchanged"),

@@ -110,6 +110,16 @@ def symmetric(dy, x, size, alpha, beta, k):
     return lrn_backward(dy, x, odd, alpha * odd / size, beta, k)
 
 
+def negative_start(dy, x, size, alpha, beta, k):
+    """A slice that begins below 0 in NumPy's sense, from the end."""
+    below, above = size // 2, (size - 1) // 2
+    channels = range(x.shape[1])
+    s = np.stack([k + alpha / size * (x[:, c - below : c + above + 1] ** 2).sum(axis=1) for c in channels], axis=1)
+    sent = dy * x * s ** (-beta - 1)
+    inhibition = np.stack([sent[:, c - above : c + below + 1].sum(axis=1) for c in channels], axis=1)
+    return dy * s**-beta - 2 * alpha * beta / size * x * inhibition
+
+
 EXERCISE = Exercise(
     number=18,
     name="lrn_backward",
@@ -191,6 +201,11 @@ def lrn_backward(dy, x, size, alpha, beta, k):
         Explanation("inhibition's sign", "your inhibition has the wrong sign: a louder neighbour makes y smaller."),
         Explanation("dy of the neighbours", "your inhibition forgets dy: what a neighbour's y_j loses counts dy_j times."),
         Explanation("s for its power", "your direct part divides by s: it is dy_c s_c^(−β)."),
+        Explanation(
+            "negative start",
+            "your slice begins below 0 at the first channels, and Python counts that from the end: begin at max(0, c − ⌊n/2⌋).",
+            negative_start,
+        ),
         Explanation("k forgotten", "your s forgets k: s = k + α/n Σ x²."),
     ),
     mutants=(

@@ -113,6 +113,12 @@ def first_pieces_dw(dy, x, w, b):
     return dx, first_piece_learns(dy, x, w, b)[1], db
 
 
+def all_ties_win(dy, x, w, b):
+    z = np.einsum("opi,ni->nop", w, x) + b
+    dz = dy[:, :, None] * (z == z.max(axis=2, keepdims=True))
+    return np.einsum("nop,opi->ni", dz, w), np.einsum("nop,ni->opi", dz, x), dz.sum(axis=0)
+
+
 EXERCISE = Exercise(
     number=20,
     name="maxout",
@@ -156,6 +162,11 @@ def maxout_layer_backward(dy, x, w, b):
             first_pieces_dw,
         ),
         Explanation("last tie", "of several equal pieces your last one wins: here the first one does."),
+        Explanation(
+            "ties all win",
+            "of several equal pieces each gets dy in yours, which counts it more than once: only the first one wins.",
+            all_ties_win,
+        ),
         Explanation("all pieces learn", "you give dy to all pieces of a unit: only the winner made y, the others get 0."),
         Explanation("smallest piece", "you give dy to the smallest piece: y is the largest."),
         Explanation("largest in size", "you look for the largest absolute value: a piece of −3 is smaller than one of 2."),

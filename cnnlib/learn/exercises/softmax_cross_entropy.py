@@ -35,7 +35,8 @@ def softmax_cross_entropy(dl, x, t):
 
 
 def loss(dl, x, t):
-    return np.log(np.exp(x - x.max()).sum(axis=1)) + x.max() - x[np.arange(len(t)), t]
+    largest = x.max(axis=1)
+    return np.log(np.exp(x - largest[:, None]).sum(axis=1)) + largest - x[np.arange(len(t)), t]
 
 
 def cases(rng):
@@ -49,6 +50,8 @@ def cases(rng):
         case(6, 2, "two classes"),
         case(3, 5, "logits near 1000", shift=1000.0),
         case(3, 5, "logits near -1000", shift=-1000.0),
+        case(2, 3, "rows far apart", shift=np.array([[500.0], [-500.0]])),
+        Case((rng.normal(size=1), np.array([[-30.0, 0.0, 1.0]]), np.array([0])), ("an unlikely label",)),
     ]
 
 
@@ -79,6 +82,19 @@ def softmax_over_all(dl, x, t):
     e = np.exp(x - x.max())
     p = e / e.sum()
     return -np.log(p[np.arange(len(t)), t]), dl[:, None] * (p - one_hot(x, t))
+
+
+def composed(dl, x, t, *, shift=lambda x: x.max(axis=1, keepdims=True), added=0.0):
+    """In two steps, p and then its logarithm, as most people write it first."""
+    e = np.exp(x - shift(x))
+    p = e / e.sum(axis=1, keepdims=True)
+    return -np.log(p[np.arange(len(t)), t] + added), dl[:, None] * (p - one_hot(x, t))
+
+
+def ones_in_columns(dl, x, t):
+    p = softmax(x)
+    p[:, t] -= 1.0
+    return loss(dl, x, t), dl[:, None] * p
 
 
 def _kernels(f):
@@ -157,6 +173,24 @@ def softmax_cross_entropy(dl, x, t):
         Explanation(
             "overflow",
             "your exponentials overflow for large logits: take each row's maximum off before exp, the softmax stays the same.",
+            lambda *a: composed(*a, shift=np.zeros_like),
+        ),
+        Explanation(
+            "one maximum for all rows",
+            "you take one maximum off all rows: in a row far below it all exponentials vanish, and 0/0 is not a number; each "
+            "row has its own, x.max(axis=1, keepdims=True).",
+            lambda *a: composed(*a, shift=np.max),
+        ),
+        Explanation(
+            "added in the logarithm",
+            "you add a small number to p before the logarithm: where the right label is unlikely, it is all that counts; "
+            "l = lse − x[t] needs none.",
+            lambda *a: composed(*a, added=1e-9),
+        ),
+        Explanation(
+            "ones in columns",
+            "your p[:, t] −= 1 takes 1 off the columns of all labels, in every row: p[np.arange(N), t] is one element per row.",
+            ones_in_columns,
         ),
     ),
     mutants=(
@@ -168,6 +202,8 @@ def softmax_cross_entropy(dl, x, t):
         Mutant("- np.log(np.exp(shifted).sum(axis=1, keepdims=True))", "- np.log(np.exp(shifted).sum(axis=0))", says="batch"),
         Mutant("- np.log(np.exp(shifted).sum(axis=1, keepdims=True))", "- np.log(np.exp(shifted).sum())", says="all"),
         Mutant("shifted = x - x.max(axis=1, keepdims=True)", "shifted = x", says="overflow"),
+        Mutant("shifted = x - x.max(axis=1, keepdims=True)", "shifted = x - x.max()", says="one maximum for all rows"),
+        Mutant("return -log_p[rows, t]", "return -np.log(np.exp(log_p[rows, t]) + 1e-9)", says="added in the logarithm"),
         Mutant(
             "-log_p[rows, t], log_softmax_backward(dlog_p, log_p)",
             "-log_p[rows, t], dlog_p + dl[:, None] * x",

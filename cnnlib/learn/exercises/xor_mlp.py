@@ -156,6 +156,16 @@ EXERCISE = Exercise(
             lambda x, w1, w2: (forward(x, w1, w2), np.zeros(len(x))),
         ),
         Explanation(
+            "given weights",
+            "your y uses the weights that were given: choose six numbers of your own, with which the network is XOR.",
+            lambda x, w1, w2: (forward(x, w1, w2), (forward(x, w1, w2) > 0.5).astype(float)),
+        ),
+        Explanation(
+            "always",
+            "with your own weights every input is on: at (0, 0) and (1, 1) the negative neuron must outweigh the positive one.",
+            lambda x, w1, w2: (forward(x, w1, w2), np.ones(len(x))),
+        ),
+        Explanation(
             "probabilities",
             "your y is the probability: return 1 where it is above ½ and 0 elsewhere.",
         ),
@@ -176,6 +186,8 @@ EXERCISE = Exercise(
             says="and",
         ),
         Mutant("(forward(x, own_w1, own_w2) > 0.5).astype(x.dtype)", "forward(x, own_w1, own_w2)", says="probabilities"),
+        Mutant("(forward(x, own_w1, own_w2) > 0.5)", "(forward(x, w1, w2) > 0.5)", says="given weights"),
+        Mutant("[20.0, -25.0]", "[20.0, 25.0]", says="always"),
         Mutant("return p, y", "return y, p", says="swapped"),
     ),
     equivalent={
