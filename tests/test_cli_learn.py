@@ -120,7 +120,7 @@ def test_a_right_file_passes_and_what_comes_next_is_said(learn, workspace):
     write(workspace, RIGHT)
     code, out, _ = learn("check", 8)
     assert code == 0 and "✓ softmax_cross_entropy" in out and "To think about" in out and "cnnlib learn solution 8" in out
-    assert f"1 of {len(exercises())} solved" in out and "Next:" in out
+    assert f"1 of {len(exercises())} solved" in out and "─ Next ─" in out
     assert workspace.progress.read()[EIGHT.name].passed
 
 
@@ -363,3 +363,9 @@ def test_the_transcript_on_the_page_is_what_is_printed(learn, monkeypatch):
     right = "if t_n * (w @ x_n + b) <= 0:\n            w += t_n * x_n\n            b += t_n\n            mistakes += 1"
     edit(second, (r"^        \.\.\..*", f"        {right}"))
     shown("check")
+
+
+def test_a_hint_without_a_name_is_for_the_exercise_at_hand(learn, workspace):
+    write(workspace, WRONG)
+    code, out, _ = learn("hint")
+    assert code == 0 and EIGHT.title in " ".join(out.split()) and workspace.progress.read()[EIGHT.name].hints == 1

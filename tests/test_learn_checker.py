@@ -229,6 +229,8 @@ def test_check_refuses_what_is_no_exercise_or_no_function():
         check(8, print, print)
     with pytest.raises(ValueRangeError, match="needs 1"):
         check(8, "print")
+    with pytest.raises(ValueRangeError, match=r"needs 1 function\(s\): softmax_cross_entropy; got 1: int\."):
+        check(8, 5)
 
 
 # ---- verdicts

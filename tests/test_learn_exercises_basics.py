@@ -392,3 +392,16 @@ def test_a_softmax_without_a_kernel_is_no_solution_of_the_cuda_exercise():
     found = check_source(find("cuda_kernel"), text.encode())
     assert found.key == "unasked" and not found.passed
     assert found.sentence.startswith("your numbers are right, but no kernel of yours made them")
+
+
+def test_another_signature_is_told_with_the_starters():
+    found = check("adaline_gradient", lambda x, t, w: (0.0, w, 0.0))
+    assert found.sentence.startswith(
+        "adaline_gradient is called with (x, t, w, b), as in the starter, and yours takes others: "
+    )
+
+
+def test_several_numbers_may_come_in_one_array():
+    rightly = reference(find("conv_counts"))["conv_counts"]
+    assert check("conv_counts", lambda *a: np.array(rightly(*a))).passed
+    assert check("conv_counts", lambda *a: np.array(rightly(*a))[:4]).sentence.endswith("got one array of shape (4,).")

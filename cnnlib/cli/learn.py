@@ -153,13 +153,20 @@ def watch(workspace: Workspace) -> None:
 
 
 @command.command()
-@click.argument("exercise", metavar="NAME", type=ExerciseName())
+@click.argument("exercise", metavar="[NAME]", type=ExerciseName(), required=False)
 @in_workspace
-def hint(exercise: Exercise, workspace: Workspace) -> None:
-    """Show a hint; the next call shows the next one, and the third is almost the line."""
+def hint(exercise: Exercise | None, workspace: Workspace) -> None:
+    """Show a hint; the next call shows the next one, and the third is almost the line.
+
+    Without NAME: for the unsolved exercise that you edited last, else the next one.
+    """
     from cnnlib.cli import learn_show
     from cnnlib.learn.progress import Record
 
+    exercise = exercise or workspace.current(workspace.progress.read())
+    if exercise is None:
+        learn_show.solved(workspace)
+        return
     level = min(workspace.progress.read().get(exercise.name, Record()).hints + 1, len(exercise.hints))
     learn_show.hints(exercise, level)
     with workspace.progress.change(exercise.name) as record:

@@ -79,9 +79,8 @@ def started(workspace: Workspace, done: Started) -> None:
 def announcement(what: str, exercise: Exercise) -> Panel:
     """An exercise as an invitation: its title and how its story begins."""
     beginning = " ".join(exercise.story.split("\n\n")[0].split())
-    return Panel(
-        escape(beginning), title=f"{what} {name_of(exercise)}", title_align="left", border_style="cyan", padding=(0, 2)
-    )
+    text = f"{name_of(exercise)}\n{escape(beginning)}"  # the title may be longer than a frame's first line
+    return Panel(text, title=what, title_align="left", border_style="cyan", padding=(0, 2))
 
 
 def listing(workspace: Workspace) -> None:
@@ -193,7 +192,7 @@ def what_next(workspace: Workspace, exercise: Exercise, record: Record, passed: 
     records = workspace.progress.read()
     out.print(standing(records))
     if following := workspace.after(exercise, records):
-        out.print(announcement("Next:", following))
+        out.print(announcement("Next", following))
         out.print(f"[dim]in[/] {escape(shown(workspace.path(following)))}")
     else:
         solved(workspace)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -187,6 +188,9 @@ def _raised(exercise: Exercise, name: str, cases: list[Case], results: list[Resu
         )  # fmt: skip
     fine = [set(c.features) for c, r in zip(cases, results) if r.trouble is None]
     sentence = trouble.sentence
+    if trouble.line is None and "positional argument" in trouble.what:
+        wanted = ", ".join(inspect.signature(reference(exercise)[name]).parameters)
+        sentence = f"{name} is called with ({wanted}), as in the starter, and yours takes others: {trouble.what}."
     always = set.intersection(*(set(c.features) for c, _ in troubles)) - set().union(*fine)
     if fine and always:
         sentence = f"{sentence.rstrip('.')}; only with {' and '.join(sorted(always))}."
@@ -200,14 +204,11 @@ def _miscounted(
     names = exercise.outputs_of(name)
     for case, e, r in zip(cases, expected, results):
         if r.value is None and not (len(e) == 1 and e[0] is None):
-            some = any(other.value is not None for other in results)
-            why = f"returns None in the case with {', '.join(case.features) or 'no feature'}: is there a path without return?"
-            return _failed(
-                exercise,
-                "none",
-                f"{name} {why if some else 'returns None: it is not written yet, or ends without a return.'}",
-                function=name,
-            )
+            why = "returns None: it is not written yet, or ends without a return."
+            if any(other.value is not None for other in results):
+                where = ", ".join(case.features) or "no feature"
+                why = f"returns None in the case with {where}: is there a path without return?"
+            return _failed(exercise, "none", f"{name} {why}", function=name)
         if _split(r.value, len(names))[0] is None:
             came = f"{len(r.value)} values" if isinstance(r.value, tuple | list) else _kind(r.value)
             what = f"{len(names)} values in this order: {', '.join(names)}" if len(names) > 1 else names[0]
@@ -229,6 +230,8 @@ def _split(value: Any, count: int) -> tuple[list[Any] | None, dict[str, Any] | N
         steps = {name: array for name, step in steps.items() if (array := as_array(step)) is not None}
     elif count == 1:
         return [value], None
+    elif isinstance(value, np.ndarray) and value.ndim == 1:  # several numbers
+        value = value.tolist()
     if isinstance(value, tuple | list) and len(value) == count:
         return list(value), steps
     return None, steps

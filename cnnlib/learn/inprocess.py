@@ -34,8 +34,9 @@ def check(name: str | int, *functions: Callable, seed: str = "") -> Verdict:
     exercise = find(name)
     wanted = exercise.function_names
     if len(functions) != len(wanted) or not all(callable(f) for f in functions):
+        came = ", ".join(getattr(f, "__name__", type(f).__name__) for f in functions) or "none"
         raise ValueRangeError(
-            f"learn.check: {exercise.name} needs {len(wanted)} function(s): {', '.join(wanted)}; got {len(functions)}."
+            f"learn.check: {exercise.name} needs {len(wanted)} function(s): {', '.join(wanted)}; got {len(functions)}: {came}."
         )
     prepared = prepare(exercise, seed)
     given = given_functions(exercise)
