@@ -1,6 +1,8 @@
 """The first exercises beyond what ``cnnlib.learn.verify`` proves: the stories' worked numbers, and that their short solutions
 are the library's own models, optimisers, tape and initialisers."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -405,3 +407,20 @@ def test_several_numbers_may_come_in_one_array():
     rightly = reference(find("conv_counts"))["conv_counts"]
     assert check("conv_counts", lambda *a: np.array(rightly(*a))).passed
     assert check("conv_counts", lambda *a: np.array(rightly(*a))[:4]).sentence.endswith("got one array of shape (4,).")
+
+
+def test_matrices_that_do_not_fit_are_told_in_plain_words():
+    found = check("matrix_gradient", lambda x, y, w1, w2, w3: (w1 @ x, w2 @ w1.T, w3 @ x))
+    assert re.search(
+        r"multiplies matrices that do not fit: the left one ends in an axis of \d+, the right one begins", found.sentence
+    )
+
+
+def test_the_case_that_is_shown_has_the_shape_that_the_sentence_is_about():
+    """Wrong numbers of the right shape in an earlier case, another shape in a later one."""
+
+    def conv2d_backward(dy, x, w, stride, pads, dilation, groups):
+        return np.pad(x, ((0, 0), (0, 0), pads[:2], pads[2:])), w, dy.sum((0, 2, 3))
+
+    found = check("conv2d_backward", conv2d_backward)
+    assert found.key == "shape" and "padding" in found.features and found.index is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -78,7 +79,7 @@ def started(workspace: Workspace, done: Started) -> None:
 
 def announcement(what: str, exercise: Exercise) -> Panel:
     """An exercise as an invitation: its title and how its story begins."""
-    beginning = " ".join(exercise.story.split("\n\n")[0].split())
+    beginning = re.sub("[,:]$", " …", " ".join(exercise.story.split("\n\n")[0].split()))
     text = f"{name_of(exercise)}\n{escape(beginning)}"  # the title may be longer than a frame's first line
     return Panel(text, title=what, title_align="left", border_style="cyan", padding=(0, 2))
 

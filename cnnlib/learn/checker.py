@@ -12,6 +12,7 @@ import copy
 import functools
 import hashlib
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +28,8 @@ from cnnlib.learn.evidence import Evidence
 from cnnlib.learn.exercise import Case, Exercise, Explanation, find, given_text, load, reference, solution_text
 from cnnlib.learn.judge import SECONDS, Call, Result, Run, Worker
 from cnnlib.learn.localiser import first_wrong_step
-from cnnlib.learn.rules_of_form import first_not_finite
+from cnnlib.learn.rules_of_form import misshapen, not_finite
+from cnnlib.learn.trouble import Trouble
 from cnnlib.learn.verdict import Verdict
 from cnnlib.learn.wire import Given, Other
 
@@ -187,14 +189,24 @@ def _raised(exercise: Exercise, name: str, cases: list[Case], results: list[Resu
             function=name, line=trouble.line,
         )  # fmt: skip
     fine = [set(c.features) for c, r in zip(cases, results) if r.trouble is None]
-    sentence = trouble.sentence
-    if trouble.line is None and "positional argument" in trouble.what:
-        wanted = ", ".join(inspect.signature(reference(exercise)[name]).parameters)
-        sentence = f"{name} is called with ({wanted}), as in the starter, and yours takes others: {trouble.what}."
+    sentence = _in_plain_words(exercise, name, trouble)
     always = set.intersection(*(set(c.features) for c, _ in troubles)) - set().union(*fine)
     if fine and always:
-        sentence = f"{sentence.rstrip('.')}; only with {' and '.join(sorted(always))}."
+        sentence = f"{sentence.rstrip('.?')}; only with {' and '.join(sorted(always))}."
     return _failed(exercise, trouble.kind, sentence, function=name, line=trouble.line, features=case.features)
+
+
+def _in_plain_words(exercise: Exercise, name: str, trouble: Trouble) -> str:
+    """An exception's sentence; two that beginners meet are translated."""
+    if trouble.line is None and "positional argument" in trouble.what:
+        wanted = ", ".join(inspect.signature(reference(exercise)[name]).parameters)
+        return f"{name} is called with ({wanted}), as in the starter, and yours takes others: {trouble.what}."
+    if sizes := re.search(r"matmul: .*\(size (\d+) is different from (\d+)\)", trouble.what):
+        return (
+            f"line {trouble.line} multiplies matrices that do not fit: the left one ends in an axis of {sizes[2]}, "
+            f"the right one begins with {sizes[1]}; is a transpose missing, or the order wrong?"
+        )
+    return trouble.sentence
 
 
 def _miscounted(
@@ -348,10 +360,10 @@ def _outputs_of_mistake(exercise: Exercise, name: str, function: Callable, cases
 
 
 def _worst(evidence: Evidence, key: str) -> dict[str, Any]:
-    """The worst element of the first wrong case (with NaN, if the sentence is about it), and the derivative by differences."""
-    i = first_not_finite(evidence) if key == "nan" else None
-    if i is None:
-        i = evidence.right.index(False) if False in evidence.right else 0
+    """The worst element of the first wrong case that the sentence is about, with the derivative by differences."""
+    told = {"nan": not_finite, "shape": misshapen}.get(key)
+    wrong = told(evidence) if told else [k for k, right in enumerate(evidence.right) if not right]
+    i = wrong[0] if wrong else 0
     shown: dict[str, Any] = {"output": evidence.output, "features": evidence.cases[i].features}
     e, g = as_array(evidence.expected[i]), as_array(evidence.got[i])
     if e is None or g is None or e.shape != g.shape or not e.size or "c" in e.dtype.kind + g.dtype.kind:

@@ -17,11 +17,9 @@ from cnnlib.learn.exercise import Case, Exercise
 
 @dataclass(frozen=True)
 class Step:
-    """The first intermediate that is wrong: its name, what it should be, and the ones before it that are right."""
+    """The first intermediate that is wrong: its name, and the sentence about it."""
 
     name: str
-    formula: str
-    right: tuple[str, ...]
     sentence: str
 
 
@@ -39,9 +37,7 @@ def first_wrong_step(exercise: Exercise, cases: list[Case], steps: list[dict[str
         if not pairs:
             continue
         if wrong := [p for p in pairs if not same(*p, exercise.tolerance)]:
-            return Step(
-                name, exercise.intermediates.formulas.get(name, ""), tuple(right), _sentence(exercise, name, right, *wrong[0])
-            )
+            return Step(name, _sentence(exercise, name, right, *wrong[0]))
         right.append(name)
     return None
 
@@ -56,7 +52,7 @@ def _first_back_in_time(exercise: Exercise, expected: list[dict], steps: list[di
             for k, name in enumerate(names):
                 if not same(e[name][t], s[name][t], exercise.tolerance):
                     sentence = _sentence(exercise, name, names[:k], e[name][t], s[name][t], f" at t = {t}")
-                    return Step(name, exercise.intermediates.formulas.get(name, ""), tuple(names[:k]), sentence)
+                    return Step(name, sentence)
     return None
 
 

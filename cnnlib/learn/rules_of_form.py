@@ -49,11 +49,13 @@ def permuted(ev: Evidence) -> str | None:
     return None
 
 
+def misshapen(ev: Evidence) -> list[int]:
+    """The cases with a wrong shape."""
+    return [i for i, (e, g) in enumerate(zip(ev.e, ev.g)) if e.shape != g.shape] if ev.numeric else []
+
+
 def shape(ev: Evidence) -> str | None:
-    if not ev.numeric:
-        return None
-    wrong = [i for i, (e, g) in enumerate(zip(ev.e, ev.g)) if e.shape != g.shape]
-    if not wrong:
+    if not (wrong := misshapen(ev)):
         return None
     i = wrong[0]
     e, g = ev.e[i], ev.g[i]
@@ -124,17 +126,16 @@ def dtype(ev: Evidence) -> str | None:
     return None
 
 
-def first_not_finite(ev: Evidence) -> int | None:
-    """The first case with NaN or infinity where a number should be."""
-    cases = range(len(ev.e)) if ev.aligned else ()
-    return next((i for i in cases if ev.g[i].dtype.kind == "f" and not np.isfinite(ev.g[i][np.isfinite(ev.e[i])]).all()), None)
+def not_finite(ev: Evidence) -> list[int]:
+    """The cases with NaN or infinity where a number should be."""
+    pairs = enumerate(zip(ev.e, ev.g)) if ev.aligned else ()
+    return [i for i, (e, g) in pairs if g.dtype.kind == "f" and not np.isfinite(g[np.isfinite(e)]).all()]
 
 
 def nan(ev: Evidence) -> str | None:
-    i = first_not_finite(ev)
-    if i is None:
+    if not (wrong := not_finite(ev)):
         return None
-    e, g = ev.e[i], ev.g[i]
+    e, g = ev.e[wrong[0]], ev.g[wrong[0]]
     count = int((~np.isfinite(g) & np.isfinite(e)).sum())
     kind = "NaN" if np.isnan(g[np.isfinite(e)]).any() else "infinite"
     return f"your {ev.output} is {kind} in {count} of {g.size} elements: a division by zero, an overflow, or the log of 0."

@@ -104,6 +104,11 @@ EXERCISE = Exercise(
             lambda x, w, threshold: ((x @ w > threshold).astype(float), *threshold_gates(x, w, threshold)[1:]),
         ),
         Explanation(
+            "nand never fires",
+            "your nand never fires: with weights −1 the sum is 0, −1 or −2, so its threshold must lie between −2 and −1.",
+            lambda x, w, threshold: (threshold_gates(x, w, threshold)[0], np.zeros(len(x)), np.zeros(len(x))),
+        ),
+        Explanation(
             "no threshold",
             "your y is the weighted sum itself: a neuron of 1943 fires or it does not, so compare the sum with the threshold.",
             _weighted_sum,
