@@ -130,8 +130,9 @@ MISTAKES = [
     ("constant", lambda dx, dw, dy, x, w, lr, stride: (dx, dw + dy.sum()), "off by one constant per case"),
     ("term", lambda dx, dw, dy, x, w, lr, stride: (dx, dw + w), "your dw is the right one plus w: this term is too much."),
     ("term", lambda dx, dw, dy, x, w, lr, stride: (dx - x, dw), "your dx is the right one minus x: this term is missing."),
-    ("term", lambda dx, dw, dy, x, w, lr, stride: (x, dw), "your dx is just x."),
+    ("term", lambda dx, dw, dy, x, w, lr, stride: (x, dw), "your dx is just the argument x."),
     ("precision", lambda dx, dw, dy, x, w, lr, stride: (dx * (1 + 1e-6 * np.cos(x)), dw), "not to double precision"),
+    ("precision", lambda dx, dw, dy, x, w, lr, stride: (dx / (1 + 1e-6), dw), "not to double precision"),
     (
         "edge",
         lambda dx, dw, dy, x, w, lr, stride: (dx, np.r_[dw[:-1], x[:1, :1] + w[-1:]]),
@@ -146,7 +147,7 @@ MISTAKES = [
     (
         "sign",
         lambda dx, dw, dy, x, w, lr, stride: (dx if stride == 1 else -dx, dw),
-        "right except in the cases with stride; in the others your dx has the opposite sign everywhere.",
+        "right except in the cases with stride; there your dx has the opposite sign everywhere.",
     ),
     ("value", lambda dx, dw, dy, x, w, lr, stride: (dx + x * x, dw), "your dx is wrong in 6 of 6 cases."),
 ]
@@ -188,6 +189,16 @@ def test_a_mistake_may_be_about_some_cases_only():
     explained = Exercise(**{**vars(AXES), "explanations": (Explanation("tall", "tall ones are wrong.", about_tall),)})
     assert verdict(lambda y, x: y if len(x) < 3 else -3.0 * x, explained).sentence == "tall ones are wrong."
     assert verdict(lambda y, x: y + 1, explained).key == "constant"
+
+
+def test_a_single_number_is_not_said_to_be_off_by_a_constant():
+    ones = Exercise(**{**vars(AXES), "cases": lambda rng: [Case((rng.normal(size=(n, 1, 1)),)) for n in (1, 3, 4, 5)]})
+    assert verdict(lambda y, x: y * 1.7 - 1 if len(x) == 1 else y, ones).key not in ("constant", "precision")
+
+
+def test_where_zero_is_right_nothing_else_is_nearly_right():
+    zeros = Exercise(**{**vars(AXES), "cases": lambda rng: [Case((s * rng.normal(size=(2, 3, 4)),)) for s in (0, 1, 2, 3)]})
+    assert verdict(lambda y, x: y if x.any() else np.arange(24.0).reshape(x.shape), zeros).key == "value"
 
 
 def test_axes_in_another_order_are_named():

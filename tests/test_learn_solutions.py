@@ -176,6 +176,24 @@ def test_the_search_is_the_librarys():
         close(mine_scores, scores[0])
 
 
+def test_no_two_sentences_tie_in_the_search():
+    """Sentences of the same pairs of words have equal scores: who adds them up in another order would be refused."""
+    for seed in range(20):
+        for case in checker.draw(find("sequence_to_sequence"), str(seed)):
+            if case.function == "beam_search":
+                log_p, beam, length = case.args
+                rounded = np.round(log_p, 9)  # what ties is decided by rounding
+                mine = right("sequence_to_sequence", "beam_search")
+                np.testing.assert_array_equal(mine(log_p, beam, length)[0], mine(rounded, beam, length)[0])
+
+
+def test_a_dream_is_never_the_data():
+    """Else all changes are zero, and wrong ones, too."""
+    for seed in range(20):
+        for case in checker.draw(find("contrastive_divergence"), str(seed)):
+            assert (right("contrastive_divergence")(*case.args)[0] != case.args[0]).any()
+
+
 def test_the_loss_of_teacher_forcing_is_the_cross_entropy_without_padding():
     for log_p, y in drawn("sequence_to_sequence", "teacher_forcing"):
         inputs, loss, _ = right("sequence_to_sequence", "teacher_forcing")(log_p, y)

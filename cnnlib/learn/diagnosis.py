@@ -67,10 +67,11 @@ def diagnose(evidence: Evidence) -> tuple[str, str]:
     only = _feature(evidence)
     if any(evidence.right):
         failing = evidence.only_failing()
-        where = only[:-1] if only else f"{sum(evidence.right)} of {len(evidence.right)} cases are right"
+        where = only[:-1] + "; there" if only and " except " in only else only[:-1] + "; in the others" if only else ""
+        where = where or f"{sum(evidence.right)} of {len(evidence.right)} cases are right; in the others"
         for key, rule in RULES.items():
             if sentence := rule(failing):
-                return key, f"{where}; in the others {sentence}"
+                return key, f"{where} {sentence}"
     return ("feature", only) if only else ("value", _value(evidence))
 
 

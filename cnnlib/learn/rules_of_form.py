@@ -138,7 +138,10 @@ def nan(ev: Evidence) -> str | None:
     e, g = ev.e[wrong[0]], ev.g[wrong[0]]
     count = int((~np.isfinite(g) & np.isfinite(e)).sum())
     kind = "NaN" if np.isnan(g[np.isfinite(e)]).any() else "infinite"
-    return f"your {ev.output} is {kind} in {count} of {g.size} elements: a division by zero, an overflow, or the log of 0."
+    return (
+        f"your {ev.output} is {kind} in {count} of {g.size} elements: a division by zero, an "
+        "overflow, the log of 0, or memory that was never filled?"
+    )
 
 
 def mutated(ev: Evidence) -> str | None:

@@ -29,6 +29,8 @@ def factor(ev: Evidence) -> str | None:
         return None
     ratios = [_ratio(e, g) for e, g in zip(ev.e, ev.g)]
     known = [r for r in ratios if r is not None]
+    if all(abs(r - 1) < 1e-4 for r in known):
+        return None  # an eps
     if len(known) < 2 or not ev.fits(lambda i, e: e if ratios[i] is None else ratios[i] * e):
         return None
     if all(abs(r) <= 1e-12 for r in known):
@@ -135,7 +137,8 @@ def constant(ev: Evidence) -> str | None:
     if not ev.aligned or any(e.dtype.kind == "b" for e in ev.e):
         return None
     gaps = [float(np.mean(g.astype(np.float64) - e)) for e, g in zip(ev.e, ev.g) if e.size]
-    if len(gaps) == len(ev.e) and any(e.size > 1 for e in ev.e) and ev.fits(lambda i, e: e + gaps[i]):
+    told = any(e.size > 1 for e in ev.e) and not any(ev.right)  # a single number is always off by some constant
+    if len(gaps) == len(ev.e) and told and ev.fits(lambda i, e: e + gaps[i]):
         if all(math.isclose(c, gaps[0], rel_tol=1e-6) for c in gaps):
             return f"your {ev.output} is the right one plus {gaps[0]:.6g} everywhere."
         return f"your {ev.output} is off by one constant per case (here {gaps[0]:.6g}): a term that is a single number."
@@ -153,7 +156,7 @@ def term(ev: Evidence) -> str | None:
             if ev.fits(lambda i, e, s=sign, a=arrays: e + s * a[i]):  # type: ignore[misc]
                 return f"your {ev.output} is the right one {'plus' if sign > 0 else 'minus'} {name}: this term is {word}."
         if ev.fits(lambda i, e, a=arrays: a[i]):  # type: ignore[misc]
-            return f"your {ev.output} is just {name}."
+            return f"your {ev.output} is just {'the argument ' * (name in ev.parameters)}{name}."
     return None
 
 
@@ -161,9 +164,7 @@ def precision(ev: Evidence) -> str | None:
     if not ev.aligned or any(e.dtype.kind not in "f" for e in ev.e):
         return None
     with np.errstate(all="ignore"):
-        worst = max(
-            float((np.abs(g - e) / np.abs(e).max()).max()) if e.size and np.abs(e).max() else 0.0 for e, g in zip(ev.e, ev.g)
-        )
+        worst = max(float((np.abs(g - e) / np.abs(e).max()).max()) for e, g, ok in zip(ev.e, ev.g, ev.right) if not ok)
     if worst < 1e-5:
         why = "a float32 array, a rounded constant, or an eps?"
         return f"your {ev.output} is right to {worst:.0e} only, not to double precision: {why}"
@@ -180,6 +181,7 @@ def edge(ev: Evidence) -> str | None:
             long = [w for w in wrong if w.any()]
             if all(w.shape[axis] > 1 and not np.delete(w, end, axis).any() for w in long):
                 return (
-                    f"your {ev.output} is right except at the {name} index of axis {axis}: where does the loop start and stop?"
+                    f"your {ev.output} is right except at the {name} index of axis {axis}: does a loop leave it out, or is "
+                    "its formula another?"
                 )
     return None

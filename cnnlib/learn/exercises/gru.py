@@ -155,8 +155,7 @@ def gru_bptt(dh, gx, h0, w_hh, b_hh, reset_after, h, gates):
     explanations=(
         Explanation(
             "z_swapped",
-            "your z and 1 − z are interchanged: here z is what stays, h = z ⊙ h₋ + (1 − z) ⊙ n (the first paper has both "
-            "forms).",
+            "your z and 1 − z are interchanged: here z is what stays, h = z ⊙ h₋ + (1 − z) ⊙ n (papers have both forms).",
         ),
         Explanation(
             "dead_z",

@@ -73,6 +73,26 @@ def loss(log_p, y):
     return total / count
 
 
+def undecided(log_p, beam, length):
+    """Whether two sentences tie for the last place in the beam, or in the last order.
+
+    Sentences made of the same pairs of words do, and then nothing but rounding says which comes first.
+    """
+    best = [([], 0.0)]
+    for left in range(length - 1, -1, -1):
+        grown = [(words, total) for words, total in best if words[-1:] == [2]]
+        for words, total in best:
+            if words[-1:] != [2]:
+                last = words[-1] if words else 1
+                grown += [([*words, w], total + log_p[last, w]) for w in (range(2, len(log_p)) if left else [2])]
+        grown.sort(key=lambda sentence: -sentence[1] / len(sentence[0]))
+        tied = -np.diff([total / len(words) for words, total in grown[: beam + 1]]) < 1e-6
+        if tied[beam - 1 :].any() or (not left and tied.any()):
+            return True
+        best = grown[:beam]
+    return False
+
+
 def cases(rng):
     def table(V, sharpness=1.5):
         logits = sharpness * rng.normal(size=(V, V))
@@ -90,8 +110,14 @@ def cases(rng):
         Case((table(4), sentences(4, 8, (8, 7, 2))), ("a word again and again",), "teacher_forcing"),
         Case((table(6), sentences(6, 3, (1, 3))), ("an empty sentence",), "teacher_forcing"),
     ]
+
+    def decided(V, sharpness, beam, length):
+        while undecided(found := table(V, sharpness), beam, length):
+            pass
+        return found
+
     search = [
-        Case((table(V, sharpness), beam, length), features, "beam_search")
+        Case((decided(V, sharpness, beam, length), beam, length), features, "beam_search")
         for V, sharpness, beam, length, features in (
             (8, 2.0, 3, 5, ()),
             (6, 1.5, 1, 6, ("greedy, beam = 1",)),

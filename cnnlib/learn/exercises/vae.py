@@ -113,7 +113,7 @@ def vae_code(dz, dkl, mean, log_var, noise):
         ),
         Explanation("dstd", "your dlog_var is the adjoint of σ: to get to v it must go through exp(½ v), times ½ σ."),
         Explanation("no_noise", "your dlog_var forgets the noise: ∂z/∂σ = ε."),
-        Explanation("no_price", "your gradients of the kl do not use dkl: multiply them by dkl[:, None]."),
+        Explanation("no_price", "your gradient of the kl does not use dkl: multiply it by dkl[:, None], for μ and for v."),
         Explanation("kl_var_half", "your dlog_var takes σ² − 1 from the kl: the ½ of the kl stays, ½ (σ² − 1)."),
         Explanation("std_minus", "your dlog_var has σ − 1 from the kl: it is the variance, ½ (σ² − 1)."),
         Explanation("noise_not_scaled", "your z adds ε itself: it is scaled by the standard deviation, μ + σ ε."),

@@ -8,8 +8,8 @@ exercise measures why. How the last state answers to an earlier one is a product
 
 How long is it? The matrix norm ‖J‖₂, the largest singular value, says by how much an adjoint can grow on its way from T
 to t. Without tanh the product is a power of W_hh, which grows or shrinks like ρ^(T − t), ρ being its spectral radius:
-the largest absolute value of its eigenvalues. tanh only makes it smaller. Multiplication by the same matrix is what
-makes it exponential.
+the largest absolute value of its eigenvalues. The slopes of tanh, at most 1, make every factor smaller. Multiplication
+by the same matrix is what makes it exponential.
 
 The LSTM's cell does without that matrix: c_k = f_k ⊙ c_(k−1) + … Along the cell,
 
@@ -113,7 +113,7 @@ def gradient_norms(h, w_hh, f):
     "1, the "
     "product grows like ρ^(T − t). Saturated units have slopes near 0, so the same network may explode on quiet inputs and "
     "vanish "
-    "on loud ones: ρ > 1 is necessary for an explosion to last, not sufficient.",
+    "on loud ones: ρ > 1 is not sufficient. What an explosion needs is ‖W_hh‖₂ > 1, since no factor is longer than that.",
     link="examples/vanishing_gradient.py",
     explanations=(
         Explanation(
