@@ -124,6 +124,31 @@ def test_answers_learnt_by_heart_fail_with_another_seed():
     assert verdict(body, seed="1").key == "raised"
 
 
+REMEMBERS = {
+    "the first result for a shape": "_seen.setdefault(x.shape, (dy * w, (dy * x).sum(axis=0)))",
+    "a sum": "dy * w, _seen.setdefault(x.shape, np.zeros(len(w))).__iadd__((dy * x).sum(axis=0)).copy()",
+}
+
+
+@pytest.mark.parametrize("answer", REMEMBERS.values(), ids=REMEMBERS)
+def test_who_remembers_an_earlier_call_is_told_so(answer):
+    found = verdict(f"return {answer}\n_seen = {{}}")
+    assert not found.passed and "the shapes of an earlier call (does it remember that one?)" in found.sentence
+
+
+def test_backward_may_not_live_on_what_forward_left_behind():
+    source = solution_text(find("rnn")) + (
+        "\n_rnn, _bptt, _left = rnn, rnn_bptt, {}\n"
+        "def rnn(*args):\n    _left['h'] = _rnn(*args)\n    return _left['h']\n"
+        "def rnn_bptt(*args):\n    return _bptt(*args[:-1], _left['h'])\n"
+    )
+    assert not check_source(find("rnn"), source.encode()).passed
+
+
+def test_complex_numbers_are_no_answer():
+    assert verdict("return dy * w + 0j, (dy * x).sum(axis=0)").key == "dtype"
+
+
 def _checked(text):
     return check_source(SOFTMAX, text.encode()).key
 
@@ -249,7 +274,7 @@ def test_a_verdict_prints_with_rich(capsys):
     from rich.console import Console
 
     Console(width=100).print(verdict("return dy * w, (dy * x).sum(axis=0)"))
-    assert "✓ scaled: right in all 5 cases." in capsys.readouterr().out
+    assert "✓ scaled: right in all 6 cases." in capsys.readouterr().out
 
 
 # ---- the localiser

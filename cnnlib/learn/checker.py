@@ -34,6 +34,7 @@ from cnnlib.learn.verdict import Verdict
 from cnnlib.learn.wire import Given, Other
 
 STRIDED = "read-only arrays that are not contiguous"
+AGAIN = "the shapes of an earlier call (does it remember that one?)"
 
 
 def draw(exercise: Exercise, seed: str = "") -> list[Case]:
@@ -51,10 +52,12 @@ class Prepared:
 
     @cached_property
     def cases(self) -> list[Case]:
-        """The cases of the seed, and one of them per function again as STRIDED."""
-        cases = draw(self.exercise, self.seed)
-        firsts = [next(c for c in cases if c.function == name) for name in self.exercise.function_names]
-        return cases + [replace(c, features=(*c.features, STRIDED)) for c in firsts]
+        """The cases of the seed; then, the last function first, one of each again with other numbers, and that as STRIDED."""
+        cases, others = draw(self.exercise, self.seed), draw(self.exercise, f"{self.seed} again")
+        for name in reversed(self.exercise.function_names):
+            again = next(c for c in others if c.function == name)
+            cases += [replace(again, features=(*again.features, AGAIN, *more)) for more in ((), (STRIDED,))]
+        return cases
 
     @cached_property
     def calls(self) -> list[Call]:
@@ -277,10 +280,14 @@ def arguments(exercise: Exercise, case: Case) -> list[Any]:
 
 
 def _wrong_dtype(expected: list[list[Any]], got: list[list[Any]], o: int) -> bool:
-    """Single precision where everything else was double: right by chance, wrong by habit."""
+    """Single precision where everything else was double, or complex: right by chance, wrong by habit."""
     pairs = [(as_array(e[o]), as_array(g[o])) for e, g in zip(expected, got)]
     return any(
-        e is not None and g is not None and e.dtype == np.float64 and g.dtype in (np.float16, np.float32) for e, g in pairs
+        e is not None
+        and g is not None
+        and e.dtype == np.float64
+        and (g.dtype in (np.float16, np.float32) or g.dtype.kind == "c")
+        for e, g in pairs
     )
 
 

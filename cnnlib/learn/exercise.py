@@ -19,8 +19,8 @@ cases         ``cases(rng)`` -> 4 to 8 of ``Case`` or of plain argument tuples. 
               ``features`` say what is special about it ("stride", "N = 1"): a verdict says "right except with stride".
               ``Case(args, function="name")`` where the file asks for several functions; the default is the first. A case
               about ties or kinks has the feature "ties" or kink=True: differences say nothing there.
-              An argument ``Given("f")`` is the function f of ``given``. Draw from ``rng`` only. One read-only and
-              non-contiguous copy of a case is made by the checker.
+              An argument ``Given("f")`` is the function f of ``given``. Draw from ``rng`` only. The checker adds
+              the first case of another seed, once as it is and once read-only and not contiguous.
 numerical     For backward exercises: how the same derivatives are found by differences; see Numerical.
 given         Functions that the learner's code may be handed (``Given``) or may call; they are defined there by name.
 explanations  Known mistakes. The sentence is in the second person and says what is wrong and why. A learner reads it whose
