@@ -145,6 +145,26 @@ def test_backward_may_not_live_on_what_forward_left_behind():
     assert not check_source(find("rnn"), source.encode()).passed
 
 
+KEEPS = "dx, dw = _kept.setdefault(x.shape, (np.zeros(x.shape), np.zeros(len(w))))"
+
+
+def test_memory_that_is_used_again_is_no_new_array():
+    """It has the right numbers when it comes, and the next call's later."""
+    found = verdict(f"{KEEPS}; dx[:] = dy * w; dw[:] = (dy * x).sum(axis=0); return dx, dw\n_kept = {{}}")
+    assert found.key == "overwritten" and "changed by a later call" in found.sentence
+
+
+def test_memory_that_is_used_again_is_found_in_a_notebook():
+    kept = np.zeros((64, 64))
+
+    def softmax_cross_entropy(dl, x, t):
+        losses, dx = checker.reference(SOFTMAX)["softmax_cross_entropy"](dl, x, t)
+        kept[: len(x), : x.shape[1]] = dx
+        return losses, kept[: len(x), : x.shape[1]]
+
+    assert check("softmax_cross_entropy", softmax_cross_entropy).key == "overwritten"
+
+
 def test_complex_numbers_are_no_answer():
     assert verdict("return dy * w + 0j, (dy * x).sum(axis=0)").key == "dtype"
 

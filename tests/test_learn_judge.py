@@ -334,7 +334,7 @@ def test_no_process_and_no_folder_is_left(source):
 
 
 def test_every_kind_of_trouble_has_a_sentence():
-    kinds = {kind for _, kind, _ in BROKEN.values() if kind} | {"timeout", "memory"}
+    kinds = {kind for _, kind, _ in BROKEN.values() if kind} | {"timeout", "memory", "overwritten"}
     assert kinds == set(SENTENCES)
     assert Trouble("timeout", "10", 3).sentence == "line 3 is still running after 10 seconds: a loop that never ends?"
     assert Trouble("read", "/etc/hosts").sentence.startswith("your file reads the file /etc/hosts: everything")

@@ -147,7 +147,7 @@ def load(request, source, filename):
 
 
 def call(function, call, blobs, given):
-    """One call: what it returned, and the positions of the arguments that it wrote to."""
+    """One call: what it returned, as a message and as it is, and the positions of the arguments that it wrote to."""
     args = [wire.decode(a, blobs, given) for a in call["args"]]
     before = [_flat(a) for a in args]
     value = function(*args)
@@ -156,7 +156,13 @@ def call(function, call, blobs, given):
     if sum(map(len, out)) > wire.LARGEST or len(str(tree)) > wire.LARGEST_HEADER // 2:
         tree, out = {"other": "too large"}, []
     changed = [i for i, a in enumerate(args) if _flat(a) != before[i]]
-    return {"value": tree, "mutated": changed}, out
+    return {"value": tree, "mutated": changed}, out, value
+
+
+def _blobs(value):
+    out: list[bytes] = []
+    wire.encode(value, out)
+    return out
 
 
 def _flat(argument):
@@ -165,7 +171,10 @@ def _flat(argument):
 
 
 def answer(request, blobs, emit, reported):
-    """Run one request; every call is answered with a message of its own, in the order of the calls."""
+    """Run one request; every call is answered with a message of its own, in the order of the calls.
+
+    At the end come the calls whose values a later call has changed: a function must not return memory that it uses again.
+    """
     filename = request["filename"]
     try:
         space, given = load(request, blobs[request["source"]], filename)
@@ -174,14 +183,17 @@ def answer(request, blobs, emit, reported):
     for name in request["functions"]:
         if not callable(space.get(name)):
             return emit({"missing": name}, [])
+    returned = []
     for i, one in enumerate(request["calls"]):
         try:
-            message, out = call(space[one["function"]], one, blobs, given)
+            message, out, value = call(space[one["function"]], one, blobs, given)
+            returned.append((i, out, value))
         except BaseException as e:
             message, out = {"raised": describe(e, filename)}, []
         emit({"call": i, **message}, out)
         if reported:
             return None
+    emit({"overwritten": [i for i, out, value in returned if out and _blobs(value) != out]}, [])
 
 
 def main():

@@ -42,21 +42,31 @@ def check(name: str | int, *functions: Callable, seed: str = "") -> Verdict:
     given = given_functions(exercise)
     by_name = dict(zip(wanted, functions))
     started = time.monotonic()
-    run = Run([_call_here(by_name[c.function], c, given) for c in prepared.calls])
+    called = [_call_here(by_name[c.function], c, given) for c in prepared.calls]
+    run = Run(
+        [result if _encoded(value) == blobs else Result(trouble=Trouble("overwritten")) for result, value, blobs in called]
+    )
     return replace(verdict_of(prepared, run), seed=seed, seconds=round(time.monotonic() - started, 3))
 
 
-def _call_here(function: Callable, call: Call, given: dict[str, Callable]) -> Result:
+def _call_here(function: Callable, call: Call, given: dict[str, Callable]) -> tuple[Result, Any, list[bytes]]:
+    """The result, and what was returned: as it is, and as it was when it came."""
     blobs: list[bytes] = []
     trees = [wire.encode(a, blobs, call.layout) for a in call.args]
     args = [wire.decode(t, blobs, given) for t in trees]
     try:
         value = function(*args)
     except Exception as e:
-        return Result(trouble=Trouble("raised", f"{type(e).__name__}: {e}".rstrip(": "), _line(e, function)))
+        return Result(trouble=Trouble("raised", f"{type(e).__name__}: {e}".rstrip(": "), _line(e, function))), None, []
     changed = tuple(i for i, (a, b) in enumerate(zip(args, call.args)) if not isinstance(b, wire.Given) and not _equal(a, b))
     blobs = []
-    return Result(wire.decode(wire.encode(value, blobs), blobs), mutated=changed)
+    return Result(wire.decode(wire.encode(value, blobs), blobs), mutated=changed), value, blobs
+
+
+def _encoded(value: Any) -> list[bytes]:
+    blobs: list[bytes] = []
+    wire.encode(value, blobs)
+    return blobs
 
 
 def _equal(a: Any, b: Any) -> bool:

@@ -222,6 +222,9 @@ def _take(run: Run, message: dict[str, Any], blobs: list[bytes]) -> bool:
     if "refused" in message:
         kind = message["refused"] if message["refused"] in SENTENCES else "ended"
         run.trouble = run.trouble or Trouble(kind, _clean(message["what"]), _line(message))
+    elif "overwritten" in message:
+        for i in message["overwritten"]:
+            run.results[i].trouble = Trouble("overwritten")
     elif "load" in message:
         run.trouble = run.trouble or _raised(message["load"])
     elif "missing" in message:

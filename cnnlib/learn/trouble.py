@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 SENTENCES = {
     "raised": "{line} raises {what}.",
+    "overwritten": "what your function returns is changed by a later call: return new arrays, not one that you keep.",
     "exit": "{line} ends the program ({what}): return the outputs instead.",
     "timeout": "{line} is still running after {what} seconds: a loop that never ends?",
     "memory": "{line} needs more memory than an exercise may take: {what}.",
