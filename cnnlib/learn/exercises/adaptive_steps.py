@@ -248,6 +248,10 @@ EXERCISE = Exercise(
             "your Adam has ε inside the root: add it after, √v̂ + ε.",
         ),
         Explanation(
+            "adam: eps before the correction",
+            "your Adam adds ε to √v, before the correction, as the paper's short form does with another ε: here it is √v̂ + ε.",
+        ),
+        Explanation(
             "adam: sums",
             "your Adam's m and v are fading sums: in running means what is new counts 1 − β times.",
             lambda *a: _adam(*a, keep=False),
@@ -293,6 +297,11 @@ EXERCISE = Exercise(
         Mutant("(np.sqrt(v_hat) + eps), m, v", "(np.sqrt(v_hat) + eps), m_hat, v_hat", says="adam: corrected state"),
         Mutant("    m = beta1 * m", "    beta1, beta2 = beta2, beta1\n    m = beta1 * m", says="adam: exchanged"),
         Mutant("(np.sqrt(v_hat) + eps)", "np.sqrt(v_hat + eps)", says="adam: eps inside"),
+        Mutant(
+            "(np.sqrt(v_hat) + eps)",
+            "(np.sqrt(v_hat) + eps / np.sqrt(1.0 - beta2**t))",
+            says="adam: eps before the correction",
+        ),
         Mutant(
             "    m = beta1 * m + (1.0 - beta1) * g\n    v = beta2 * v + (1.0 - beta2) * (g * g)",
             "    m = beta1 * m + g\n    v = beta2 * v + g * g",

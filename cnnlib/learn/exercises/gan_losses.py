@@ -122,6 +122,10 @@ def gan_losses(real, fake):
         Explanation("saturating_loss", "your loss_g is the game's ln(1 − σ(s)): the non-saturating one is −ln σ(s_fake)."),
         Explanation("no_fake", "your loss_d has no term of the drawn pictures: add mean −ln(1 − σ(s_fake))."),
         Explanation("labels", "your discriminator's targets are interchanged: real ones are 1, drawn ones 0."),
+        Explanation(
+            "one_mean",
+            "your loss_d is one mean over all pictures: real and drawn ones have a mean each, and the two are added.",
+        ),
         Explanation("half", "your loss_d is the mean of its two terms: it is their sum."),
         Explanation("sum", "your losses are sums over the pictures, your gradients of means: take the mean in both."),
         Explanation("no_mean", "your gradients are those of the sum: divide by the number of pictures."),
@@ -139,6 +143,11 @@ def gan_losses(real, fake):
         Explanation("wasserstein", "your losses are the means of the logits, Wasserstein's: here they go through −ln σ."),
     ),
     mutants=(
+        Mutant(
+            "softplus_forward(-real).mean() + softplus_forward(fake).mean()",
+            "np.concatenate((softplus_forward(-real), softplus_forward(fake))).mean()",
+            says="one_mean",
+        ),
         Mutant("g_fake = -sigmoid_forward(-fake)", "g_fake = -sigmoid_forward(fake)", says="saturating"),
         Mutant("loss_g = softplus_forward(-fake).mean()", "loss_g = -softplus_forward(fake).mean()", says="saturating_loss"),
         Mutant(

@@ -200,6 +200,9 @@ def gru_bptt(dh, gx, h0, w_hh, b_hh, reset_after, h, gates):
             "your loop over the steps goes forward in time: what step t + 1 sends back must be known at step t, start at the "
             "last.",
         ),
+        Explanation(
+            "da_with_r", "your da has the factor r in the part of n: gx_n is added outside the reset, its adjoint is da_n."
+        ),
         Explanation("no_b_rz", "your gates r and z leave out their biases in b_hh."),
         Explanation("gates_order", "your gates come back in another order: r, z, n, q."),
         Explanation("no_z_path", "your dh₋ lacks what goes back through the update gate, W_hzᵀ da_z."),
@@ -229,6 +232,7 @@ def gru_bptt(dh, gx, h0, w_hh, b_hh, reset_after, h, gates):
         Mutant("else dq[t] * r", "else dq[t]", says="dq_no_r"),
         Mutant("dq[t] = da_n * r if reset_after", "dq[t] = da_n if reset_after", says="dq_no_r_after"),
         Mutant("(h_before[t] - n) * z * (1 - z)", "(h_before[t] - n)", says="z_no_slope"),
+        Mutant("(da_r, da_z, da_n), axis", "(da_r, da_z, da_n * r if reset_after else da_n), axis", says="da_with_r"),
         Mutant("(r * q if reset_after", "(r * (q - b_n) + b_n if reset_after", says="b_inside"),
         Mutant("for t in range(len(h) - 1, -1, -1)", "for t in range(len(h))", says="forward_loop"),
         Mutant("+ h0 @ w_rz.T + b_rz", "+ h0 @ w_rz.T", says="no_b_rz"),

@@ -208,6 +208,7 @@ def peephole_lstm_bptt(dh, dc, gx, h0, c0, w_hh, peephole, h, c, gates):
             "no_peepholes", "your dc_(t−1) is the plain LSTM's dc ⊙ f: the peepholes of i and f lead back to c_(t−1) too."
         ),
         Explanation("order", "your peepholes are mixed up: the rows of peephole are p_i, p_f, p_o."),
+        Explanation("parts", "your da has its last two parts interchanged: they are i, f, g, o, as in gx."),
         Explanation("o_sees_old", "your dp_o multiplies by c_(t−1): the output gate comes last and sees the new cell c_t."),
         Explanation("i_sees_new", "your dp_i multiplies by c_t: the input gate sees the cell before the step, c_(t−1)."),
         Explanation("f_sees_new", "your dp_f multiplies by c_t: the forget gate sees the cell before the step, c_(t−1)."),
@@ -242,6 +243,7 @@ def peephole_lstm_bptt(dh, dc, gx, h0, c0, w_hh, peephole, h, c, gates):
             "_peep_backward(peephole, 1, da_i) + _peep_backward(peephole, 0, da_f)",
             says="order",
         ),
+        Mutant("(da_i, da_f, da_g, da_o), axis", "(da_i, da_f, da_o, da_g), axis", says="parts"),
         Mutant("(da[:, :, 3 * H:], c)]", "(da[:, :, 3 * H:], c_before)]", says="o_sees_old"),
         Mutant("(da[:, :, :H], c_before)", "(da[:, :, :H], c)", says="i_sees_new"),
         Mutant("(da[:, :, H:2 * H], c_before)", "(da[:, :, H:2 * H], c)", says="f_sees_new"),

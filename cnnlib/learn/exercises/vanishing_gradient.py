@@ -70,6 +70,14 @@ def gate_of_t(h, w_hh, f):
     return rnn, np.cumprod(f[::-1], axis=0)[::-1].max(axis=1), radius
 
 
+def frobenius(h, w_hh, f):
+    """Also of the unit matrix, where it is √H."""
+    found = [np.eye(h.shape[1])]
+    for h_t in h[:0:-1]:
+        found.insert(0, found[0] @ ((1 - h_t**2)[:, None] * w_hh))
+    return np.linalg.norm(found, axis=(1, 2)), *gradient_norms(h, w_hh, f)[1:]
+
+
 def fast(rng):
     T, H = 50, 64
     return np.tanh(rng.normal(size=(T, H))), rng.normal(size=(H, H)) / H**0.5, rng.uniform(0.3, 0.99, size=(T, H))
@@ -138,6 +146,7 @@ def gradient_norms(h, w_hh, f):
         Explanation(
             "frobenius",
             "your norm is √(Σ J²), Frobenius' (NumPy's default): the largest singular value is np.linalg.norm(J, 2).",
+            frobenius,
         ),
         Explanation("f_shift", "your gates are one step off: between c_t and c_T lie the forget gates of the steps t + 1 … T."),
         Explanation(
