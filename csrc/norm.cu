@@ -63,7 +63,7 @@ KERNEL batch_norm_moments(idx N, idx C, idx S, idx rows, idx length, idx lanes, 
         FOUR(k) v[k] = load(x, i + k * lanes, end, mean);
         FOUR(k) sum += v[k] - mean;
     }
-    mean += (REAL)(group_sum(sum) / count);
+    mean += group_sum(sum) / (REAL)count;
     sum = 0;
     FOR_RECTANGLE(i) {
         REAL d[4];

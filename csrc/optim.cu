@@ -6,7 +6,8 @@
 
    What changes from step to step, the learning rate and the number t of the step, comes as a number or, if the pointer next to it
    is not NULL, lies in device memory: then a recorded graph sees its value of the day. Adam's divisors 1 - beta^t are worked out by
-   thread 0 of each block, once for all its threads: not by the host, whose power may end in another bit than the device's. */
+   thread 0 of each block: not by the host, whose power may end in another bit than the device's. It does all of a step's divisions
+   of doubles, once for its block: most GPUs have one unit for doubles to 64 for floats. */
 
 #include "cuda.cuh"
 
@@ -72,13 +73,15 @@ KERNEL rmsprop_step(idx n, double lr_, const double *__restrict__ lr_at, double 
 KERNEL adam_step(idx n, double lr_, const double *__restrict__ lr_at, idx t_, const idx *__restrict__ t_at, double beta1,
                  double beta2, double eps, double weight_decay, idx decoupled, REAL *__restrict__ ws,
                  const REAL *__restrict__ dw, REAL *__restrict__ ms, REAL *__restrict__ vs) {
-    __shared__ double left[2];
-    const double rate = lr_at ? *lr_at : lr_, t = (double)(t_at ? *t_at : t_);
-    if (threadIdx.x == 0) left[0] = 1 - pow(beta1, t), left[1] = 1 - pow(beta2, t);
+    __shared__ REAL of_step[3];
+    if (threadIdx.x == 0) {
+        const double rate = lr_at ? *lr_at : lr_, t = (double)(t_at ? *t_at : t_);
+        of_step[0] = (REAL)(rate / (1 - pow(beta1, t))), of_step[1] = (REAL)(1 / (1 - pow(beta2, t)));
+        of_step[2] = decoupled ? (REAL)(1 - rate * weight_decay) : 1;
+    }
     __syncthreads();
-    const REAL lr = (REAL)(rate / left[0]), bias2 = (REAL)(1 / left[1]);
+    const REAL lr = of_step[0], bias2 = of_step[1], shrink = of_step[2], decay = decoupled ? 0 : (REAL)weight_decay;
     const REAL b1 = (REAL)beta1, gain1 = (REAL)(1 - beta1), b2 = (REAL)beta2, gain2 = (REAL)(1 - beta2);
-    const REAL decay = decoupled ? 0 : (REAL)weight_decay, shrink = decoupled ? (REAL)(1 - rate * weight_decay) : 1;
     REAL w[ELEMENTS], g[ELEMENTS], m[ELEMENTS], v[ELEMENTS];
     FOR_ELEMENTS(k, i) w[k] = ws[i], g[k] = dw[i], m[k] = ms[i], v[k] = vs[i];
     FOR_ELEMENTS(k, i) {
