@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from cnnlib.backends import readable
+from cnnlib.backends import on_gpu, readable
 from cnnlib.errors import ShapeError, ValueRangeError
 from cnnlib.op import Op
 
@@ -118,11 +118,18 @@ class Concat(Op):
         _check_joined("concat", xs, axis)
         sizes = [x.shape[axis] for x in xs]
         ctx.save(ends=[sum(sizes[: i + 1]) for i in range(len(sizes) - 1)], axis=axis)
-        return ctx.xp.concatenate(xs, axis=axis)
+        return _joined(ctx.xp, xs, axis)
 
     @staticmethod
     def backward(ctx, dy):
         return tuple(ctx.xp.split(dy, ctx.ends, axis=ctx.axis))
+
+
+def _joined(xp, xs, axis):
+    """concatenate, on a GPU eight at a time: of more, CuPy sends the addresses from the host, which no graph can replay."""
+    while len(xs) > 8 and on_gpu(xs[0]):
+        xs = [xp.concatenate(xs[i : i + 8], axis=axis) for i in range(0, len(xs), 8)]
+    return xp.concatenate(xs, axis=axis)
 
 
 def _check_joined(op, xs, axis):
@@ -146,7 +153,7 @@ class Stack(Op):
         if not xs or any(x.shape != xs[0].shape for x in xs):
             raise ShapeError(f"stack: all shapes must be equal, got {', '.join(str(x.shape) for x in xs) or 'nothing'}.")
         ctx.save(axis=axis)
-        return ctx.xp.stack(xs, axis=axis)
+        return _joined(ctx.xp, [ctx.xp.expand_dims(x, axis) for x in xs], axis)
 
     @staticmethod
     def backward(ctx, dy):
@@ -177,7 +184,7 @@ class Split(_View):
     @staticmethod
     def backward(ctx, *dys):
         dys = [ctx.xp.zeros(s, dtype=ctx.dtype) if dy is None else dy for dy, s in zip(dys, ctx.shapes, strict=True)]
-        return ctx.xp.concatenate(dys, axis=ctx.axis)
+        return _joined(ctx.xp, dys, ctx.axis)
 
 
 class Pad(Op):

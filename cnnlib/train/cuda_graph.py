@@ -9,7 +9,9 @@ them. A graph keeps their list on the GPU. What it replays is exactly what was r
 - numbers that change from step to step are read from the GPU's memory: the call counters of random streams, the learning
   rate and the number of the step. Before each replay they are computed as ever, and sent in one copy.
 
-Then a graph gives the same weights, bit for bit, as the same steps one by one.
+Then a graph gives the same weights as the same steps one by one. CuPy does not record cuBLAS, so that matrix products are those
+of csrc/conv.cu, in the recorded step as in the eager ones before it. Steps one by one that do without cuBLAS, too
+(backends/cuda/recordable.py), give equal bits; training with cuBLAS rounds otherwise.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import numpy as np
 
 from cnnlib import random
 from cnnlib.backends import KernelSet, kernel_set, override_kernel
+from cnnlib.backends.cuda.recordable import recordable
 from cnnlib.errors import GraphError
 from cnnlib.nn.module import Module
 from cnnlib.op import Context
@@ -57,7 +60,8 @@ class StepGraph:
         if shapes not in self._recorded:
             self._seen[shapes] = self._seen.get(shapes, 0) + 1
             if self._seen[shapes] <= EAGER_STEPS:
-                return self.compute(x, y)
+                with recordable():
+                    return self.compute(x, y)
             self._recorded[shapes] = _Recorded(self, x, y)
             return self._recorded[shapes].launch(x, y)
         return self._recorded[shapes].replay(x, y)
@@ -88,6 +92,8 @@ class _Recorded:
             inside.enter_context(stream)
             inside.enter_context(random.recording(self._call))
             inside.enter_context(_updates(self._live_update))
+            inside.enter_context(recordable())
+            inside.enter_context(_no_copies_from_the_host())
             stream.begin_capture()
             try:
                 self.result = self.step.compute(self.x, self.y)
@@ -182,6 +188,21 @@ class _Table:
 
         if self.values:
             self.there[: len(self.values)] = cupy.asarray(np.array(self.values, self.there.dtype))
+
+
+@contextlib.contextmanager
+def _no_copies_from_the_host() -> Iterator[None]:
+    """CUDA would record such a copy, and a replay read its pinned memory, where by then other numbers are."""
+    import cupy
+
+    def refuse(size: int) -> None:
+        raise GraphError(f"{size} bytes would be copied from the host, once, while each step needs them")
+
+    cupy.cuda.set_pinned_memory_allocator(refuse)
+    try:
+        yield
+    finally:
+        cupy.cuda.set_pinned_memory_allocator(cupy.get_default_pinned_memory_pool().malloc)
 
 
 @contextlib.contextmanager

@@ -110,7 +110,7 @@ class Kernel:
             if problem:
                 raise EmulatorError(f"{self.name}: {problem.decode()}")
 
-        do(run, [a.view(np.ndarray) for a in arguments if isinstance(a, np.ndarray)])
+        do(run, [a.view(np.ndarray) for a in arguments if isinstance(a, np.ndarray) and a.flags.writeable])
 
 
 def _checked(name, what, shape):

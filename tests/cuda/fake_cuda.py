@@ -59,9 +59,30 @@ def wait(what: str) -> None:
     synchronisations.append(what)
 
 
-def from_host() -> None:
+def from_host(size: int) -> None:
+    """As CuPy, by pinned memory. CUDA records such a copy; a replay reads what is there by then."""
+    _pinned_allocator(size)
     if _recording is not None:
-        raise CUDARuntimeError("a copy from the host inside of a recording: at a replay its memory would be another's")
+        raise AssertionError("a copy from the host was recorded: at a replay its memory would be another's")
+
+
+def set_pinned_memory_allocator(allocator) -> None:
+    global _pinned_allocator
+    _pinned_allocator = allocator
+
+
+class PinnedMemoryPool:
+    def malloc(self, size): ...
+
+
+pinned_pool = PinnedMemoryPool()
+_pinned_allocator = pinned_pool.malloc
+
+
+def not_recorded(library: str) -> None:
+    """A library that works, but not while a graph is recorded."""
+    if _recording is not None:
+        raise NotImplementedError(f"calling {library} API during stream capture is currently unsupported")
 
 
 class Event:

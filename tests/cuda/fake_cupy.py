@@ -19,6 +19,7 @@ class ndarray(np.ndarray):
     """An array "on the device"."""
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=(), **settings):
+        _may_run(ufunc.__name__)
         if out:
             settings["out"] = tuple(_host(o, ufunc.__name__) for o in out)
         inputs = [_host(a, ufunc.__name__) for a in inputs]
@@ -78,8 +79,22 @@ class ndarray(np.ndarray):
     __index__ = __int__
 
 
+LIBRARIES = {
+    "cuBLAS": ("matmul", "dot", "tensordot", "einsum", "inner", "vdot"),
+    "thrust": ("sort", "argsort", "lexsort", "unique"),
+}
+
+
+def _may_run(name):
+    """CuPy's own refusal of cuBLAS, and what thrust's waiting comes to, while a graph is recorded."""
+    for library, names in LIBRARIES.items():
+        if name in names:
+            cuda.not_recorded(library)
+
+
 def _method(name):
     def method(self, *arguments, **settings):
+        _may_run(name)
         host, arguments = self.view(np.ndarray), [_host(a, name) for a in arguments]
         settings = {k: _host(v, name) for k, v in settings.items()}
         return _device(do(lambda: getattr(host, name)(*arguments, **settings)))
@@ -120,6 +135,7 @@ def _device(a):
 
 def _on_host(function):
     def run(*arguments, **settings):
+        _may_run(function.__name__)
         arguments = [_host(a, function.__name__) for a in arguments]
         settings = {k: _host(v, function.__name__) for k, v in settings.items()}
         return _device(do(lambda: function(*arguments, **settings), [settings["out"]] if "out" in settings else ()))
@@ -148,8 +164,20 @@ def array(a, dtype=None, copy=True):
     if isinstance(a, ndarray):
         host = a.view(np.ndarray)
         return _device(do(lambda: np.array(host, dtype, order="C")))
-    cuda.from_host()
-    return np.array(a, dtype, order="C").view(ndarray)
+    host = np.array(a, dtype, order="C")
+    if host.ndim:  # a number goes along with the kernel that fills the array
+        cuda.from_host(host.nbytes)
+    return host.view(ndarray)
+
+
+def concatenate(arrays, axis=0):
+    if len(arrays) > 8:  # CuPy sends their addresses
+        cuda.from_host(8 * len(arrays))
+    return _on_host(np.concatenate)(arrays, axis=axis)
+
+
+def get_default_pinned_memory_pool():
+    return cuda.pinned_pool
 
 
 def get_default_memory_pool():

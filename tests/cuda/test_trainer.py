@@ -1,10 +1,14 @@
 """Training on the device, with the stand-in for a GPU: results, waiting, copies ahead, graphs, and memory that ends."""
 
+import contextlib
+
 import numpy as np
 import pytest
 
 import cnnlib as cl
-from cnnlib import nn, optim
+from cnnlib import nn, ops, optim
+from cnnlib.backends import xp_of
+from cnnlib.backends.cuda.recordable import recordable, without_cublas
 from cnnlib.errors import DeviceMemoryError, GraphError, ValueRangeError
 from cnnlib.train import Callback, LRSchedule, NaNStop
 from cnnlib.train.device import on_device
@@ -38,7 +42,8 @@ def trained(device, epochs=2, optimiser="adam", n=24, batch_size=8, **settings):
         net, nn.CrossEntropyLoss(), optimizer, callbacks=[schedule, *settings.pop("callbacks", ())], batch_size=batch_size,
         device=device, progress=False, **settings,
     )  # fmt: skip
-    trainer.fit((X[:n], Y[:n]), epochs=epochs)
+    with recordable() if device == "cuda" else contextlib.nullcontext():  # eager steps then have a graph's bits
+        trainer.fit((X[:n], Y[:n]), epochs=epochs)
     return trainer
 
 
@@ -149,6 +154,74 @@ def test_a_step_that_waits_for_the_device_cannot_be_recorded(device):
                          progress=False)  # fmt: skip
     with pytest.raises(GraphError, match=r"cannot be recorded.*StreamCaptureUnsupported.*nothing may wait for the GPU"):
         trainer.fit((X, Y), epochs=2)
+
+
+class Products(nn.Module):
+    """All that would call cuBLAS: convolutions by 1×1 kernels and by many filters, a linear layer, products, a GRU."""
+
+    def __init__(self):
+        super().__init__()
+        self.mixed, self.filters = nn.Conv2d(3, 64, 1), nn.Conv2d(64, 256, 3)
+        self.recurrent, self.head = nn.GRU(16, 5, reset_after=False), nn.Linear(5, 4)
+
+    def forward(self, x):
+        y = ops.reshape(self.filters(self.mixed(x)), (-1, 256, 16))
+        _, state = self.recurrent(ops.matmul(ops.transpose(y, (0, 2, 1)), y))
+        return self.head(ops.reshape(state, (-1, 5))[:8])
+
+
+def test_no_recorded_step_calls_cublas(device):
+    net = Products()
+    trainer = cl.Trainer(net, nn.CrossEntropyLoss(), optim.SGD(net.parameters()), batch_size=8, device="cuda", cuda_graph=True,
+                         progress=False)  # fmt: skip
+    trainer.fit((X, Y), epochs=2)
+    assert [r.graph.launches for r in trainer.graph._recorded.values()] == [4] and not without_cublas()
+
+
+def test_training_without_a_graph_differs_by_rounding_only(device):
+    cl.manual_seed(3)
+    nets = [network() for _ in range(2)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    for net, graph in zip(nets, (False, True), strict=True):
+        cl.manual_seed(3)
+        cl.Trainer(net, nn.CrossEntropyLoss(), optim.SGD(net.parameters(), lr=0.05), batch_size=8, device="cuda",
+                   cuda_graph=graph, progress=False).fit((X, Y), epochs=4)  # fmt: skip
+    same(nets[1].state_dict(), nets[0].state_dict(), 1e-4)
+
+
+class FromTheHost(nn.Module):
+    def forward(self, x):
+        return x * cl.Tensor(xp_of(x.data).asarray(np.ones(4, np.float32)))
+
+
+def test_a_step_that_copies_from_the_host_cannot_be_recorded(device):
+    """CUDA would not mind, and replay the copy from memory that holds something else by then."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(108, 4), FromTheHost())
+    trainer = cl.Trainer(net, nn.CrossEntropyLoss(), optim.SGD(net.parameters()), batch_size=8, device="cuda", cuda_graph=True,
+                         progress=False)  # fmt: skip
+    with pytest.raises(GraphError, match=r"cannot be recorded.*16 bytes would be copied from the host"):
+        trainer.fit((X, Y), epochs=2)
+    np.testing.assert_array_equal(device.asarray(X[0]).get(), X[0])  # outside, copies are as ever
+
+
+class Joined(nn.Module):
+    """As many parts as a sequence has steps."""
+
+    def forward(self, x):
+        parts = ops.split(x, 4, axis=1)
+        return ops.concat([ops.sum(ops.stack(parts, axis=-1), axis=-1), *parts], axis=1)
+
+
+def test_many_parts_are_joined_in_a_recorded_step(device):
+    cl.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), Joined(), nn.Linear(112, 4))
+    state, found = net.state_dict(), []
+    for where in ("cpu", "cuda"):
+        net.to(where).load_state_dict(state)
+        cl.Trainer(net, nn.CrossEntropyLoss(), optim.SGD(net.parameters(), lr=0.1), batch_size=24, device=where,
+                   cuda_graph=where == "cuda", progress=False).fit((X, Y), epochs=4)  # fmt: skip
+        found.append(net.state_dict())
+    same(found[1], found[0], 1e-4)
 
 
 def test_what_cannot_be_recorded_is_refused_before_the_training(device):

@@ -4,6 +4,8 @@
 - ``windows``: they are, and cuBLAS multiplies. Costs K = C·KH·KW times the memory of one output channel.
 - ``pointwise``: 1×1 kernels are a matrix product as they stand.
 - ``depthwise``: one input channel per group: no product of matrices, a loop over the taps.
+
+A step that is to be recorded does without cuBLAS (recordable.py), and so without ``windows`` and ``pointwise``.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from cnnlib.backends import xp_of
+from cnnlib.backends.cuda.recordable import without_cublas
 from cnnlib.backends.cuda.source import THREADS, elements, launch
 
 COLUMNS = 128  # of a tile, as in csrc/conv.cu: pixels or taps, and as many threads
@@ -63,6 +66,8 @@ def _geometry(x_shape, w_shape, stride, pads, dilation, groups):
 def _method(g, pads, itemsize):
     if g.groups > 1 and g.C == 1:
         return "depthwise"
+    if without_cublas():
+        return "tiles"
     if g.groups == 1 and (g.KH, g.KW, g.SH, g.SW) == (1, 1, 1, 1) and not any(pads):
         return "pointwise"
     fits = g.groups == 1 and g.K * g.pixels * itemsize <= LARGEST_WINDOWS
