@@ -353,7 +353,7 @@ def to_device(array: Any, device: str) -> Any:
     from cnnlib.backends import cuda
 
     if reason := cuda.why_not():
-        raise DeviceError(f"device 'cuda' is not available: {reason}")
+        raise DeviceError(f"device 'cuda' is not available: {reason} Run `cnnlib doctor` for what to do.")
     import cupy
 
     return cupy.asarray(array)

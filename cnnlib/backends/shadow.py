@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from cnnlib.backends import KernelSet, xp_of
+from cnnlib.backends import KernelSet, on_gpu
 from cnnlib.backends.tolerance import bound, first_difference, in_float64
 from cnnlib.errors import CnnlibError
 
@@ -33,12 +33,13 @@ def _compared(name: str, function: Callable, reference: Callable, backend: str, 
         bound_arguments = signature.bind(*positional, **named)
         bound_arguments.apply_defaults()
         arguments = tuple(bound_arguments.arguments.values())
-        widened = tuple(in_float64(a) for a in arguments)  # before the call: a step writes to its arguments
+        widened = tuple(in_float64(_on_host(a)) for a in arguments)  # before the call: a step writes to its arguments
         result = function(*arguments)
         expected = reference(*widened)
+        found = tuple(map(_on_host, result)) if isinstance(result, tuple) else _on_host(result)
+        arguments = tuple(map(_on_host, arguments))
         dtype = next((a.dtype for a in arguments if hasattr(a, "dtype") and a.dtype.kind == "f"), "float32")
-        for i, (y, y64) in enumerate(_pairs(name, arguments, widened, result, expected)):
-            y64 = xp_of(y).asarray(y64)  # random words, which come from no array, are the host's
+        for i, (y, y64) in enumerate(_pairs(name, arguments, widened, found, expected)):
             worst = first_difference(y, y64, bound(name, reference, arguments, y64, dtype))
             if worst is not None:
                 where = f"shadow: kernel {name} of backend {backend!r} disagrees with {other!r}: output {i}"
@@ -51,6 +52,11 @@ def _compared(name: str, function: Callable, reference: Callable, backend: str, 
         return result
 
     return run
+
+
+def _on_host(a: Any) -> Any:
+    """Results are compared on the CPU: CuPy's arrays lack some of what that takes, and the other backend is the CPU's."""
+    return a.get() if on_gpu(a) else a
 
 
 def _pairs(name: str, arguments: tuple, widened: tuple, result: Any, expected: Any) -> list[tuple[Any, Any]]:

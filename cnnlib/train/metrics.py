@@ -75,7 +75,7 @@ def confusion_matrix(outputs: Any, labels: Any, num_classes: int | None = None) 
     if answers.shape != labels.shape:
         raise ShapeError(f"confusion_matrix: one answer per label is needed, got {answers.shape} and {labels.shape}.")
     answers, labels = answers.reshape(-1), labels.reshape(-1)
-    largest = int(max(answers.max(initial=-1), labels.max(initial=-1)))
+    largest = max((int(a.max()) for a in (answers, labels) if a.size), default=-1)
     n = num_classes or max(largest + 1, outputs.shape[1] if outputs.dtype.kind == "f" and outputs.ndim > 1 else 0)
     if largest >= n:
         raise ValueRangeError(f"confusion_matrix: class {largest} needs num_classes of at least {largest + 1}, got {n}.")

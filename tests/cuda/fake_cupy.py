@@ -20,6 +20,7 @@ class ndarray(np.ndarray):
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=(), **settings):
         _may_run(ufunc.__name__)
+        _known(ufunc.__name__, settings)
         if out:
             settings["out"] = tuple(_host(o, ufunc.__name__) for o in out)
         inputs = [_host(a, ufunc.__name__) for a in inputs]
@@ -92,9 +93,16 @@ def _may_run(name):
             cuda.not_recorded(library)
 
 
+def _known(name, settings):
+    for setting in ("initial", "where"):
+        if setting in settings:
+            raise TypeError(f"{name}() got an unexpected keyword argument {setting!r}")  # NumPy only
+
+
 def _method(name):
     def method(self, *arguments, **settings):
         _may_run(name)
+        _known(name, settings)
         host, arguments = self.view(np.ndarray), [_host(a, name) for a in arguments]
         settings = {k: _host(v, name) for k, v in settings.items()}
         return _device(do(lambda: getattr(host, name)(*arguments, **settings)))
@@ -136,6 +144,7 @@ def _device(a):
 def _on_host(function):
     def run(*arguments, **settings):
         _may_run(function.__name__)
+        _known(function.__name__, settings)
         arguments = [_host(a, function.__name__) for a in arguments]
         settings = {k: _host(v, function.__name__) for k, v in settings.items()}
         return _device(do(lambda: function(*arguments, **settings), [settings["out"]] if "out" in settings else ()))

@@ -9,7 +9,9 @@ import pytest
 import cnnlib as cl
 from cnnlib import ops
 from cnnlib.backends import REFERENCE, interface, kernel_set, readable
+from cnnlib.backends.shadow import ShadowError
 from cnnlib.tensor import to_device
+from cnnlib.train.metrics import confusion_matrix
 from tests.cuda.agreement import assert_agrees
 from tests.kernel_calls import FAMILIES, Calls, Sizes
 from tests.op_cases import CASES
@@ -77,6 +79,21 @@ def test_an_element_that_was_picked_twice_gets_the_sum_in_order(device):
     for row, d in zip(rows, dy, strict=True):
         expected[row] += d
     np.testing.assert_array_equal(x.grad.get(), expected)
+
+
+def test_a_kernel_is_shadowed_by_the_textbook(device):
+    x, w = (cl.Tensor(device.asarray(rng.standard_normal(s).astype(np.float32))) for s in ((2, 3, 6, 6), (4, 3, 3, 3)))
+    with cl.shadow("reference"):
+        y = ops.dropout(ops.relu(ops.conv2d(x, w)), 0.5, training=True)
+        assert y.device == "cuda"
+        with cl.override_kernel("relu_forward", lambda a: a * 1.01), pytest.raises(ShadowError, match="kernel relu_forward"):
+            ops.relu(x)
+
+
+def test_a_confusion_matrix_of_what_the_device_answered(device):
+    answers, labels = np.array([0, 1, 1, 2]), np.array([0, 1, 0, 2])
+    on_device = confusion_matrix(device.asarray(answers), device.asarray(labels))
+    np.testing.assert_array_equal(on_device.get(), confusion_matrix(answers, labels))
 
 
 # ---- results
