@@ -90,6 +90,14 @@ static void find_pixels(const struct correlation *p, const struct block *b, idx 
     }
 }
 
+/* Too few to hide the latency of a multiply-add. */
+static int few_sums(idx pixels, idx vectors) { return pixels * vectors < 8; }
+
+/* Whether tiles cross rows, where those inside of a row would be narrow. */
+static int crosses_rows(idx columns, idx most, idx vectors) {
+    return 4 * columns < 3 * most || few_sums(columns / ceil_div(columns, most), vectors);
+}
+
 /* y (channels x pixels, row stride ldy), the images y_image apart: channels [m0, m1) of one phase. */
 static void multiply_channels(const struct correlation *p, const struct block *b, struct phase phase, idx m0, idx m1,
                               const REAL *padded, REAL *y, idx ldy, idx y_image, const REAL *bias) {
@@ -97,13 +105,14 @@ static void multiply_channels(const struct correlation *p, const struct block *b
     const idx *offset = p->offset + p->C * phase.first;
     for (idx f = m0, lanes; f < m1; f += lanes) {
         lanes = strip_lanes(p->M, f);
-        idx most = lanes > NR ? FEW_PIXELS : MR, crosses = 4 * b->columns < 3 * most;
-        idx run = crosses ? pixels : b->columns, width = block_of(run, most), at[MR];
+        idx most = lanes > NR ? FEW_PIXELS : MR, crosses = crosses_rows(b->columns, most, lanes / VL);
+        idx run = crosses ? pixels : b->columns, at[MR], width = block_of(run, most);
+        int balanced = few_sums(run % width, lanes / VL);
         const REAL *weights = p->weights + (b->group * round_up(p->M, VL) + f) * p->K + p->C * phase.first * lanes;
         for (idx image = 0; image < b->images; image++)
             for (idx j = 0, m; j < pixels; j += m) {
                 const REAL *from = padded + image * p->C * p->PH * p->PS * p->PW;
-                m = MIN(width, run - j % run);
+                m = balanced ? block_of(run - j % run, most) : MIN(width, run - j % run);
                 if (crosses) find_pixels(p, b, j, m, at);
                 else from += j / run * p->pitch + j % run;
                 channel_kernels[m]((int)(lanes / VL), K, from, offset, crosses ? at : NULL, weights, bias ? bias + f : NULL,
