@@ -28,6 +28,7 @@ struct correlation {
     idx RS, PS, pitch;                            /* it keeps RS rows per output row, PS phases of columns: pitch reals */
     idx K, parts, part;                           /* M in parts of `part` rows, for several threads */
     int in_place, by_channels;
+    idx across;                                   /* in place: taps that k goes through before the next channel */
     idx *offset;                                  /* of k inside the padded image */
     REAL *weights, *scratch;
     idx padded_reals, strip_reals, worker_reals;
@@ -65,6 +66,11 @@ static struct phase phase_of(const struct correlation *p, idx i) {
     return p->phase ? p->phase[i] : (struct phase){0, 0, 0, p->taps};
 }
 
+/* Where k has tap t of channel c, when it goes by `across` taps. */
+static idx place_of(const struct correlation *p, idx c, idx t) {
+    return (t / p->across * p->C + c) * p->across + t % p->across;
+}
+
 /* The columns of the padded image are sorted by their phase modulo SW: then patches are contiguous for every stride. When all
    taps lie in one row (column), only the rows (columns) that they meet are kept. */
 static void choose_padding(struct correlation *p) {
@@ -83,9 +89,9 @@ static void choose_padding(struct correlation *p) {
         struct phase phase = phase_of(p, i);
         idx *offset = p->offset + p->C * phase.first;
         for (idx k = 0; k < p->C * phase.taps; k++) {
-            const struct tap *t = &p->tap[phase.first + k % phase.taps];
-            idx h = t->h - p->top, w = t->w - p->left;
-            offset[k] = ((k / phase.taps * p->PH + h) * p->PS + w % p->PS) * p->PW + w / p->PS;
+            idx c = k / phase.taps, t = k % phase.taps, place = p->in_place ? place_of(p, c, t) : k;
+            idx h = p->tap[phase.first + t].h - p->top, w = p->tap[phase.first + t].w - p->left;
+            offset[place] = ((c * p->PH + h) * p->PS + w % p->PS) * p->PW + w / p->PS;
         }
     }
 }
@@ -213,12 +219,12 @@ static idx block_of_k(const struct correlation *p, idx taps) {   /* whole channe
     return p->in_place ? MAX(1, p->K) : taps * block_of(p->C, MAX(1, KC / MAX(1, taps)));
 }
 
-/* Output channels [m0, m1) of one strip: packed, or at `offset` in the padded image with its two vectors gap apart. */
-static void multiply_strip(const struct correlation *p, idx m0, idx m1, idx kc, const REAL *weights, const REAL *strip,
-                           const idx *offset, idx gap, idx n, REAL *c, idx ldc, const REAL *bias, int accumulate) {
+/* Output channels [m0, m1) of one strip. */
+static void multiply_strip(const struct correlation *p, idx m0, idx m1, idx kc, const REAL *weights, const REAL *strip, idx n,
+                           REAL *c, idx ldc, const REAL *bias, int accumulate) {
     idx height = panel_height(p->M);
     for (idx i = m0; i < m1; i += height)
-        tile(MIN(height, m1 - i), n, kc, weights + i * kc, strip, NR, offset, gap, c + (i - m0) * ldc, ldc, 1,
+        tile(MIN(height, m1 - i), n, kc, weights + i * kc, strip, NR, NULL, VL, c + (i - m0) * ldc, ldc, 1,
              bias ? bias + i : NULL, accumulate);
 }
 
@@ -234,7 +240,7 @@ static void multiply_phase(const struct correlation *p, const struct block *b, s
                 idx kc = MIN(kc0, K - pc), n = MIN(NR, pixels - j);
                 REAL *strip = strips + next * j * kc;
                 if (ic == m0) pack_patches(p, b, j, n, p->offset + p->C * phase.first + pc, kc, padded, strip);
-                multiply_strip(p, ic, MIN(m1, ic + mc), kc, weights + pc * p->M, strip, NULL, VL, whole_strips ? NR : n,
+                multiply_strip(p, ic, MIN(m1, ic + mc), kc, weights + pc * p->M, strip, whole_strips ? NR : n,
                                c + (ic - m0) * ldc + j, ldc, pc ? NULL : bias, pc > 0);
             }
 }
@@ -323,30 +329,53 @@ static void correlate_packed(const struct correlation *p, const struct block *b,
 
 /* ---- few output channels: the padded image is read in place ---- */
 
+/* In place, k goes row by row of the kernel where much of what they see is padding: such rows of taps are left out. */
+static idx taps_across(const struct correlation *p) {
+    idx first = p->tap[0].h, last = p->tap[p->taps - 1].h, across = 1;
+    idx padding = MAX(0, -MIN(first, last)) + MAX(0, (p->OH - 1) * p->SH + MAX(first, last) + 1 - p->H);
+    if (4 * padding < p->OH) return p->taps;
+    while (across < p->taps && p->tap[across].h == first) across++;
+    return across;
+}
+
+/* The rows of taps that see more than padding from one of the output rows [row, last]. */
+static void rows_of_taps(const struct correlation *p, idx row, idx last, idx *begin, idx *end) {
+    const struct tap *tap = p->tap;
+    idx step = p->across, up = tap[p->taps - 1].h >= tap[0].h, top = (up ? last : row) * p->SH, bottom = (up ? row : last) * p->SH;
+    *begin = 0, *end = p->taps / step;
+    if (*end == 1) return;
+    while (*begin < *end && (up ? top + tap[*begin * step].h < 0 : top + tap[*begin * step].h >= p->H)) ++*begin;
+    while (*begin < *end && (up ? bottom + tap[(*end - 1) * step].h >= p->H : bottom + tap[(*end - 1) * step].h < 0)) --*end;
+}
+
 /* Rows that fill only one vector go two by two. */
 static void correlate_in_place(const struct correlation *p, const struct block *b, const REAL *padded) {
     const REAL *weights = p->weights + b->group * p->M * p->K, *bias = p->bias ? p->bias + b->group * p->M : NULL;
-    idx ldc = p->y_rows * p->y_columns, height = panel_height(p->M), n = b->columns;
+    idx ldc = p->y_rows * p->y_columns, height = panel_height(p->M), n = b->columns, begin, end;
     REAL t[MR * NR] __attribute__((aligned(64)));
     for (idx image = 0; image < b->images; image++)
-        for (idx r = 0; r < b->rows; r += n <= VL ? 2 : 1) {
+        for (idx r = 0, rows; r < b->rows; r += rows) {
             const REAL *from = padded + image * p->C * p->PH * p->PS * p->PW + r * p->pitch;
-            REAL *c = output_at(p, b, image, 0, b->row + r);
-            if (n > VL || r + 1 == b->rows) {
-                for (idx j = 0; j < n; j += NR)
-                    multiply_strip(p, 0, p->M, p->K, weights, from + j, p->offset, VL, MIN(NR, n - j), c + j, ldc, bias, 0);
-            } else if (n == VL) {
-                multiply_strip(p, 0, p->M, p->K, weights, from, p->offset, p->pitch, NR, c, ldc, bias, 0);
-            } else {
+            REAL *y = output_at(p, b, image, 0, b->row + r);
+            rows = n <= VL ? MIN(2, b->rows - r) : 1;
+            rows_of_taps(p, b->row + r, b->row + r + rows - 1, &begin, &end);
+            idx k = begin * p->across * p->C, K = end * p->across * p->C - k;
+            idx gap = rows > 1 ? p->pitch : VL, halves = rows > 1 && n < VL;
+            for (idx j = 0; j < rows * n; j += NR)
                 for (idx i = 0; i < p->M; i += height) {
                     idx m = MIN(height, p->M - i);
-                    micro_kernels[m](p->K, weights + i * p->K, from, 0, p->offset, p->pitch, t, NR, bias ? bias + i : NULL, 0);
+                    const REAL *w = weights + i * p->K + k * m, *start = bias ? bias + i : NULL;
+                    REAL *c = y + i * ldc + j;
+                    if (!halves) {
+                        tile(m, MIN(NR, rows * n - j), K, w, from + j, NR, p->offset + k, gap, c, ldc, 1, start, 0);
+                        continue;
+                    }
+                    micro_kernels[m](K, w, from, 0, p->offset + k, gap, t, NR, start, 0);
                     for (idx u = 0; u < m; u++) {
-                        store_n(c + (i + u) * ldc, load(t + u * NR), n);
-                        store_n(c + (i + u) * ldc + n, load(t + u * NR + VL), n);
+                        store_n(c + u * ldc, load(t + u * NR), n);
+                        store_n(c + u * ldc + n, load(t + u * NR + VL), n);
                     }
                 }
-            }
         }
 }
 
@@ -407,6 +436,12 @@ static void correlate_items(void *arg, idx begin, idx end, int worker) {
     }
 }
 
+static void pack_weights_by_rows(const struct correlation *p, const REAL *w, idx m, REAL *d) {
+    for (idx t = 0; t < p->taps; t += p->across)
+        for (idx c = 0; c < p->C; c++, d += p->across * m)
+            pack_weights_of(p, p->tap + t, p->across, w, m, c, c + 1, d, m);
+}
+
 /* Weights become panels for each kc, as pack_panels makes them. */
 static void pack_weights(void *arg, idx begin, idx end, int worker) {
     (void)worker;
@@ -414,6 +449,10 @@ static void pack_weights(void *arg, idx begin, idx end, int worker) {
     idx height = panel_height(p->M), panels = ceil_div(p->M, height);
     for (idx item = begin; item < end; item++) {
         idx g = item / panels, i = item % panels * height, m = MIN(height, p->M - i);
+        if (p->in_place && p->across < p->taps) {
+            pack_weights_by_rows(p, p->w + g * p->w_group + i * p->w_out, m, p->weights + g * p->K * p->M + i * p->K);
+            continue;
+        }
         for (idx n = 0; n < p->phases; n++) {
             struct phase phase = p->phase[n];
             idx K = p->C * phase.taps, kc0 = block_of_k(p, phase.taps);
@@ -461,6 +500,7 @@ static int correlate(struct correlation p) {
     p.K = p.C * p.taps;
     p.by_channels = prefers_channels(&p);
     p.in_place = !p.by_channels && prefers_in_place(&p);
+    if (p.in_place) p.across = taps_across(&p);
     choose_items(&p);
     size_t offsets = (size_t)round_up(p.K * (idx)sizeof(idx), 64);
     char *shared = scratch_take(offsets + sizeof(REAL) * (size_t)(p.groups * round_up(p.M, VL) * p.K));

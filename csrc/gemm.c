@@ -30,9 +30,14 @@ INLINE void micro_kernel(const int m, idx K, const REAL *restrict a, const REAL 
     while (K >> (pace + 1) >= m) pace++;
 #pragma GCC unroll 16
     for (int i = 0; i < m; i++) x[i][0] = x[i][1] = bias ? broadcast(bias[i]) : (vr){0};
-    for (idx k = 0; k < K; k++, a += m) {
+    const REAL *row = c;
+    for (idx k = 0, next = 0; k < K; k++, a += m) {
         const REAL *bk = offset ? b + offset[k] : b + k * ldb;
-        __builtin_prefetch(c + (k >> pace) * ldc + (k & 1) * (NR - 1), 1);   /* all of C at once would hold up a and b */
+        if (k == next) {   /* all of C at once would hold up a and b */
+            __builtin_prefetch(row, 1);
+            __builtin_prefetch(row + NR - 1, 1);
+            row += ldc, next += (idx)1 << pace;
+        }
         vr b0 = load(bk), b1 = load(bk + gap);
 #pragma GCC unroll 16
         for (int i = 0; i < m; i++) {
@@ -84,10 +89,9 @@ static void tile(idx m, idx n, idx K, const REAL *a, const REAL *b, idx ldb, con
     for (idx i = 0; i < m; i++)
         if (ccs == 1)
             for (idx j = 0; j < n; j += VL) {
-                idx w = MIN(VL, n - j);
                 REAL *p = c + i * crs + j;
                 vr v = load(t + i * NR + j);
-                store_n(p, accumulate ? load_n(p, w) + v : v, w);
+                store_part(p, accumulate ? load_part(p, n - j) + v : v, n - j);
             }
         else
             for (idx j = 0; j < n; j++) {
