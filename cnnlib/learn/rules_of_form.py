@@ -50,8 +50,9 @@ def permuted(ev: Evidence) -> str | None:
 
 
 def misshapen(ev: Evidence) -> list[int]:
-    """The cases with a wrong shape."""
-    return [i for i, (e, g) in enumerate(zip(ev.e, ev.g)) if e.shape != g.shape] if ev.numeric else []
+    """The cases with a wrong shape, the largest first: with N = 1 several mistakes look alike."""
+    wrong = [i for i, (e, g) in enumerate(zip(ev.e, ev.g)) if e.shape != g.shape] if ev.numeric else []
+    return sorted(wrong, key=lambda i: -ev.g[i].size)
 
 
 def shape(ev: Evidence) -> str | None:
@@ -62,6 +63,8 @@ def shape(ev: Evidence) -> str | None:
     but = f"your {ev.output} must have shape {e.shape}, got {g.shape}"
     if g.ndim > 8:
         return but + "."
+    if e.size == g.size and same(e, g.reshape(e.shape), ev.exercise.tolerance):
+        return f"{but}: the numbers are right, reshape them."
     for count in range(1, g.ndim + 1):
         for axes in itertools.combinations(range(g.ndim), count):
             if g.sum(axis=axes).shape == e.shape and same(e, g.sum(axis=axes), ev.exercise.tolerance):
@@ -78,8 +81,6 @@ def shape(ev: Evidence) -> str | None:
                 e.sum(axis=axes, keepdims=True), g, ev.exercise.tolerance
             ):
                 return f"{but}: you summed over {axes_named(axes)}, which must stay."
-    if e.size == g.size and same(e, g.reshape(e.shape), ev.exercise.tolerance):
-        return f"{but}: the numbers are right, reshape them."
     if e.size and not g.size:
         return f"{but}: it is empty, as a slice a:-0 is; write where it ends, a:a + length."
     if _within(e, g, ev.exercise.tolerance):

@@ -127,6 +127,15 @@ EXERCISE = Exercise(
             lambda *a: (2.0 * adaline_gradient(*a)[0], *adaline_gradient(*a)[1:]),
         ),
         Explanation(
+            "steps",
+            "you return the weights after a step: the gradient itself is asked for, −Σ e x and −Σ e.",
+            lambda x, t, w, b: (
+                adaline_gradient(x, t, w, b)[0],
+                w - adaline_gradient(x, t, w, b)[1],
+                b - adaline_gradient(x, t, w, b)[2],
+            ),
+        ),
+        Explanation(
             "no bias",
             "your output leaves out the bias: s = wᵀx + b.",
             lambda x, t, w, b: adaline_gradient(x, t, w, 0.0),

@@ -158,6 +158,18 @@ def bias_in_the_loop(x, w, b, *geometry):
     return conv2d_forward(x, w, None if b is None else b * w[0].size, *geometry)
 
 
+def bias_for_every_channel(x, w, b, *geometry):
+    return conv2d_forward(x, w, None if b is None else b * w.shape[1], *geometry)
+
+
+def groups_in_turn(x, w, b, *geometry):
+    """Output channel f looks at group f % G."""
+    *geometry, groups = geometry
+    stacks = np.split(x, groups, axis=1)
+    channels = [conv2d_forward(stacks[f % groups], w[f : f + 1], None, *geometry, 1) for f in range(len(w))]
+    return np.concatenate(channels, axis=1) + (0 if b is None else b[:, None, None])
+
+
 EXERCISE = Exercise(
     number=13,
     name="conv2d_forward",
@@ -212,6 +224,11 @@ def conv2d_forward(x, w, b, stride, pads, dilation, groups):
             "bias in the loop", "you add the bias for every product: it is added once to each output pixel.", bias_in_the_loop
         ),
         Explanation(
+            "bias for every channel",
+            "you add the bias once for each input channel: it is added once to each output pixel.",
+            bias_for_every_channel,
+        ),
+        Explanation(
             "flipped kernel",
             "your kernel is flipped in both directions: that is a convolution in the mathematician's sense, but networks "
             "use cross-correlation, where w[0, 0] meets the window's top left pixel.",
@@ -244,6 +261,7 @@ def conv2d_forward(x, w, b, stride, pads, dilation, groups):
             "interleaved outputs",
             "your output channels are dealt out to the groups in turn: the first F/G of them belong to group 0, the next "
             "F/G to group 1.",
+            groups_in_turn,
         ),
         Explanation(
             "first group only",
