@@ -72,6 +72,11 @@ def cases(rng):
     ]
 
 
+def _xor_of_y(x, w, threshold):
+    y, nand, _ = threshold_gates(x, w, threshold)
+    return y, nand, y * nand
+
+
 def _weighted_sum(x, w, threshold):
     return x @ w, *threshold_gates(x, w, threshold)[1:]
 
@@ -102,6 +107,11 @@ EXERCISE = Exercise(
             "reaching",
             "your neuron stays silent when the sum equals the threshold, but reaching it is enough: y = 1 where Σ w x ≥ θ.",
             lambda x, w, threshold: ((x @ w > threshold).astype(float), *threshold_gates(x, w, threshold)[1:]),
+        ),
+        Explanation(
+            "xor of y",
+            "your xor is made of y, the neuron with the weights that were given: it needs an OR of its own.",
+            _xor_of_y,
         ),
         Explanation(
             "nand never fires",
