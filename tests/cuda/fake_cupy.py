@@ -34,6 +34,8 @@ class ndarray(np.ndarray):
 
     def __getitem__(self, where):
         host, where = self.view(np.ndarray), _index(where)
+        if any(getattr(part, "dtype", None) == np.dtype(bool) for part in (where if isinstance(where, tuple) else (where,))):
+            wait("a mask, whose true elements are counted")
         return _device(do(lambda: host[where]))
 
     def __setitem__(self, where, value):
@@ -85,9 +87,13 @@ LIBRARIES = {
     "thrust": ("sort", "argsort", "lexsort", "unique"),
 }
 
+WAITING = "nonzero", "flatnonzero", "argwhere", "unique", "bincount"  # the shape of the result is in the values
+
 
 def _may_run(name):
     """CuPy's own refusal of cuBLAS, and what thrust's waiting comes to, while a graph is recorded."""
+    if name in WAITING:
+        wait(name)
     for library, names in LIBRARIES.items():
         if name in names:
             cuda.not_recorded(library)
@@ -127,9 +133,11 @@ def _host(a, what):
 
 
 def _index(where):
-    """As an index CuPy takes NumPy's arrays, too."""
+    """As an index CuPy takes NumPy's arrays and lists, too, and sends them."""
     if isinstance(where, tuple):
         return tuple(map(_index, where))
+    if isinstance(where, (list, np.ndarray)) and not isinstance(where, ndarray):
+        cuda.from_host(np.asarray(where).nbytes)
     return where.view(np.ndarray) if isinstance(where, np.ndarray) else where
 
 
