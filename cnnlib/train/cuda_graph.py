@@ -11,7 +11,8 @@ them. A graph keeps their list on the GPU. What it replays is exactly what was r
 
 Then a graph gives the same weights as the same steps one by one. CuPy does not record cuBLAS, so that matrix products are those
 of csrc/conv.cu, in the recorded step as in the eager ones before it. Steps one by one that do without cuBLAS, too
-(backends/cuda/recordable.py), give equal bits; training with cuBLAS rounds otherwise.
+(backends/cuda/recordable.py), give equal bits, but where the GPU's power in Adam's 1 − βᵗ is not the host's to the last bit
+of a float64; training with cuBLAS rounds otherwise.
 """
 
 from __future__ import annotations
@@ -101,6 +102,8 @@ class _Recorded:
             except Exception as error:
                 with contextlib.suppress(Exception):  # the capture is void already
                     stream.end_capture()
+                if isinstance(error, MemoryError):
+                    raise  # the trainer knows what helps (device.py)
                 raise _not_recordable(error) from error
             return stream.end_capture()
 

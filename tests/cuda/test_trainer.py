@@ -7,7 +7,7 @@ import pytest
 
 import cnnlib as cl
 from cnnlib import nn, ops, optim
-from cnnlib.backends import xp_of
+from cnnlib.backends import kernel_set, xp_of
 from cnnlib.backends.cuda.recordable import recordable, without_cublas
 from cnnlib.errors import DeviceMemoryError, GraphError, ValueRangeError
 from cnnlib.train import Callback, LRSchedule, NaNStop
@@ -252,8 +252,6 @@ def test_a_label_out_of_range_ends_the_epoch_with_an_error_that_names_the_operat
 
 
 def test_memory_that_ends_is_told_with_the_operation_and_a_batch_size(device, monkeypatch):
-    from cnnlib.backends import kernel_set
-
     def full(*_):
         raise device.cuda.OutOfMemoryError("Out of memory allocating 5,242,880 bytes (allocated so far: 1,024 bytes).")
 
@@ -264,6 +262,23 @@ def test_memory_that_ends_is_told_with_the_operation_and_a_batch_size(device, mo
     assert text.startswith("0.conv2d: Out of memory allocating 5,242,880 bytes")
     assert "1.00 of the GPU's 80.00 GB are free" in text and "Try batch_size=4 instead of 8" in text
     assert device.cuda.pool.freed and isinstance(raised.value, MemoryError)
+
+
+def test_memory_that_ends_in_a_recorded_step_is_told_alike(device, monkeypatch):
+    """The graph has a pool of its own beside that of the steps before."""
+    kernels = kernel_set("cuda")
+    forward = kernels.conv2d_forward
+
+    def full(*arguments):
+        if device.cuda._recording is not None:
+            raise device.cuda.OutOfMemoryError("Out of memory allocating 512 bytes (allocated so far: 1,024 bytes).")
+        return forward(*arguments)
+
+    monkeypatch.setattr(kernels, "conv2d_forward", full)
+    with pytest.raises(
+        DeviceMemoryError, match=r"0\.conv2d: Out of memory allocating 512 bytes.*Try batch_size=4 instead of 8"
+    ):
+        trained("cuda", cuda_graph=True)
 
 
 def test_the_summary_of_a_run_tells_the_memory(device, capsys):
