@@ -187,11 +187,16 @@ def test_no_two_sentences_tie_in_the_search():
                 np.testing.assert_array_equal(mine(log_p, beam, length)[0], mine(rounded, beam, length)[0])
 
 
-def test_a_dream_is_never_the_data():
-    """Else all changes are zero, and wrong ones, too."""
+def test_a_dream_is_neither_the_data_nor_that_of_one_step():
+    """Else all changes are zero, wrong ones, too; or a chain that starts anew at every step is not found out."""
+    dream = right("contrastive_divergence")
     for seed in range(20):
         for case in checker.draw(find("contrastive_divergence"), str(seed)):
-            assert (right("contrastive_divergence")(*case.args)[0] != case.args[0]).any()
+            v, w, b, c, u_h, u_v = case.args
+            v_k = dream(*case.args)[0]
+            assert (v_k != v).any()
+            if len(u_h) > 1:
+                assert all((v_k != dream(v, w, b, c, u_h[i][None], u_v[i][None])[0]).any() for i in (0, -1))
 
 
 def test_the_loss_of_teacher_forcing_is_the_cross_entropy_without_padding():

@@ -65,6 +65,12 @@ def likelier(v, w, b, c, u_h, u_v):
     return (free_energy(chain(v, w, b, c, u_h, u_v)[0]) - free_energy(v)).mean()
 
 
+def shorter(v, w, b, c, u_h, u_v):
+    """What the chain must not end in, or nothing would tell: the data, and where k > 1 its first or last step alone."""
+    alone = (0, -1) if len(u_h) > 1 else ()
+    return [v, *(chain(v, w, b, c, u_h[i][None], u_v[i][None])[0] for i in alone)]
+
+
 def cases(rng):
     def case(N, D, H, k, *features, grey=False):
         while True:
@@ -72,12 +78,12 @@ def cases(rng):
             weights = rng.normal(size=(H, D)), rng.normal(size=D), rng.normal(size=H)
             args = (v if grey else (v < 0.5) * 1.0, *weights, rng.uniform(size=(k, N, H)), rng.uniform(size=(k, N, D)))
             v_k, nearest = chain(*args)
-            if nearest > 1e-2 and (v_k != args[0]).any():  # a dream that is the data changes nothing
+            if nearest > 1e-2 and all((v_k != other).any() for other in shorter(*args)):
                 return Case(args, features)
 
     return [
-        case(5, 6, 4, 1),
-        case(4, 5, 3, 3, "k = 3"),
+        case(10, 6, 4, 1),
+        case(6, 5, 3, 3, "k = 3"),
         case(1, 4, 2, 1, "N = 1"),
         case(3, 4, 1, 2, "k = 2", "one hidden unit"),
         case(4, 4, 4, 1, "N = D = H"),
