@@ -76,6 +76,15 @@ def test_cases_that_differ_too_little_let_mutants_survive():
     assert report.survivors and report.generated_rejected < report.generated
 
 
+def test_mutants_are_judged_with_the_cases_of_other_students_too():
+    def sometimes_zeros(rng):
+        return all_zeros(rng) if rng.random() < 0.5 else SOFTMAX.cases(rng)  # with seed "4", but not without one
+
+    report = verify.Report(8, "softmax_cross_entropy")
+    said = list(verify._written_mutants(replace(SOFTMAX, cases=sometimes_zeros), report, quick=False))
+    assert report.rejected == report.written and any("survives with seed '4'" in problem for problem in said)
+
+
 def test_scores_decide():
     good = verify.Report(1, "a", written=10, rejected=10, right_sentence=10, generated=100, generated_rejected=100)
     assert verify.failures([good]) == []
