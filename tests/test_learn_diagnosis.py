@@ -200,6 +200,17 @@ def test_a_single_number_is_not_said_to_be_off_by_a_constant():
     assert verdict(lambda y, x: y * 1.7 - 1 if len(x) == 1 else y, ones).key not in ("constant", "precision")
 
 
+def silent(x):
+    return 1.0 - x
+
+
+def test_zeros_and_ones_that_add_up_by_chance_are_no_term():
+    """Who always says 1 has not added x."""
+    changes = {"function": silent, "cases": lambda rng: [Case((np.eye(n)[None],)) for n in (2, 3, 4, 5)]}
+    of = Exercise(**{**vars(AXES), "name": "silent", **changes})
+    assert verdict(lambda y, x: np.ones_like(y), of).key == "value"
+
+
 def test_where_zero_is_right_nothing_else_is_nearly_right():
     zeros = Exercise(**{**vars(AXES), "cases": lambda rng: [Case((s * rng.normal(size=(2, 3, 4)),)) for s in (0, 1, 2, 3)]})
     assert verdict(lambda y, x: y if x.any() else np.arange(24.0).reshape(x.shape), zeros).key == "value"
