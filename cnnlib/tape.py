@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cnnlib.backends import readable, xp_of
-from cnnlib.errors import DtypeError, GraphError, NonFiniteError, ShapeError
+from cnnlib.errors import DeviceError, DtypeError, GraphError, NonFiniteError, ShapeError
 from cnnlib.tensor import Parameter, Tensor
 
 if TYPE_CHECKING:
@@ -56,6 +56,9 @@ def _seed_adjoint(root: Tensor, dy: Any) -> Any:
     if getattr(dy, "shape", None) != root.shape or dy.dtype != root.dtype:
         came = f"{getattr(dy, 'shape', dy)} {getattr(dy, 'dtype', '')}"
         raise ShapeError(f"backward: dy must have shape {root.shape} and dtype {root.dtype}, got {came}.")
+    if xp_of(dy) is not xp_of(root.data):
+        there = "cpu" if xp_of(dy) is np else "cuda"
+        raise DeviceError(f"backward: the tensor is on {root.device}, dy on {there}: move dy with .to({root.device!r}).")
     return dy
 
 
