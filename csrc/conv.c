@@ -341,7 +341,8 @@ static idx taps_across(const struct correlation *p) {
 /* The rows of taps that see more than padding from one of the output rows [row, last]. */
 static void rows_of_taps(const struct correlation *p, idx row, idx last, idx *begin, idx *end) {
     const struct tap *tap = p->tap;
-    idx step = p->across, up = tap[p->taps - 1].h >= tap[0].h, top = (up ? last : row) * p->SH, bottom = (up ? row : last) * p->SH;
+    idx step = p->across, up = tap[p->taps - 1].h >= tap[0].h;
+    idx top = (up ? last : row) * p->SH, bottom = (up ? row : last) * p->SH;
     *begin = 0, *end = p->taps / step;
     if (*end == 1) return;
     while (*begin < *end && (up ? top + tap[*begin * step].h < 0 : top + tap[*begin * step].h >= p->H)) ++*begin;

@@ -40,6 +40,13 @@ GEOMETRIES = {  # N, groups, channels and outputs per group, image, kernel, stri
     "a last strip alone in its part": (1, 1, 2, 656, (4, 7), (3, 3), (2, 1), (1, 1, 1, 1), (1, 1)),
     "rows across vectors, stride 4": (1, 2, 3, 16, (19, 150), (5, 7), (4, 4), (1, 2, 3, 3), (1, 1)),
     "five outputs, dilation and stride": (3, 1, 7, 5, (10, 17), (3, 3), (2, 3), (1, 1, 1, 1), (2, 2)),
+    "rows of seven": (2, 1, 15, 32, (14, 14), (3, 3), (2, 2), (1, 1, 1, 1), (1, 1)),
+    "a narrow rest of each row": (1, 1, 6, 48, (5, 27), (5, 5), (1, 1), (2, 2, 2, 2), (1, 1)),
+    # few output channels: rows of taps that see only padding are left out
+    "few outputs, padded by a kernel": (2, 1, 6, 5, (10, 14), (5, 5), (1, 1), (4, 4, 4, 4), (1, 1)),
+    "one output, padded by a kernel": (2, 1, 3, 1, (6, 9), (5, 5), (1, 1), (4, 4, 4, 4), (1, 1)),
+    "rows that see only padding": (2, 1, 3, 6, (5, 16), (3, 3), (1, 1), (6, 5, 1, 1), (1, 1)),
+    "padding, stride and dilation of rows": (2, 2, 4, 9, (6, 30), (5, 3), (2, 1), (5, 4, 1, 1), (2, 1)),
     # backward-weight as outer products: strips of outputs, blocks of channels, blocks and parts of pixels
     "a strip and one vector more": (2, 1, 5, 40, (9, 7), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
     "three blocks of channels": (2, 1, 65, 33, (5, 4), (3, 2), (1, 1), (1, 0, 1, 1), (1, 1)),
