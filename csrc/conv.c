@@ -89,7 +89,7 @@ static void choose_padding(struct correlation *p) {
         struct phase phase = phase_of(p, i);
         idx *offset = p->offset + p->C * phase.first;
         for (idx k = 0; k < p->C * phase.taps; k++) {
-            idx c = k / phase.taps, t = k % phase.taps, place = p->in_place ? place_of(p, c, t) : k;
+            idx c = k / phase.taps, t = k % phase.taps, place = p->in_place && p->phases == 1 ? place_of(p, c, t) : k;
             idx h = p->tap[phase.first + t].h - p->top, w = p->tap[phase.first + t].w - p->left;
             offset[place] = ((c * p->PH + h) * p->PS + w % p->PS) * p->PW + w / p->PS;
         }
@@ -245,6 +245,20 @@ static void multiply_phase(const struct correlation *p, const struct block *b, s
             }
 }
 
+/* The same for few channels: no strips, each row of pixels is read where it lies. */
+static void multiply_in_place(const struct correlation *p, const struct block *b, struct phase phase, const REAL *padded,
+                              REAL *c, idx ldc) {
+    idx height = panel_height(p->M), K = p->C * phase.taps;
+    const REAL *weights = p->weights + (b->group * p->K + p->C * phase.first) * p->M;
+    for (idx r = 0; r < b->images * b->rows; r++, c += b->columns) {
+        const REAL *from = padded + r / b->rows * p->C * p->PH * p->PS * p->PW + r % b->rows * p->pitch;
+        for (idx j = 0; j < b->columns; j += NR)
+            for (idx i = 0; i < p->M; i += height)
+                tile(MIN(height, p->M - i), MIN(NR, b->columns - j), K, weights + i * K, from + j, NR,
+                     p->offset + p->C * phase.first, VL, c + i * ldc + j, ldc, 1, NULL, 0);
+    }
+}
+
 /* ---- from the sums of a block to y ---- */
 
 /* A row of the output from the rows of its phases, `distance` apart. */
@@ -321,6 +335,7 @@ static void correlate_packed(const struct correlation *p, const struct block *b,
         REAL *c = sums + i * (m1 - m0) * ld;
         if (p->by_channels && p->phase[i].taps)
             multiply_channels(p, b, p->phase[i], m0, m1, padded, c, ld, b->rows * b->columns, bias);
+        else if (p->in_place && p->phase[i].taps) multiply_in_place(p, b, p->phase[i], padded, c, ld);
         else if (p->C && p->phase[i].taps) multiply_phase(p, b, p->phase[i], m0, m1, padded, strips, c, ld, 1, bias);
         else for (idx j = 0; j < (m1 - m0) * ld; j++) c[j] = bias ? bias[m0 + j / ld] : 0;
     }
@@ -411,9 +426,9 @@ static void correlate_one_channel(const struct correlation *p, const struct bloc
 /* Few output channels read a packed strip only a few times: packing (about as much work as 7 channels) costs more than the
    lanes that stay empty at the end of each row. */
 static int prefers_in_place(const struct correlation *p) {
-    idx lanes = p->OW <= VL ? VL : round_up(p->OW, NR);
-    return p->phases == 1 && p->K
-        && (p->M == 1 || (p->M * p->K <= 32 * KC * MR && p->M * lanes < (p->M + 7) * p->OW));
+    idx lanes = p->OW <= VL && p->phases == 1 ? VL : round_up(p->OW, NR);
+    return p->K
+        && ((p->M == 1 && p->phases == 1) || (p->M * p->K <= 32 * KC * MR && p->M * lanes < (p->M + 7) * p->OW));
 }
 
 /* Channels that fill the lanes, pixels enough to hide the latency of a multiply-add, a sum long enough to pay for transposing
@@ -431,7 +446,7 @@ static void correlate_items(void *arg, idx begin, idx end, int worker) {
         struct block b = block_at(p, i / p->parts);
         idx part = i % p->parts, m0 = part * p->part, m1 = part + 1 < p->parts ? m0 + p->part : p->M;
         if (i == begin || i % p->parts == 0) pad_block(p, &b, 0, p->C, padded);
-        if (!p->in_place) correlate_packed(p, &b, m0, m1, padded);
+        if (!p->in_place || p->phases > 1) correlate_packed(p, &b, m0, m1, padded);
         else if (p->M == 1) correlate_one_channel(p, &b, padded);
         else correlate_in_place(p, &b, padded);
     }
@@ -489,9 +504,9 @@ static void choose_items(struct correlation *p) {
 static void choose_scratch(struct correlation *p) {
     idx longest = 1, pixels = round_up(p->images * p->rows * p->columns, NR), mc = MAX(1, BLOCK_CHANNELS / panel_height(p->M));
     for (idx i = 0; i < p->phases; i++) longest = MAX(longest, block_of_k(p, p->phase[i].taps));
-    p->strip_reals = round_up((p->part <= mc * panel_height(p->M) ? NR : pixels) * longest + NR, 16);
+    p->strip_reals = p->in_place ? 0 : round_up((p->part <= mc * panel_height(p->M) ? NR : pixels) * longest + NR, 16);
     p->worker_reals = p->padded_reals;
-    if (p->in_place) return;
+    if (p->in_place && p->phases == 1) return;
     p->worker_reals += p->strip_reals;
     if (!is_direct(p)) p->worker_reals += p->phases * MIN(p->M, p->part + VL) * pixels + NR;   /* `interleave` reads beyond */
 }
@@ -501,7 +516,7 @@ static int correlate(struct correlation p) {
     p.K = p.C * p.taps;
     p.by_channels = prefers_channels(&p);
     p.in_place = !p.by_channels && prefers_in_place(&p);
-    if (p.in_place) p.across = taps_across(&p);
+    if (p.in_place) p.across = p.phases == 1 ? taps_across(&p) : p.taps;
     choose_items(&p);
     size_t offsets = (size_t)round_up(p.K * (idx)sizeof(idx), 64);
     char *shared = scratch_take(offsets + sizeof(REAL) * (size_t)(p.groups * round_up(p.M, VL) * p.K));
