@@ -44,7 +44,8 @@ INLINE void outer_products(const int m, const int vectors, idx pixels, const REA
     for (int i = 0; i < m; i++) sum[i][0] = sum[i][1] = (vr){0};
     for (idx p = 0; p < pixels; p++, dy += vectors * VL) {
         const REAL *a = x + pixel[p];
-        __builtin_prefetch(ahead.from + p % PLANES_AHEAD * ahead.plane + p / PLANES_AHEAD * ahead.step);
+        if (vectors > 1)   /* with one, there are no instructions to spare */
+            __builtin_prefetch(ahead.from + p % PLANES_AHEAD * ahead.plane + p / PLANES_AHEAD * ahead.step);
         vr d0 = load(dy), d1 = vectors > 1 ? load(dy + VL) : d0;
 #pragma GCC unroll 16
         for (int i = 0; i < m; i++) {
