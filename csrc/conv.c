@@ -373,8 +373,9 @@ static void correlate_in_place(const struct correlation *p, const struct block *
         for (idx r = 0, rows; r < b->rows; r += rows) {
             const REAL *from = padded + image * p->C * p->PH * p->PS * p->PW + r * p->pitch;
             REAL *y = output_at(p, b, image, 0, b->row + r);
-            rows = n <= VL ? MIN(2, b->rows - r) : 1;
-            rows_of_taps(p, b->row + r, b->row + r + rows - 1, &begin, &end);
+            idx row = b->row + r, pair = n <= VL ? row / 2 * 2 : row;   /* the same pairs whatever the blocks */
+            rows = n <= VL ? MIN(2 - row % 2, b->rows - r) : 1;
+            rows_of_taps(p, pair, n <= VL ? MIN(pair + 1, p->OH - 1) : row, &begin, &end);
             idx k = begin * p->across * p->C, K = end * p->across * p->C - k;
             idx gap = rows > 1 ? p->pitch : VL, halves = rows > 1 && n < VL;
             for (idx j = 0; j < rows * n; j += NR)
