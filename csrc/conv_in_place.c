@@ -1,0 +1,89 @@
+/* Convolutions with few output channels, which read the padded image in place: no patch is packed. Part of conv.c. */
+
+/* In place, k goes row by row of the kernel where much of what they see is padding: such rows of taps are left out. */
+static idx taps_across(const struct correlation *p) {
+    idx first = p->tap[0].h, last = p->tap[p->taps - 1].h, across = 1;
+    idx padding = MAX(0, -MIN(first, last)) + MAX(0, (p->OH - 1) * p->SH + MAX(first, last) + 1 - p->H);
+    if (4 * padding < p->OH) return p->taps;
+    while (across < p->taps && p->tap[across].h == first) across++;
+    return across;
+}
+
+/* The rows of taps that see more than padding from one of the output rows [row, last]. */
+static void rows_of_taps(const struct correlation *p, idx row, idx last, idx *begin, idx *end) {
+    const struct tap *tap = p->tap;
+    idx step = p->across, up = tap[p->taps - 1].h >= tap[0].h;
+    idx top = (up ? last : row) * p->SH, bottom = (up ? row : last) * p->SH;
+    *begin = 0, *end = p->taps / step;
+    if (*end == 1) return;
+    while (*begin < *end && (up ? top + tap[*begin * step].h < 0 : top + tap[*begin * step].h >= p->H)) ++*begin;
+    while (*begin < *end && (up ? bottom + tap[(*end - 1) * step].h >= p->H : bottom + tap[(*end - 1) * step].h < 0)) --*end;
+}
+
+/* Rows that fill only one vector go two by two. */
+static void correlate_in_place(const struct correlation *p, const struct block *b, const REAL *padded) {
+    const REAL *weights = p->weights + b->group * p->M * p->K, *bias = p->bias ? p->bias + b->group * p->M : NULL;
+    idx ldc = p->y_rows * p->y_columns, height = panel_height(p->M), n = b->columns, begin, end;
+    REAL t[MR * NR] __attribute__((aligned(64)));
+    for (idx image = 0; image < b->images; image++)
+        for (idx r = 0, rows; r < b->rows; r += rows) {
+            const REAL *from = padded + image * p->C * p->PH * p->PS * p->PW + r * p->pitch;
+            REAL *y = output_at(p, b, image, 0, b->row + r);
+            idx row = b->row + r, pair = n <= VL ? row / 2 * 2 : row;   /* the same pairs whatever the blocks */
+            rows = n <= VL ? MIN(2 - row % 2, b->rows - r) : 1;
+            rows_of_taps(p, pair, n <= VL ? MIN(pair + 1, p->OH - 1) : row, &begin, &end);
+            idx k = begin * p->across * p->C, K = end * p->across * p->C - k;
+            idx gap = rows > 1 ? p->pitch : VL, halves = rows > 1 && n < VL;
+            for (idx j = 0; j < rows * n; j += NR)
+                for (idx i = 0; i < p->M; i += height) {
+                    idx m = MIN(height, p->M - i);
+                    const REAL *w = weights + i * p->K + k * m, *start = bias ? bias + i : NULL;
+                    REAL *c = y + i * ldc + j;
+                    if (!halves) {
+                        tile(m, MIN(NR, rows * n - j), K, w, from + j, NR, p->offset + k, gap, c, ldc, 1, start, 0);
+                        continue;
+                    }
+                    micro_kernels[m](K, w, from, 0, p->offset + k, gap, t, NR, start, 0);
+                    for (idx u = 0; u < m; u++) {
+                        store_n(c + u * ldc, load(t + u * NR), n);
+                        store_n(c + u * ldc + n, load(t + u * NR + VL), n);
+                    }
+                }
+        }
+}
+
+/* One output channel (depthwise): many rows at once keep enough sums in flight. */
+INLINE void sum_rows(const int rows, const struct correlation *p, const REAL *weights, const REAL *from, REAL bias, REAL *to,
+                     idx n) {
+    vr sum[8];
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++) sum[r] = broadcast(bias);
+    for (idx k = 0; k < p->K; k++)
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++) sum[r] += weights[k] * load(from + p->offset[k] + r * p->pitch);
+    for (int r = 0; r < rows; r++) store_n(to + r * p->y_columns, sum[r], n);
+}
+
+static void correlate_one_channel(const struct correlation *p, const struct block *b, const REAL *padded) {
+    const REAL *weights = p->weights + b->group * p->K;
+    idx step = b->rows >= 8 ? 8 : b->rows >= 4 ? 4 : 1;
+    REAL bias = p->bias ? p->bias[b->group] : 0;
+    for (idx image = 0; image < b->images; image++)
+        for (idx r = 0; r < b->rows; r += step)
+            for (idx j = 0; j < b->columns; j += VL) {
+                idx row = MIN(r, b->rows - step), n = MIN(VL, b->columns - j);   /* the last rows once more rather than fewer */
+                const REAL *from = padded + image * p->C * p->PH * p->PS * p->PW + row * p->pitch + j;
+                REAL *to = output_at(p, b, image, 0, b->row + row) + j;
+                if (step == 8) sum_rows(8, p, weights, from, bias, to, n);
+                else if (step == 4) sum_rows(4, p, weights, from, bias, to, n);
+                else sum_rows(1, p, weights, from, bias, to, n);
+            }
+}
+
+/* Few output channels read a packed strip only a few times: packing (about as much work as 7 channels) costs more than the
+   lanes that stay empty at the end of each row. */
+static int prefers_in_place(const struct correlation *p) {
+    idx lanes = p->OW <= VL && p->phases == 1 ? VL : round_up(p->OW, NR);
+    return p->K
+        && ((p->M == 1 && p->phases == 1) || (p->M * p->K <= 32 * KC * MR && p->M * lanes < (p->M + 7) * p->OW));
+}
