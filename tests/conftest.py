@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 import cnnlib as cl
@@ -31,3 +33,17 @@ def device():
         pytest.skip(reason)
     with emulated() as cupy:
         yield cupy
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium without a window, for the tests of pages."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    with playwright.sync_playwright() as p:
+        try:
+            found = shutil.which("chromium") or shutil.which("google-chrome")
+            running = p.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        except playwright.Error as error:
+            pytest.skip(f"no Chromium: {error}")
+        yield running
+        running.close()

@@ -3,7 +3,6 @@
 import base64
 import json
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -111,19 +110,6 @@ def test_what_does_not_fit_is_left_out_the_largest_first_and_said():
 
 
 # ---- in a browser
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    with playwright.sync_playwright() as p:
-        try:
-            found = shutil.which("chromium") or shutil.which("google-chrome")
-            running = p.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        except playwright.Error as error:
-            pytest.skip(f"no Chromium: {error}")
-        yield running
-        running.close()
 
 
 @pytest.fixture

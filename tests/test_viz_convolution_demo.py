@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -93,19 +92,6 @@ def test_what_cannot_be_shown_is_refused(x, w, error, message):
 
 
 # ---- in a browser
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    with playwright.sync_playwright() as p:
-        try:
-            found = shutil.which("chromium") or shutil.which("google-chrome")
-            running = p.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        except playwright.Error as error:
-            pytest.skip(f"no Chromium: {error}")
-        yield running
-        running.close()
 
 
 @pytest.fixture

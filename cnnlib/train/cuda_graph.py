@@ -29,9 +29,9 @@ from cnnlib.backends import KernelSet, kernel_set, override_kernel
 from cnnlib.backends.cuda.recordable import recordable
 from cnnlib.errors import GraphError
 from cnnlib.nn.module import Module
-from cnnlib.op import Context
 from cnnlib.optim import Optimizer
 from cnnlib.tensor import Tensor
+from cnnlib.train.device import operation_of
 
 EAGER_STEPS = 2  # of each shape of batch, before it is recorded: kernels get compiled, the optimiser makes its state
 UPDATES = ("sgd_step", "adagrad_step", "rmsprop_step", "adam_step")
@@ -221,11 +221,7 @@ def _updates(change: Callable[[Callable, dict[int, str]], Callable]) -> Iterator
 
 
 def _not_recordable(error: Exception) -> GraphError:
-    where, frame = "", error.__traceback__
-    while frame is not None:
-        ctx = frame.tb_frame.f_locals.get("ctx")
-        where = f" in {ctx.where()}" if isinstance(ctx, Context) else where
-        frame = frame.tb_next
+    where = f" in {running}" if (running := operation_of(error)) else ""
     why = str(error).splitlines()[0].rstrip(".") if str(error) else "no message"
     return GraphError(
         f"cuda_graph: the step cannot be recorded{where}: {type(error).__name__}: {why}. "

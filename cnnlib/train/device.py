@@ -93,7 +93,7 @@ def memory_errors(device: str, batch_size: int | None) -> Iterator[None]:
     try:
         yield
     except cupy.cuda.memory.OutOfMemoryError as error:
-        where = _operation(error)
+        where = f"{running}: " if (running := operation_of(error)) else ""
         message = str(error).rstrip(".")
         error.__traceback__ = None  # its frames hold the arrays of the step
         pool = cupy.get_default_memory_pool()
@@ -106,13 +106,13 @@ def memory_errors(device: str, batch_size: int | None) -> Iterator[None]:
         ) from None
 
 
-def _operation(error: BaseException) -> str:
-    """``"conv1.conv2d: "``, the innermost operation that was running."""
+def operation_of(error: BaseException) -> str:
+    """``"conv1.conv2d"``, the innermost operation that was running; empty outside of operations."""
     where, step = "", error.__traceback__
     while step is not None:
         ctx = step.tb_frame.f_locals.get("ctx")
         if isinstance(ctx, Context):
-            where = f"{ctx.where()}: "
+            where = ctx.where()
         step = step.tb_next
     return where
 
