@@ -14,9 +14,12 @@
    than with 1 and 2. Then N(0) = 1, N(a) = N(-a) = -3/2, N(b) = N(-b) = 6. tests/test_winograd.py derives the rows again.
 
    The sum over channels makes of each of the 36 elements a matrix product: weights (F x C) times tiles (C x tiles). Tiles are
-   numbered along the rows of tiles, over all images, and worked on in pieces. */
+   numbered along the rows of tiles, over all images, and worked on in pieces.
 
-enum { TILE = 4, POINTS = 6, ELEMENTS = POINTS * POINTS };
+   A larger kernel is a sum of parts, kernels of 3 x 3 whose images are shifted by threes: more channels, for all that follows.
+   What a part has beyond the kernel is zero. For 5 x 5 that makes 4 * 36 multiplications of 400. */
+
+enum { TILE = 4, POINTS = 6, ELEMENTS = POINTS * POINTS, TAPS = 3 };
 
 static const REAL ROOT_HALF = (REAL)0.70710678118654752440, ROOT_TWO = (REAL)1.41421356237309504880;
 
@@ -98,6 +101,18 @@ INLINE void join_phases(const vr *s, REAL *d) {
     store(d + 3 * VL, __builtin_shufflevector(high_02, high_13, HIGH));
 }
 
+/* ---- parts of a kernel ---- */
+
+struct kernel { idx KH, KW, across, parts; };
+
+static struct kernel kernel_of(idx KH, idx KW) {
+    idx across = ceil_div(KW, TAPS);
+    return (struct kernel){KH, KW, across, ceil_div(KH, TAPS) * across};
+}
+
+INLINE idx top_of(const struct kernel *k, idx part) { return part / k->across * TAPS; }
+INLINE idx left_of(const struct kernel *k, idx part) { return part % k->across * TAPS; }
+
 /* ---- tiles ---- */
 
 struct tiling { idx rows, columns, count; };   /* of tiles in an image; tiles in all images */
@@ -146,21 +161,23 @@ INLINE void transform_columns(void (*const transform)(vr *), const int height, c
     fill_zeros(z, pitch, k, n);
 }
 
-/* ---- forward, and backward-input: the same with rotated, transposed weights and padding 2 - p ---- */
+/* ---- forward, and backward-input: the same with rotated, transposed weights and padding K - 1 - p ---- */
 
 /* A piece of transformed input, with a block of weights and of products, fits into L2; a chunk and small weights into L3. */
 enum { PIECE_TILES = 64, PIECE_REALS = 72 << 10, BLOCK_ROWS = 28, SMALL_WEIGHTS = 1 << 20, CHUNK_REALS = 2 << 20 };
 enum { CHAIN = 128 };   /* channels summed in one go: with longer chains the error would grow */
-enum { WEIGHT_CHANNELS = 16, LANES_OF_PANEL = (MR + 15) / 16 * 16 };
+enum { MOST_TAPS = 144, LANES_OF_PANEL = (MR + 15) / 16 * 16 };   /* of weights at a time */
 
 struct winograd {
     idx C, H, W, F, OH, OW, top, left;
     const REAL *x; idx x_image;
-    const REAL *w; idx w_out, w_in; int rotated;   /* weight (f, c, 3, 3) */
+    const REAL *w; idx w_out, w_in; int rotated;   /* weight (f, c, KH, KW) */
+    struct kernel kernel;
     const REAL *bias;
     REAL *y; idx y_image;
 
     struct tiling tiling;
+    idx terms;                         /* parts, channels */
     idx first, pieces;                 /* the chunk at work: its first tile, its pieces */
     idx piece;                         /* tiles of a piece */
     idx height, block, blocks;         /* output channels: rows of a panel, rows of a block, blocks */
@@ -170,14 +187,15 @@ struct winograd {
     idx worker_reals;
 };
 
-/* One channel of the tiles from `first` on, to v: (element, strip, c, NR). z: six lines along the pixels of all tiles; `next`
+/* One term of the tiles from `first` on, to v: (element, strip, term, NR). z: six lines along the pixels of all tiles; `next`
    the same one tile to the right, computed again because reading back what was just written would wait for it. */
-static void transform_piece(const struct winograd *p, idx first, idx tiles, idx c, REAL *v, REAL *scratch) {
+static void transform_piece(const struct winograd *p, idx first, idx tiles, idx term, REAL *v, REAL *scratch) {
+    idx c = term % p->C, top = p->top - top_of(&p->kernel, term / p->C), left = p->left - left_of(&p->kernel, term / p->C);
     REAL *z = scratch, *next = scratch + POINTS * p->line;
     for (idx at = 0; at < tiles;) {
         struct tile_run r = run_at(&p->tiling, first, at, tiles);
         struct plane plane = {p->x + r.image * p->x_image + c * p->H * p->W, p->H, p->W, p->zeros};
-        idx row = r.row * TILE - p->top, column = r.column * TILE - p->left, n = r.length * TILE;
+        idx row = r.row * TILE - top, column = r.column * TILE - left, n = r.length * TILE;
         transform_columns(transform_input, POINTS, &plane, row, column, n, z + at * TILE, p->line);
         transform_columns(transform_input, POINTS, &plane, row, column + TILE, n, next + at * TILE, p->line);
         at += r.length;
@@ -188,36 +206,45 @@ static void transform_piece(const struct winograd *p, idx first, idx tiles, idx 
             split_phases(4, z + i * p->line + q * TILE, d);
             split_phases(2, next + i * p->line + q * TILE, d + 4);
             transform_input(d);
-            REAL *to = v + i * POINTS * p->v_element + (q / NR * p->C + c) * NR + q % NR;
+            REAL *to = v + i * POINTS * p->v_element + (q / NR * p->terms + term) * NR + q % NR;
 #pragma GCC unroll 6
             for (int j = 0; j < POINTS; j++) store(to + j * p->v_element, d[j]);
         }
 }
 
-/* The panel of m output channels from f on: (element, c, m). Whole vectors: the next channel overwrites what is too much. */
+/* A part of a filter; taps: KH KW vectors, ld apart. */
+INLINE void load_taps(const struct kernel *k, int rotated, idx part, const REAL *taps, idx ld, vr g[TAPS][TAPS]) {
+    idx top = top_of(k, part), left = left_of(k, part);
+    for (int i = 0; i < TAPS; i++)
+        for (int j = 0; j < TAPS; j++) {
+            idx tap = (top + i) * k->KW + left + j;
+            g[i][j] = top + i < k->KH && left + j < k->KW ? load(taps + (rotated ? k->KH * k->KW - 1 - tap : tap) * ld) : (vr){0};
+        }
+}
+
+/* The panel of m output channels from f on: (element, term, m). Whole vectors: the next term overwrites what is too much. */
 static void transform_weights(const struct winograd *p, idx f, idx m, REAL *u) {
-    const idx ld = LANES_OF_PANEL;
-    REAL taps[WEIGHT_CHANNELS * 9 * LANES_OF_PANEL] __attribute__((aligned(64)));
-    for (idx c0 = 0; c0 < p->C; c0 += WEIGHT_CHANNELS) {
-        idx channels = MIN(WEIGHT_CHANNELS, p->C - c0);
-        const REAL *w = p->w + f * p->w_out + c0 * p->w_in;
-        if (p->w_in == 9) pack(m, channels * 9, w, p->w_out, 1, taps, ld);
-        else for (idx c = 0; c < channels; c++) pack(m, 9, w + c * p->w_in, p->w_out, 1, taps + c * 9 * ld, ld);
-        for (idx c = 0; c < channels; c++)
-            for (idx l = 0; l < m; l += VL) {
-                const REAL *g = taps + c * 9 * ld + l;
-                vr columns[POINTS][3], t[3], d[POINTS];
-                for (int j = 0; j < 3; j++) {
-                    for (int i = 0; i < 3; i++) t[i] = load(g + (p->rotated ? 8 - i * 3 - j : i * 3 + j) * ld);
-                    transform_filter(t, d);
-                    for (int i = 0; i < POINTS; i++) columns[i][j] = d[i];
+    const idx ld = LANES_OF_PANEL, all = p->kernel.KH * p->kernel.KW, most = MOST_TAPS / all;
+    REAL taps[MOST_TAPS * LANES_OF_PANEL] __attribute__((aligned(64)));
+    for (idx part = 0; part < p->kernel.parts; part++)
+        for (idx c0 = 0; c0 < p->C; c0 += most) {
+            idx channels = MIN(most, p->C - c0);
+            const REAL *w = p->w + f * p->w_out + c0 * p->w_in;
+            if (p->w_in == all) pack(m, channels * all, w, p->w_out, 1, taps, ld);
+            else for (idx c = 0; c < channels; c++) pack(m, all, w + c * p->w_in, p->w_out, 1, taps + c * all * ld, ld);
+            for (idx c = 0; c < channels; c++)
+                for (idx l = 0; l < m; l += VL) {
+                    vr g[TAPS][TAPS], half[TAPS][POINTS], t[TAPS], d[POINTS];
+                    load_taps(&p->kernel, p->rotated, part, taps + c * all * ld + l, ld, g);
+                    for (int i = 0; i < TAPS; i++) transform_filter(g[i], half[i]);
+                    for (int j = 0; j < POINTS; j++) {
+                        for (int i = 0; i < TAPS; i++) t[i] = half[i][j];
+                        transform_filter(t, d);
+                        REAL *to = u + (part * p->C + c0 + c) * m + l;
+                        for (int i = 0; i < POINTS; i++) store(to + (i * POINTS + j) * p->u_element, d[i]);
+                    }
                 }
-                for (int i = 0; i < POINTS; i++) {
-                    transform_filter(columns[i], d);
-                    for (int j = 0; j < POINTS; j++) store(u + (i * POINTS + j) * p->u_element + (c0 + c) * m + l, d[j]);
-                }
-            }
-    }
+        }
 }
 
 static void transform_block(const struct winograd *p, idx block, REAL *u) {
@@ -263,15 +290,15 @@ static idx tiles_of_piece(const struct winograd *p, idx piece) {
 /* A block of output channels of a piece; products m: (element, channel, tile). */
 static void multiply_block(const struct winograd *p, idx block, idx piece, const REAL *u, const REAL *v, REAL *m) {
     idx f = block * p->block, rows = MIN(p->block, p->F - f), tiles = tiles_of_piece(p, piece);
-    idx longest = block_of(p->C, CHAIN);
+    idx longest = block_of(p->terms, CHAIN);
     for (int e = 0; e < ELEMENTS; e++)
         for (idx t = 0; t < tiles; t += NR)
-            for (idx c = 0; c < p->C; c += longest)
+            for (idx c = 0; c < p->terms; c += longest)
                 for (idx i = 0; i < rows; i += p->height) {
                     idx height = MIN(p->height, rows - i);
                     micro_kernels[height](
-                        MIN(longest, p->C - c), u + (i / p->height * ELEMENTS + e) * p->u_element + c * height,
-                        v + e * p->v_element + t * p->C + c * NR, NR, NULL, VL,
+                        MIN(longest, p->terms - c), u + (i / p->height * ELEMENTS + e) * p->u_element + c * height,
+                        v + e * p->v_element + t * p->terms + c * NR, NR, NULL, VL,
                         m + e * p->m_element + i * p->piece + t, p->piece, NULL, c > 0);
                 }
     for (idx i = 0; i < rows; i++)
@@ -289,8 +316,8 @@ static void whole_pieces(void *arg, idx begin, idx end, int worker) {
     const struct winograd *p = arg;
     REAL *m = p->scratch + worker * p->worker_reals, *v = m + p->m_reals + 2 * POINTS * p->line;
     for (idx piece = begin; piece < end; piece++) {
-        for (idx c = 0; c < p->C; c++)
-            transform_piece(p, p->first + piece * p->piece, tiles_of_piece(p, piece), c, v, m + p->m_reals);
+        for (idx term = 0; term < p->terms; term++)
+            transform_piece(p, p->first + piece * p->piece, tiles_of_piece(p, piece), term, v, m + p->m_reals);
         for (idx block = 0; block < p->blocks; block++) multiply_block(p, block, piece, p->u + block * p->u_reals, v, m);
     }
 }
@@ -299,8 +326,8 @@ static void whole_pieces(void *arg, idx begin, idx end, int worker) {
 static void transform_pieces(void *arg, idx begin, idx end, int worker) {
     const struct winograd *p = arg;
     for (idx item = begin; item < end; item++) {
-        idx piece = item / p->C;
-        transform_piece(p, p->first + piece * p->piece, tiles_of_piece(p, piece), item % p->C, p->v + piece * p->v_reals,
+        idx piece = item / p->terms;
+        transform_piece(p, p->first + piece * p->piece, tiles_of_piece(p, piece), item % p->terms, p->v + piece * p->v_reals,
                         p->scratch + worker * p->worker_reals);
     }
 }
@@ -320,10 +347,11 @@ static void multiply_blocks_of_pieces(void *arg, idx begin, idx end, int worker)
 static int winograd(struct winograd p) {
     idx tiles = p.tiling.count;
     if (!tiles || !p.C || !p.F) return CNN_OK;
+    p.terms = p.kernel.parts * p.C;
     p.height = panel_height(p.F), p.block = MAX(1, BLOCK_ROWS / p.height) * p.height, p.blocks = ceil_div(p.F, p.block);
-    p.piece = MIN(MAX(NR, MIN(PIECE_TILES, PIECE_REALS / (ELEMENTS * p.C) / NR * NR)), round_up(tiles, NR));
+    p.piece = MIN(MAX(NR, MIN(PIECE_TILES, PIECE_REALS / (ELEMENTS * p.terms) / NR * NR)), round_up(tiles, NR));
     p.line = round_up((p.piece + 1) * TILE + 2 * VL, 16);
-    p.v_element = p.C * p.piece + 16, p.u_element = round_up(p.C * p.height, 16) + 16;   /* + 16: not all into the same */
+    p.v_element = p.terms * p.piece + 16, p.u_element = round_up(p.terms * p.height, 16) + 16;   /* + 16: not all into the same */
     p.m_element = p.block * p.piece + 16;                                                /* sets of a cache */
     p.v_reals = ELEMENTS * p.v_element, p.u_reals = p.block / p.height * ELEMENTS * p.u_element;
     p.m_reals = ELEMENTS * p.m_element;
@@ -332,22 +360,22 @@ static int winograd(struct winograd p) {
     int whole = p.blocks * p.u_reals <= SMALL_WEIGHTS && all_pieces >= 2 * cnn_get_num_threads();
     idx shared_v = whole ? 0 : pieces * p.v_reals, shared_u = whole ? p.blocks * p.u_reals : 0;
     p.worker_reals = p.m_reals + 2 * POINTS * p.line + (whole ? p.v_reals : p.u_reals);
-    double work = 0.1 * ELEMENTS * (double)(p.block * p.piece) * (double)p.C;
+    double work = 0.1 * ELEMENTS * (double)(p.block * p.piece) * (double)p.terms;
     idx grain_piece = grain_of(work * (double)p.blocks), grain_in = grain_of(30 * (double)p.piece), grain_out = grain_of(work);
     idx workers = whole ? parallel_workers(all_pieces, grain_piece)
-                        : MAX(parallel_workers(pieces * p.C, grain_in), parallel_workers(pieces * p.blocks, grain_out));
+                        : MAX(parallel_workers(pieces * p.terms, grain_in), parallel_workers(pieces * p.blocks, grain_out));
     REAL *shared = scratch_take(sizeof(REAL) * (size_t)(p.line + shared_u + shared_v + workers * p.worker_reals));
     if (!shared) return CNN_NO_MEMORY;
     memset(shared, 0, sizeof(REAL) * (size_t)p.line);
     p.zeros = shared, p.u = shared + p.line, p.v = p.u + shared_u, p.scratch = p.v + shared_v;
     if (whole) {
         p.pieces = all_pieces;
-        parallel_for(p.blocks, grain_of(30 * (double)(p.block * p.C)), transform_blocks, &p);
+        parallel_for(p.blocks, grain_of(30 * (double)(p.block * p.terms)), transform_blocks, &p);
         parallel_for(p.pieces, grain_piece, whole_pieces, &p);
     }
     for (; !whole && p.first < tiles; p.first += pieces * p.piece) {
         p.pieces = MIN(pieces, ceil_div(tiles - p.first, p.piece));
-        parallel_for(p.pieces * p.C, grain_in, transform_pieces, &p);
+        parallel_for(p.pieces * p.terms, grain_in, transform_pieces, &p);
         parallel_for(p.pieces * p.blocks, grain_out, multiply_blocks_of_pieces, &p);
     }
     scratch_give(shared);
@@ -355,25 +383,27 @@ static int winograd(struct winograd p) {
 }
 
 static int winograd_forward(const struct conv_shape *s, const REAL *x, const REAL *w, const REAL *b, REAL *y) {
-    idx C = s->C / s->groups, F = s->F / s->groups;
+    idx C = s->C / s->groups, F = s->F / s->groups, taps = s->KH * s->KW;
     int status = CNN_OK;
     for (idx g = 0; g < s->groups && status == CNN_OK; g++)
         status = winograd((struct winograd){
             .C = C, .H = s->H, .W = s->W, .F = F, .OH = s->OH, .OW = s->OW, .top = s->top, .left = s->left,
-            .x = x + g * C * s->H * s->W, .x_image = s->C * s->H * s->W, .w = w + g * F * C * 9, .w_out = C * 9, .w_in = 9,
+            .x = x + g * C * s->H * s->W, .x_image = s->C * s->H * s->W, .w = w + g * F * C * taps, .w_out = C * taps,
+            .w_in = taps, .kernel = kernel_of(s->KH, s->KW),
             .bias = b ? b + g * F : NULL, .y = y + g * F * s->OH * s->OW, .y_image = s->F * s->OH * s->OW,
             .tiling = tiling_of(s->N, s->OH, s->OW)});
     return status;
 }
 
 static int winograd_backward_input(const struct conv_shape *s, const REAL *dy, const REAL *w, REAL *dx) {
-    idx C = s->C / s->groups, F = s->F / s->groups;
+    idx C = s->C / s->groups, F = s->F / s->groups, taps = s->KH * s->KW;
     int status = CNN_OK;
     for (idx g = 0; g < s->groups && status == CNN_OK; g++)
         status = winograd((struct winograd){
-            .C = F, .H = s->OH, .W = s->OW, .F = C, .OH = s->H, .OW = s->W, .top = 2 - s->top, .left = 2 - s->left,
-            .x = dy + g * F * s->OH * s->OW, .x_image = s->F * s->OH * s->OW, .w = w + g * F * C * 9, .w_out = 9, .w_in = C * 9,
-            .rotated = 1, .y = dx + g * C * s->H * s->W, .y_image = s->C * s->H * s->W,
+            .C = F, .H = s->OH, .W = s->OW, .F = C, .OH = s->H, .OW = s->W, .top = s->KH - 1 - s->top,
+            .left = s->KW - 1 - s->left,
+            .x = dy + g * F * s->OH * s->OW, .x_image = s->F * s->OH * s->OW, .w = w + g * F * C * taps, .w_out = taps,
+            .w_in = C * taps, .rotated = 1, .kernel = kernel_of(s->KH, s->KW), .y = dx + g * C * s->H * s->W, .y_image = s->C * s->H * s->W,
             .tiling = tiling_of(s->N, s->H, s->W)});
     return status;
 }
@@ -386,12 +416,13 @@ static int winograd_backward_input(const struct conv_shape *s, const REAL *dy, c
 enum winograd_pass { FORWARD, BACKWARD_INPUT, BACKWARD_WEIGHT };
 
 static int winograd_pays(const struct conv_shape *s, enum winograd_pass pass) {
-    idx C = s->C / s->groups, F = s->F / s->groups;
-    int fits = s->KH == 3 && s->KW == 3 && s->SH == 1 && s->SW == 1 && s->DH == 1 && s->DW == 1;
+    idx C = s->C / s->groups, F = s->F / s->groups, taps = s->KH * s->KW;
+    int fits = MIN(s->KH, s->KW) >= TAPS && taps <= MOST_TAPS && s->SH == 1 && s->SW == 1 && s->DH == 1 && s->DW == 1;
     if (!REAL_IS_FLOAT || !fits || MIN(C, F) < 16 || cnn_get_exact()) return 0;
     idx OH = pass == BACKWARD_INPUT ? s->H : s->OH, OW = pass == BACKWARD_INPUT ? s->W : s->OW;
     double tiles = (double)tiling_of(s->N, OH, OW).count, pixels = (double)(s->N * OH * OW);
-    double c = (double)C, f = (double)F;
+    double parts = (double)kernel_of(s->KH, s->KW).parts, c = (double)C, f = (double)F;
     double padded = pass == BACKWARD_WEIGHT ? tiles * (double)round_up(C, NR) / c : (double)round_up((idx)tiles, NR);
-    return ELEMENTS * padded + 600 * tiles * (1 / c + 1 / f) + 400 < 1.25 * 9 * pixels;
+    double input = parts / (pass == BACKWARD_INPUT ? c : f), output = 1 / (pass == BACKWARD_INPUT ? f : c);
+    return ELEMENTS * parts * padded + 600 * tiles * (input + output) + 400 * parts < 1.25 * (double)taps * pixels;
 }

@@ -3,7 +3,8 @@
        dw = G' [sum over tiles of (A dy A') * (B' x B)] G,
 
    and each of the 36 elements is a product of gradients (F x tiles) and tiles (tiles x C). Here the tiles are what is summed,
-   so vectors run along channels: the strips and panels of the product are what the transforms write. */
+   so vectors run along channels: the strips and panels of the product are what the transforms write. Every part of a larger kernel
+   has channels of its own, rounded up to whole vectors. */
 
 INLINE void transform_gradient(vr *d) {   /* A d, of four */
     vr d0 = d[0], d3 = d[3], even_a = d0 + (REAL)0.5 * d[2], odd_a = ROOT_HALF * (d[1] + (REAL)0.5 * d3);
@@ -26,11 +27,12 @@ INLINE void transform_sums(const vr *u, vr *g) {   /* G' u: three results */
 enum { LANES = VECTOR_BYTES / sizeof(REAL) > 4 ? VECTOR_BYTES / sizeof(REAL) : 4 };   /* pack takes four at a time */
 enum { WEIGHT_PIECE_TILES = 16 };
 
-/* x or dy: planes of the group, and its transform in strips of NR or panels of m channels: (element, strip, tile, channel). */
-struct side { struct plane plane; idx image, top, left; REAL *to; idx element; };
+/* x or dy: planes of the group, and its transform in strips of NR or panels of m lanes: (element, strip, tile, lane). The lanes
+   are the channels of each part. */
+struct side { struct plane plane; struct kernel kernel; idx channels, lanes, image, top, left; REAL *to; idx element; };
 
 struct winograd_weight {
-    idx C, F;
+    idx C, F, lanes;                    /* of all parts */
     struct side x, dy;
     REAL *dw;
 
@@ -44,20 +46,22 @@ struct winograd_weight {
     idx worker_reals;
 };
 
-/* Tiles [begin, end) of the chunk, `width` channels from c on: tiles lie `pitch` apart in what is written. */
+/* Tiles [begin, end) of the chunk, `width` lanes from c on: tiles lie `pitch` apart in what is written. */
 INLINE void transform_channels(void (*const transform)(vr *), const int height, const struct winograd_weight *p,
                                const struct side *s, idx c, idx width, idx pitch, idx begin, idx end, REAL *scratch) {
     const idx row = p->pitch, line = LANES * row, beyond = height > TILE ? TILE : 0;
     REAL *to = s->to + c * p->chunk;
     REAL *z = scratch, *pixels = scratch + POINTS * line;
     for (idx l = 0; l < width; l += VL) {
-        idx n = MIN(VL, width - l), used = 0, start[WEIGHT_PIECE_TILES];
+        idx part = (c + l) / s->lanes, channel = (c + l) % s->lanes;
+        idx top = s->top - top_of(&s->kernel, part), left = s->left - left_of(&s->kernel, part);
+        idx n = MIN(VL, MIN(width - l, s->channels - channel)), used = 0, start[WEIGHT_PIECE_TILES];
         for (idx at = begin; at < end;) {
             struct tile_run r = run_at(&p->tiling, p->first, at, end);
             struct plane plane = s->plane;
-            plane.pixels += r.image * s->image + (c + l) * plane.H * plane.W;
+            plane.pixels += r.image * s->image + channel * plane.H * plane.W;
             for (idx i = 0; i < n; i++, plane.pixels += plane.H * plane.W)
-                transform_columns(transform, height, &plane, r.row * TILE - s->top, r.column * TILE - s->left,
+                transform_columns(transform, height, &plane, r.row * TILE - top, r.column * TILE - left,
                                   r.length * TILE + beyond, z + i * row + used, line);
             for (idx t = 0; t < r.length; t++) start[at - begin + t] = (used + t * TILE) * LANES;
             used += r.length * TILE + beyond, at += r.length;
@@ -88,7 +92,7 @@ static void transform_both(void *arg, idx begin, idx end, int worker) {
         idx to = MIN(p->tiles, from + WEIGHT_PIECE_TILES);
         if (part < p->strips) {
             idx c = part * NR;
-            transform_channels(transform_input, POINTS, p, &p->x, c, MIN(NR, p->C - c), NR, from, to, scratch);
+            transform_channels(transform_input, POINTS, p, &p->x, c, MIN(NR, p->lanes - c), NR, from, to, scratch);
         } else {
             idx f = (part - p->strips) * p->height, m = MIN(p->height, p->F - f);
             transform_channels(transform_gradient, TILE, p, &p->dy, f, m, m, from, to, scratch);
@@ -96,22 +100,37 @@ static void transform_both(void *arg, idx begin, idx end, int worker) {
     }
 }
 
+/* Of n channels: taps (3, 3, VL) of a part, to dw (channel, KH, KW). */
+static void store_taps(const struct kernel *k, idx part, const REAL *taps, idx n, REAL *dw) {
+    if (k->KH == TAPS && k->KW == TAPS) {
+        pack(TAPS * TAPS, n, taps, VL, 1, dw, TAPS * TAPS);
+        return;
+    }
+    idx top = top_of(k, part), left = left_of(k, part);
+    for (idx c = 0; c < n; c++, dw += k->KH * k->KW)
+        for (idx i = 0; i < MIN(TAPS, k->KH - top); i++)
+            for (idx j = 0; j < MIN(TAPS, k->KW - left); j++)
+                dw[(top + i) * k->KW + left + j] = taps[(i * TAPS + j) * VL + c];
+}
+
 /* sums: (element, row, column) of a block */
-static void finish_weights(const struct winograd_weight *p, idx f0, idx rows, idx c0, idx columns, const REAL *sums) {
+static void finish_weights(const struct winograd_weight *p, idx f0, idx rows, idx lane0, idx columns, const REAL *sums) {
+    const struct kernel *k = &p->x.kernel;
     for (idx f = 0; f < rows; f++, sums += p->block_strips * NR)
-        for (idx c = 0; c < columns; c += VL) {
-            vr half[3][POINTS], t[POINTS], g[3];
-            REAL taps[9 * VL] __attribute__((aligned(64)));
+        for (idx l = 0; l < columns; l += VL) {
+            idx part = (lane0 + l) / p->x.lanes, c = (lane0 + l) % p->x.lanes, n = MIN(VL, MIN(columns - l, p->C - c));
+            vr half[TAPS][POINTS], t[POINTS], g[TAPS];
+            REAL taps[TAPS * TAPS * VL] __attribute__((aligned(64)));
             for (int j = 0; j < POINTS; j++) {
-                for (int i = 0; i < POINTS; i++) t[i] = load(sums + (i * POINTS + j) * p->sums_element + c);
+                for (int i = 0; i < POINTS; i++) t[i] = load(sums + (i * POINTS + j) * p->sums_element + l);
                 transform_sums(t, g);
-                for (int i = 0; i < 3; i++) half[i][j] = g[i];
+                for (int i = 0; i < TAPS; i++) half[i][j] = g[i];
             }
-            for (int i = 0; i < 3; i++) {
+            for (int i = 0; i < TAPS; i++) {
                 transform_sums(half[i], g);
-                for (int j = 0; j < 3; j++) store(taps + (i * 3 + j) * VL, g[j]);
+                for (int j = 0; j < TAPS; j++) store(taps + (i * TAPS + j) * VL, g[j]);
             }
-            pack(9, MIN(VL, columns - c), taps, VL, 1, p->dw + ((f0 + f) * p->C + c0 + c) * 9, 9);
+            store_taps(k, part, taps, n, p->dw + ((f0 + f) * p->C + c) * k->KH * k->KW);
         }
 }
 
@@ -132,7 +151,7 @@ static void sum_blocks(void *arg, idx begin, idx end, int worker) {
                 }
         idx f = panel0 * p->height, c = strip0 * NR;
         if (p->is_last)
-            finish_weights(p, f, MIN(panels * p->height, p->F - f), c, MIN(strips * NR, p->C - c), sums);
+            finish_weights(p, f, MIN(panels * p->height, p->F - f), c, MIN(strips * NR, p->lanes - c), sums);
     }
 }
 
@@ -140,7 +159,7 @@ enum { WEIGHT_CHUNK_REALS = 1 << 20 };
 
 static int winograd_sum(struct winograd_weight p) {
     idx tiles = p.tiling.count;
-    p.height = panel_height(p.F), p.panels = ceil_div(p.F, p.height), p.strips = ceil_div(p.C, NR);
+    p.height = panel_height(p.F), p.panels = ceil_div(p.F, p.height), p.strips = ceil_div(p.lanes, NR);
     p.chunk = block_of(tiles, MAX(128, WEIGHT_CHUNK_REALS / (ELEMENTS * (p.strips * NR + p.F))));
     p.x.element = p.strips * p.chunk * NR + 16, p.dy.element = round_up(p.chunk * p.F, 16) + 16;
     p.block_panels = MAX(1, BLOCK_ROWS / p.height), p.block_strips = 2;
@@ -157,7 +176,7 @@ static int winograd_sum(struct winograd_weight p) {
     p.keeps_sums = p.chunk < tiles;
     idx parts = p.strips + p.panels, pieces = ceil_div(p.chunk, WEIGHT_PIECE_TILES), zeros = round_up(p.pitch, 16);
     idx transform_reals = (POINTS + 1) * LANES * p.pitch;
-    idx grain_in = grain_of(1000 * (double)MIN(NR, p.C)), grain_out = grain_of(0.1 * (double)p.block_reals * (double)p.chunk);
+    idx grain_in = grain_of(1000 * (double)MIN(NR, p.lanes)), grain_out = grain_of(0.1 * (double)p.block_reals * (double)p.chunk);
     idx workers = MAX(parallel_workers(parts * pieces, grain_in), parallel_workers(items, grain_out));
     p.worker_reals = round_up(MAX(transform_reals, p.keeps_sums ? 0 : p.block_reals), 16);
     idx x = ELEMENTS * p.x.element, dy = ELEMENTS * p.dy.element, sums = p.keeps_sums ? items * p.block_reals : 0;
@@ -177,12 +196,16 @@ static int winograd_sum(struct winograd_weight p) {
 
 static int winograd_backward_weight(const struct conv_shape *s, const REAL *dy, const REAL *x, REAL *dw) {
     idx C = s->C / s->groups, F = s->F / s->groups;
+    struct kernel kernel = kernel_of(s->KH, s->KW);
+    idx lanes = kernel.parts > 1 ? round_up(C, VL) : C;
     int status = CNN_OK;
     for (idx g = 0; g < s->groups && status == CNN_OK; g++)
         status = winograd_sum((struct winograd_weight){
-            .C = C, .F = F, .dw = dw + g * F * C * 9, .tiling = tiling_of(s->N, s->OH, s->OW),
-            .x = {.plane = {.pixels = x + g * C * s->H * s->W, .H = s->H, .W = s->W}, .image = s->C * s->H * s->W,
-                  .top = s->top, .left = s->left},
-            .dy = {.plane = {.pixels = dy + g * F * s->OH * s->OW, .H = s->OH, .W = s->OW}, .image = s->F * s->OH * s->OW}});
+            .C = C, .F = F, .lanes = kernel.parts * lanes, .dw = dw + g * F * C * s->KH * s->KW,
+            .tiling = tiling_of(s->N, s->OH, s->OW),
+            .x = {.plane = {.pixels = x + g * C * s->H * s->W, .H = s->H, .W = s->W}, .kernel = kernel, .channels = C,
+                  .lanes = lanes, .image = s->C * s->H * s->W, .top = s->top, .left = s->left},
+            .dy = {.plane = {.pixels = dy + g * F * s->OH * s->OW, .H = s->OH, .W = s->OW}, .kernel = kernel_of(TAPS, TAPS),
+                   .channels = F, .lanes = F, .image = s->F * s->OH * s->OW}});
     return status;
 }
