@@ -87,7 +87,7 @@ INLINE void split_phases(const int n, const REAL *s, vr *d) {
     vr odd_ab = __builtin_shufflevector(a, b, ODD), odd_ce = __builtin_shufflevector(c, e, ODD);
     d[0] = __builtin_shufflevector(even_ab, even_ce, EVEN);
     d[1] = __builtin_shufflevector(odd_ab, odd_ce, EVEN);
-    if (n == 2) return;
+    if (n <= 2) return;
     d[2] = __builtin_shufflevector(even_ab, even_ce, ODD);
     d[3] = __builtin_shufflevector(odd_ab, odd_ce, ODD);
 }
@@ -166,7 +166,7 @@ INLINE void transform_columns(void (*const transform)(vr *), const int height, c
 /* A piece of transformed input, with a block of weights and of products, fits into L2; a chunk and small weights into L3. */
 enum { PIECE_TILES = 64, PIECE_REALS = 72 << 10, BLOCK_ROWS = 28, SMALL_WEIGHTS = 1 << 20, CHUNK_REALS = 2 << 20 };
 enum { CHAIN = 128 };   /* channels summed in one go: with longer chains the error would grow */
-enum { MOST_TAPS = 144, LANES_OF_PANEL = (MR + 15) / 16 * 16 };   /* of weights at a time */
+enum { LONGEST = 12, MOST_TAPS = LONGEST * LONGEST, MOST_SHIFTS = 4, LANES_OF_PANEL = (MR + 15) / 16 * 16 };   /* of kernels */
 
 struct winograd {
     idx C, H, W, F, OH, OW, top, left;
@@ -177,48 +177,65 @@ struct winograd {
     REAL *y; idx y_image;
 
     struct tiling tiling;
-    idx terms;                         /* parts, channels */
+    idx items, terms;                  /* channels for each row of parts; for each part */
+    idx chain, span, kept;             /* terms summed at once, transformed at once; blocks of products under way */
     idx first, pieces;                 /* the chunk at work: its first tile, its pieces */
     idx piece;                         /* tiles of a piece */
     idx height, block, blocks;         /* output channels: rows of a panel, rows of a block, blocks */
     idx v_element, u_element, m_element, line;
-    idx v_reals, u_reals, m_reals;     /* input of a piece, weights of a block, products of a block and a piece */
+    idx lines_reals, v_reals, u_reals, m_reals;   /* a channel's lines, a piece's input, a block's weights, their products */
     REAL *u, *v, *zeros, *scratch;
     idx worker_reals;
 };
 
-/* One term of the tiles from `first` on, to v: (element, strip, term, NR). z: six lines along the pixels of all tiles; `next`
-   the same one tile to the right, computed again because reading back what was just written would wait for it. */
-static void transform_piece(const struct winograd *p, idx first, idx tiles, idx term, REAL *v, REAL *scratch) {
-    idx c = term % p->C, top = p->top - top_of(&p->kernel, term / p->C), left = p->left - left_of(&p->kernel, term / p->C);
-    REAL *z = scratch, *next = scratch + POINTS * p->line;
+/* The lines of tiles begin four columns apart: as many as the parts of a row need, which begin three apart and take six. */
+INLINE int shifts_of(int across) { return ((across - 1) * TAPS + POINTS + TILE - 1) / TILE; }
+
+/* A channel of the tiles from `first` on for a row of parts, to v: (element, strip, term, NR). z: six lines along the pixels of
+   all tiles; then those one tile to the right, computed again because reading back what was just written would wait for it. */
+INLINE void transform_terms(const struct winograd *p, const int across, idx first, idx tiles, idx item, REAL *v, REAL *z) {
+    const int shifts = shifts_of(across), columns = (across - 1) * TAPS + POINTS;
+    const idx c = item % p->C, top = p->top - item / p->C * TAPS, image = POINTS * p->line;
     for (idx at = 0; at < tiles;) {
         struct tile_run r = run_at(&p->tiling, first, at, tiles);
         struct plane plane = {p->x + r.image * p->x_image + c * p->H * p->W, p->H, p->W, p->zeros};
-        idx row = r.row * TILE - top, column = r.column * TILE - left, n = r.length * TILE;
-        transform_columns(transform_input, POINTS, &plane, row, column, n, z + at * TILE, p->line);
-        transform_columns(transform_input, POINTS, &plane, row, column + TILE, n, next + at * TILE, p->line);
+        idx row = r.row * TILE - top, column = r.column * TILE - p->left, n = r.length * TILE;
+        for (int k = 0; k < shifts; k++)
+            transform_columns(transform_input, POINTS, &plane, row, column + k * TILE, n, z + k * image + at * TILE, p->line);
         at += r.length;
     }
     for (idx q = 0; q < tiles; q += VL)
         for (int i = 0; i < POINTS; i++) {
-            vr d[POINTS];
-            split_phases(4, z + i * p->line + q * TILE, d);
-            split_phases(2, next + i * p->line + q * TILE, d + 4);
-            transform_input(d);
-            REAL *to = v + i * POINTS * p->v_element + (q / NR * p->terms + term) * NR + q % NR;
+            REAL *to = v + i * POINTS * p->v_element + (q / NR * p->span + item * across % p->span) * NR + q % NR;
+            vr pixels[MOST_SHIFTS * TILE];
+#pragma GCC unroll 4
+            for (int k = 0; k < shifts; k++)
+                split_phases(MIN(TILE, columns - k * TILE), z + k * image + i * p->line + q * TILE, pixels + k * TILE);
+#pragma GCC unroll 2
+            for (int k = 0; k < across; k++, to += NR) {
+                vr d[POINTS];
 #pragma GCC unroll 6
-            for (int j = 0; j < POINTS; j++) store(to + j * p->v_element, d[j]);
+                for (int j = 0; j < POINTS; j++) d[j] = pixels[k * TAPS + j];
+                transform_input(d);
+#pragma GCC unroll 6
+                for (int j = 0; j < POINTS; j++) store(to + j * p->v_element, d[j]);
+            }
         }
 }
 
-/* A part of a filter; taps: KH KW vectors, ld apart. */
-INLINE void load_taps(const struct kernel *k, int rotated, idx part, const REAL *taps, idx ld, vr g[TAPS][TAPS]) {
-    idx top = top_of(k, part), left = left_of(k, part);
+static void transform_piece(const struct winograd *p, idx first, idx tiles, idx item, REAL *v, REAL *z) {
+    if (p->kernel.across == 1) transform_terms(p, 1, first, tiles, item, v, z);
+    else if (p->kernel.across == 2) transform_terms(p, 2, first, tiles, item, v, z);
+    else transform_terms(p, (int)p->kernel.across, first, tiles, item, v, z);
+}
+
+/* A part of a filter, zero beyond it; taps: KH KW vectors, ld apart. */
+INLINE void load_taps(const struct kernel *k, int rotated, idx top, idx left, const REAL *taps, idx ld, vr g[TAPS][TAPS]) {
     for (int i = 0; i < TAPS; i++)
         for (int j = 0; j < TAPS; j++) {
             idx tap = (top + i) * k->KW + left + j;
-            g[i][j] = top + i < k->KH && left + j < k->KW ? load(taps + (rotated ? k->KH * k->KW - 1 - tap : tap) * ld) : (vr){0};
+            if (rotated) tap = k->KH * k->KW - 1 - tap;
+            g[i][j] = top + i < k->KH && left + j < k->KW ? load(taps + tap * ld) : (vr){0};
         }
 }
 
@@ -226,25 +243,23 @@ INLINE void load_taps(const struct kernel *k, int rotated, idx part, const REAL 
 static void transform_weights(const struct winograd *p, idx f, idx m, REAL *u) {
     const idx ld = LANES_OF_PANEL, all = p->kernel.KH * p->kernel.KW, most = MOST_TAPS / all;
     REAL taps[MOST_TAPS * LANES_OF_PANEL] __attribute__((aligned(64)));
-    for (idx part = 0; part < p->kernel.parts; part++)
-        for (idx c0 = 0; c0 < p->C; c0 += most) {
-            idx channels = MIN(most, p->C - c0);
-            const REAL *w = p->w + f * p->w_out + c0 * p->w_in;
-            if (p->w_in == all) pack(m, channels * all, w, p->w_out, 1, taps, ld);
-            else for (idx c = 0; c < channels; c++) pack(m, all, w + c * p->w_in, p->w_out, 1, taps + c * all * ld, ld);
-            for (idx c = 0; c < channels; c++)
-                for (idx l = 0; l < m; l += VL) {
-                    vr g[TAPS][TAPS], half[TAPS][POINTS], t[TAPS], d[POINTS];
-                    load_taps(&p->kernel, p->rotated, part, taps + c * all * ld + l, ld, g);
-                    for (int i = 0; i < TAPS; i++) transform_filter(g[i], half[i]);
-                    for (int j = 0; j < POINTS; j++) {
-                        for (int i = 0; i < TAPS; i++) t[i] = half[i][j];
-                        transform_filter(t, d);
-                        REAL *to = u + (part * p->C + c0 + c) * m + l;
-                        for (int i = 0; i < POINTS; i++) store(to + (i * POINTS + j) * p->u_element, d[i]);
-                    }
+    for (idx item = 0; item < p->items; item++) {
+        idx c = item % p->C, channels = MIN(most, p->C - c / most * most), row = item / p->C * TAPS;
+        const REAL *w = p->w + f * p->w_out + c * p->w_in;
+        if (c % most == 0)
+            for (idx k = 0; k < channels; k++) pack(m, all, w + k * p->w_in, p->w_out, 1, taps + k * all * ld, ld);
+        for (idx k = 0; k < p->kernel.across; k++, u += m)
+            for (idx l = 0; l < m; l += VL) {
+                vr g[TAPS][TAPS], half[TAPS][POINTS], t[TAPS], d[POINTS];
+                load_taps(&p->kernel, p->rotated, row, k * TAPS, taps + c % most * all * ld + l, ld, g);
+                for (int i = 0; i < TAPS; i++) transform_filter(g[i], half[i]);
+                for (int j = 0; j < POINTS; j++) {
+                    for (int i = 0; i < TAPS; i++) t[i] = half[i][j];
+                    transform_filter(t, d);
+                    for (int i = 0; i < POINTS; i++) store(u + (i * POINTS + j) * p->u_element + l, d[i]);
                 }
-        }
+            }
+    }
 }
 
 static void transform_block(const struct winograd *p, idx block, REAL *u) {
@@ -287,22 +302,24 @@ static idx tiles_of_piece(const struct winograd *p, idx piece) {
     return MIN(p->piece, p->tiling.count - p->first - piece * p->piece);
 }
 
-/* A block of output channels of a piece; products m: (element, channel, tile). */
-static void multiply_block(const struct winograd *p, idx block, idx piece, const REAL *u, const REAL *v, REAL *m) {
-    idx f = block * p->block, rows = MIN(p->block, p->F - f), tiles = tiles_of_piece(p, piece);
-    idx longest = block_of(p->terms, CHAIN);
+/* A block of output channels of a piece, by the `span` terms from `term` on; products m: (element, channel, tile). */
+static void multiply_block(const struct winograd *p, idx block, idx piece, idx term, const REAL *u, const REAL *v, REAL *m,
+                           REAL *lines) {
+    idx rows = MIN(p->block, p->F - block * p->block), tiles = tiles_of_piece(p, piece);
+    idx end = MIN(p->terms, term + p->span);
     for (int e = 0; e < ELEMENTS; e++)
         for (idx t = 0; t < tiles; t += NR)
-            for (idx c = 0; c < p->terms; c += longest)
+            for (idx k = term; k < end; k += p->chain)
                 for (idx i = 0; i < rows; i += p->height) {
                     idx height = MIN(p->height, rows - i);
                     micro_kernels[height](
-                        MIN(longest, p->terms - c), u + (i / p->height * ELEMENTS + e) * p->u_element + c * height,
-                        v + e * p->v_element + t * p->terms + c * NR, NR, NULL, VL,
-                        m + e * p->m_element + i * p->piece + t, p->piece, NULL, c > 0);
+                        MIN(p->chain, end - k), u + (i / p->height * ELEMENTS + e) * p->u_element + k * height,
+                        v + e * p->v_element + t * p->span + (k - term) * NR, NR, NULL, VL,
+                        m + e * p->m_element + i * p->piece + t, p->piece, NULL, k > 0);
                 }
+    if (end < p->terms) return;
     for (idx i = 0; i < rows; i++)
-        transform_channel(p, p->first + piece * p->piece, tiles, f + i, m + i * p->piece, m + p->m_reals);
+        transform_channel(p, p->first + piece * p->piece, tiles, block * p->block + i, m + i * p->piece, lines);
 }
 
 /* Small weights are transformed once; then a worker takes whole pieces, and all that is at hand stays in its cache. */
@@ -314,56 +331,60 @@ static void transform_blocks(void *arg, idx begin, idx end, int worker) {
 
 static void whole_pieces(void *arg, idx begin, idx end, int worker) {
     const struct winograd *p = arg;
-    REAL *m = p->scratch + worker * p->worker_reals, *v = m + p->m_reals + 2 * POINTS * p->line;
-    for (idx piece = begin; piece < end; piece++) {
-        for (idx term = 0; term < p->terms; term++)
-            transform_piece(p, p->first + piece * p->piece, tiles_of_piece(p, piece), term, v, m + p->m_reals);
-        for (idx block = 0; block < p->blocks; block++) multiply_block(p, block, piece, p->u + block * p->u_reals, v, m);
-    }
+    REAL *lines = p->scratch + worker * p->worker_reals, *v = lines + p->lines_reals, *m = v + p->v_reals;
+    for (idx piece = begin; piece < end; piece++)
+        for (idx term = 0; term < p->terms; term += p->span) {
+            for (idx k = term; k < MIN(p->terms, term + p->span); k += p->kernel.across)
+                transform_piece(p, p->first + piece * p->piece, tiles_of_piece(p, piece), k / p->kernel.across, v, lines);
+            for (idx block = 0; block < p->blocks; block++)
+                multiply_block(p, block, piece, term, p->u + block * p->u_reals, v, m + block % p->kept * p->m_reals, lines);
+        }
 }
 
 /* Large weights are transformed block by block where they are used, for a whole chunk of transformed input. */
 static void transform_pieces(void *arg, idx begin, idx end, int worker) {
     const struct winograd *p = arg;
     for (idx item = begin; item < end; item++) {
-        idx piece = item / p->terms;
-        transform_piece(p, p->first + piece * p->piece, tiles_of_piece(p, piece), item % p->terms, p->v + piece * p->v_reals,
+        idx piece = item / p->items;
+        transform_piece(p, p->first + piece * p->piece, tiles_of_piece(p, piece), item % p->items, p->v + piece * p->v_reals,
                         p->scratch + worker * p->worker_reals);
     }
 }
 
 static void multiply_blocks_of_pieces(void *arg, idx begin, idx end, int worker) {
     const struct winograd *p = arg;
-    REAL *m = p->scratch + worker * p->worker_reals, *u = m + p->m_reals + 2 * POINTS * p->line;
+    REAL *lines = p->scratch + worker * p->worker_reals, *u = lines + p->lines_reals, *m = u + p->u_reals;
     idx ready = -1;
     for (idx item = begin; item < end; item++) {
         idx block = item / p->pieces, piece = item % p->pieces;
         if (block != ready) transform_block(p, block, u);
         ready = block;
-        multiply_block(p, block, piece, u, p->v + piece * p->v_reals, m);
+        multiply_block(p, block, piece, 0, u, p->v + piece * p->v_reals, m, lines);
     }
 }
 
 static int winograd(struct winograd p) {
     idx tiles = p.tiling.count;
     if (!tiles || !p.C || !p.F) return CNN_OK;
-    p.terms = p.kernel.parts * p.C;
+    p.items = ceil_div(p.kernel.KH, TAPS) * p.C, p.terms = p.items * p.kernel.across;
+    p.chain = block_of(p.items, CHAIN / p.kernel.across) * p.kernel.across;
     p.height = panel_height(p.F), p.block = MAX(1, BLOCK_ROWS / p.height) * p.height, p.blocks = ceil_div(p.F, p.block);
     p.piece = MIN(MAX(NR, MIN(PIECE_TILES, PIECE_REALS / (ELEMENTS * p.terms) / NR * NR)), round_up(tiles, NR));
-    p.line = round_up((p.piece + 1) * TILE + 2 * VL, 16);
-    p.v_element = p.terms * p.piece + 16, p.u_element = round_up(p.terms * p.height, 16) + 16;   /* + 16: not all into the same */
-    p.m_element = p.block * p.piece + 16;                                                /* sets of a cache */
-    p.v_reals = ELEMENTS * p.v_element, p.u_reals = p.block / p.height * ELEMENTS * p.u_element;
-    p.m_reals = ELEMENTS * p.m_element;
+    p.line = round_up((p.piece + 1) * TILE + 2 * VL, 16), p.lines_reals = shifts_of((int)p.kernel.across) * POINTS * p.line;
+    p.u_element = round_up(p.terms * p.height, 16) + 16, p.m_element = p.block * p.piece + 16;   /* + 16: not all in the */
+    p.u_reals = p.block / p.height * ELEMENTS * p.u_element, p.m_reals = ELEMENTS * p.m_element;   /* same sets of a cache */
 
-    idx all_pieces = ceil_div(tiles, p.piece), pieces = block_of(all_pieces, MAX(1, CHUNK_REALS / p.v_reals));
+    idx all_pieces = ceil_div(tiles, p.piece);
     int whole = p.blocks * p.u_reals <= SMALL_WEIGHTS && all_pieces >= 2 * cnn_get_num_threads();
+    p.span = whole ? p.chain : p.terms, p.kept = p.span < p.terms ? p.blocks : 1;
+    p.v_element = p.span * p.piece + 16, p.v_reals = ELEMENTS * p.v_element;
+    idx pieces = block_of(all_pieces, MAX(1, CHUNK_REALS / p.v_reals));
     idx shared_v = whole ? 0 : pieces * p.v_reals, shared_u = whole ? p.blocks * p.u_reals : 0;
-    p.worker_reals = p.m_reals + 2 * POINTS * p.line + (whole ? p.v_reals : p.u_reals);
+    p.worker_reals = p.lines_reals + (whole ? p.v_reals : p.u_reals) + p.kept * p.m_reals;
     double work = 0.1 * ELEMENTS * (double)(p.block * p.piece) * (double)p.terms;
     idx grain_piece = grain_of(work * (double)p.blocks), grain_in = grain_of(30 * (double)p.piece), grain_out = grain_of(work);
     idx workers = whole ? parallel_workers(all_pieces, grain_piece)
-                        : MAX(parallel_workers(pieces * p.terms, grain_in), parallel_workers(pieces * p.blocks, grain_out));
+                        : MAX(parallel_workers(pieces * p.items, grain_in), parallel_workers(pieces * p.blocks, grain_out));
     REAL *shared = scratch_take(sizeof(REAL) * (size_t)(p.line + shared_u + shared_v + workers * p.worker_reals));
     if (!shared) return CNN_NO_MEMORY;
     memset(shared, 0, sizeof(REAL) * (size_t)p.line);
@@ -375,7 +396,7 @@ static int winograd(struct winograd p) {
     }
     for (; !whole && p.first < tiles; p.first += pieces * p.piece) {
         p.pieces = MIN(pieces, ceil_div(tiles - p.first, p.piece));
-        parallel_for(p.pieces * p.terms, grain_in, transform_pieces, &p);
+        parallel_for(p.pieces * p.items, grain_in, transform_pieces, &p);
         parallel_for(p.pieces * p.blocks, grain_out, multiply_blocks_of_pieces, &p);
     }
     scratch_give(shared);
@@ -403,8 +424,8 @@ static int winograd_backward_input(const struct conv_shape *s, const REAL *dy, c
             .C = F, .H = s->OH, .W = s->OW, .F = C, .OH = s->H, .OW = s->W, .top = s->KH - 1 - s->top,
             .left = s->KW - 1 - s->left,
             .x = dy + g * F * s->OH * s->OW, .x_image = s->F * s->OH * s->OW, .w = w + g * F * C * taps, .w_out = taps,
-            .w_in = C * taps, .rotated = 1, .kernel = kernel_of(s->KH, s->KW), .y = dx + g * C * s->H * s->W, .y_image = s->C * s->H * s->W,
-            .tiling = tiling_of(s->N, s->H, s->W)});
+            .w_in = C * taps, .rotated = 1, .kernel = kernel_of(s->KH, s->KW), .y = dx + g * C * s->H * s->W,
+            .y_image = s->C * s->H * s->W,            .tiling = tiling_of(s->N, s->H, s->W)});
     return status;
 }
 
@@ -415,14 +436,19 @@ static int winograd_backward_input(const struct conv_shape *s, const REAL *dy, c
    those of the weights. The constants are fitted to measured times, as is what a direct multiplication costs. */
 enum winograd_pass { FORWARD, BACKWARD_INPUT, BACKWARD_WEIGHT };
 
+static int winograd_fits(const struct conv_shape *s) {
+    return REAL_IS_FLOAT && MIN(s->KH, s->KW) >= TAPS && MAX(s->KH, s->KW) <= LONGEST && s->SH * s->SW * s->DH * s->DW == 1
+        && MIN(s->C, s->F) / s->groups >= 16;
+}
+
 static int winograd_pays(const struct conv_shape *s, enum winograd_pass pass) {
-    idx C = s->C / s->groups, F = s->F / s->groups, taps = s->KH * s->KW;
-    int fits = MIN(s->KH, s->KW) >= TAPS && taps <= MOST_TAPS && s->SH == 1 && s->SW == 1 && s->DH == 1 && s->DW == 1;
-    if (!REAL_IS_FLOAT || !fits || MIN(C, F) < 16 || cnn_get_exact()) return 0;
+    if (!winograd_fits(s) || cnn_get_exact()) return 0;
     idx OH = pass == BACKWARD_INPUT ? s->H : s->OH, OW = pass == BACKWARD_INPUT ? s->W : s->OW;
-    double tiles = (double)tiling_of(s->N, OH, OW).count, pixels = (double)(s->N * OH * OW);
-    double parts = (double)kernel_of(s->KH, s->KW).parts, c = (double)C, f = (double)F;
-    double padded = pass == BACKWARD_WEIGHT ? tiles * (double)round_up(C, NR) / c : (double)round_up((idx)tiles, NR);
-    double input = parts / (pass == BACKWARD_INPUT ? c : f), output = 1 / (pass == BACKWARD_INPUT ? f : c);
-    return ELEMENTS * parts * padded + 600 * tiles * (input + output) + 400 * parts < 1.25 * (double)taps * pixels;
+    struct tiling tiling = tiling_of(s->N, OH, OW);
+    double tiles = (double)tiling.count, pixels = (double)(s->N * OH * OW), parts = (double)kernel_of(s->KH, s->KW).parts;
+    double in = (double)(s->C / s->groups), out = (double)(s->F / s->groups);
+    double padded = pass == BACKWARD_WEIGHT ? tiles * (double)round_up((idx)in, NR) / in : (double)round_up((idx)tiles, NR);
+    if (pass == BACKWARD_INPUT) in = out, out = (double)(s->C / s->groups);
+    double direct = (parts > 1 ? 1 : 1.25) * (double)(s->KH * s->KW) * pixels;
+    return ELEMENTS * parts * padded + 600 * tiles * (parts / out + 1 / in) + 400 * parts < direct;
 }

@@ -3,8 +3,8 @@
        dw = G' [sum over tiles of (A dy A') * (B' x B)] G,
 
    and each of the 36 elements is a product of gradients (F x tiles) and tiles (tiles x C). Here the tiles are what is summed,
-   so vectors run along channels: the strips and panels of the product are what the transforms write. Every part of a larger kernel
-   has channels of its own, rounded up to whole vectors. */
+   so vectors run along channels: the strips and panels of the product are what the transforms write. Every part of a larger
+   kernel has channels of its own, rounded up to whole vectors. */
 
 INLINE void transform_gradient(vr *d) {   /* A d, of four */
     vr d0 = d[0], d3 = d[3], even_a = d0 + (REAL)0.5 * d[2], odd_a = ROOT_HALF * (d[1] + (REAL)0.5 * d3);
@@ -176,7 +176,8 @@ static int winograd_sum(struct winograd_weight p) {
     p.keeps_sums = p.chunk < tiles;
     idx parts = p.strips + p.panels, pieces = ceil_div(p.chunk, WEIGHT_PIECE_TILES), zeros = round_up(p.pitch, 16);
     idx transform_reals = (POINTS + 1) * LANES * p.pitch;
-    idx grain_in = grain_of(1000 * (double)MIN(NR, p.lanes)), grain_out = grain_of(0.1 * (double)p.block_reals * (double)p.chunk);
+    idx grain_in = grain_of(1000 * (double)MIN(NR, p.lanes));
+    idx grain_out = grain_of(0.1 * (double)p.block_reals * (double)p.chunk);
     idx workers = MAX(parallel_workers(parts * pieces, grain_in), parallel_workers(items, grain_out));
     p.worker_reals = round_up(MAX(transform_reals, p.keeps_sums ? 0 : p.block_reals), 16);
     idx x = ELEMENTS * p.x.element, dy = ELEMENTS * p.dy.element, sums = p.keeps_sums ? items * p.block_reals : 0;
