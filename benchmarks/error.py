@@ -1,4 +1,4 @@
-"""How far 3×3 convolutions in float32 lie from float64: Winograd ("fast"), direct summation ("exact"), PyTorch if installed.
+"""How far convolutions in float32 lie from float64: Winograd ("fast"), direct summation ("exact"), PyTorch if installed.
 
     python -m benchmarks.error
 
@@ -17,8 +17,11 @@ import numpy as np
 import cnnlib as cl
 from cnnlib.backends import REFERENCE, cpu, kernel_set
 
-SHAPES = ((4, 64, 56), (4, 64, 32), (4, 256, 28), (8, 256, 8), (2, 512, 14), (8, 512, 7))  # batch, channels in and out, image
-SETTINGS = ((1, 1), (1, 1, 1, 1), (1, 1), 1)
+# batch, channels in and out, image, kernel
+SHAPES = (
+    *((4, 64, 56, 3), (4, 64, 32, 3), (4, 256, 28, 3), (8, 256, 8, 3), (2, 512, 14, 3), (8, 512, 7, 3)),
+    *((4, 64, 28, 5), (4, 128, 14, 5), (4, 64, 28, 7)),
+)
 
 
 def main() -> None:
@@ -26,9 +29,9 @@ def main() -> None:
         raise SystemExit(f"benchmarks: the compiled kernels are needed; {cpu.why_not()}")
     before = cl.get_precision()
     print(f"instruction set {cpu.isa()}; largest error / root mean square error, relative to the rms of the result")
-    print(f"{'pass':16} {'x':>16} {'fast':>19} {'exact':>19} {'torch':>19}")
-    for batch, channels, size in SHAPES:
-        for name, arguments in passes(batch, channels, size).items():
+    print(f"{'pass':16} {'x':>16} {'w':>4} {'fast':>19} {'exact':>19} {'torch':>19}")
+    for batch, channels, size, kernel in SHAPES:
+        for name, arguments in passes(batch, channels, size, kernel).items():
             y64 = getattr(REFERENCE, name)(*(a.astype(np.float64) if isinstance(a, np.ndarray) else a for a in arguments))
             columns = []
             for precision in cpu.PRECISIONS:
@@ -36,19 +39,24 @@ def main() -> None:
                 columns.append(errors(getattr(kernel_set("cpu"), name)(*arguments), y64))
             columns.append(errors(torch_result(name, arguments), y64) if importlib.util.find_spec("torch") else "")
             shape = f"{batch}×{channels}×{size}×{size}"
-            print(f"{name.removeprefix('conv2d_'):16} {shape:>16} " + " ".join(f"{c:>19}" for c in columns), flush=True)
+            print(
+                f"{name.removeprefix('conv2d_'):16} {shape:>16} {kernel}×{kernel:<2} " + " ".join(f"{c:>19}" for c in columns),
+                flush=True,
+            )
     cl.set_precision(before)
 
 
-def passes(batch: int, channels: int, size: int) -> dict[str, tuple[Any, ...]]:
+def passes(batch: int, channels: int, size: int, kernel: int) -> dict[str, tuple[Any, ...]]:
     rng = np.random.default_rng(0)
     x, dy = rng.standard_normal((2, batch, channels, size, size), dtype=np.float32)
-    w = rng.standard_normal((channels, channels, 3, 3), dtype=np.float32) * np.float32((2 / (9 * channels)) ** 0.5)
+    w = rng.standard_normal((channels, channels, kernel, kernel), dtype=np.float32)
+    w *= np.float32((2 / (kernel**2 * channels)) ** 0.5)
+    settings = (1, 1), (kernel // 2,) * 4, (1, 1), 1
     x = np.maximum(x, 0)
     return {
-        "conv2d_forward": (x, w, None, *SETTINGS),
-        "conv2d_backward_input": (dy, w, x.shape, *SETTINGS),
-        "conv2d_backward_weight": (dy, x, w.shape, *SETTINGS),
+        "conv2d_forward": (x, w, None, *settings),
+        "conv2d_backward_input": (dy, w, x.shape, *settings),
+        "conv2d_backward_weight": (dy, x, w.shape, *settings),
     }
 
 
@@ -63,9 +71,10 @@ def torch_result(name: str, arguments: tuple[Any, ...]) -> np.ndarray:
 
     a, b = (torch.from_numpy(v) if isinstance(v, np.ndarray) else v for v in arguments[:2])
     gradient: Callable = torch.ops.aten.convolution_backward
-    geometry = [1, 1], [1, 1], [1, 1], False, [0, 0], 1
+    padding = list(arguments[4][:2])
+    geometry = [1, 1], padding, [1, 1], False, [0, 0], 1
     if name == "conv2d_forward":
-        return torch.nn.functional.conv2d(a, b, padding=1).numpy()
+        return torch.nn.functional.conv2d(a, b, padding=padding).numpy()
     if name == "conv2d_backward_input":
         return gradient(a, torch.empty(arguments[2]), b, None, *geometry, [True, False, False])[0].numpy()
     return gradient(a, b, torch.empty(arguments[2]), None, *geometry, [False, True, False])[1].numpy()

@@ -110,7 +110,7 @@ def _precision() -> Check:
 
     if not cpu.available():
         return Check("precision", "ok", "exact, as the reference always is")
-    how = {"fast": 'fast: Winograd for 3×3 convolutions in float32; cl.set_precision("exact") sums directly', "exact": "exact"}
+    how = {"fast": 'fast: Winograd for convolutions in float32; cl.set_precision("exact") sums directly', "exact": "exact"}
     return Check("precision", "ok", how[cpu.get_precision()])
 
 

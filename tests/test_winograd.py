@@ -63,10 +63,10 @@ def draw(rng, *shape):
     return rng.standard_normal(shape).astype(np.float32)
 
 
-def calls(rng, N, C, F, image, pads=SAME, groups=1):
+def calls(rng, N, C, F, image, pads=SAME, groups=1, kernel=(3, 3)):
     """The arguments of each pass; C and F per group."""
-    size = image[0] + sum(pads[:2]) - 2, image[1] + sum(pads[2:]) - 2
-    x, w, dy = draw(rng, N, groups * C, *image), draw(rng, groups * F, C, 3, 3), draw(rng, N, groups * F, *size)
+    size = image[0] + sum(pads[:2]) - kernel[0] + 1, image[1] + sum(pads[2:]) - kernel[1] + 1
+    x, w, dy = draw(rng, N, groups * C, *image), draw(rng, groups * F, C, *kernel), draw(rng, N, groups * F, *size)
     geometry = ONE, pads, ONE, groups
     return {
         "conv2d_forward": (x, w, draw(rng, groups * F), *geometry),
@@ -98,7 +98,7 @@ def by_winograd(name, arguments):
     return run(name, arguments).tobytes() != run(name, arguments, "exact").tobytes()
 
 
-GEOMETRIES = {  # N, C, F, image, pads, groups
+GEOMETRIES = {  # N, C, F, image, pads, groups, kernel
     "exact tiles": (2, 32, 48, (16, 16), SAME, 1),
     "partial tiles, ragged channels": (3, 37, 45, (23, 18), SAME, 1),
     "one image": (1, 64, 33, (31, 29), SAME, 1),
@@ -112,6 +112,12 @@ GEOMETRIES = {  # N, C, F, image, pads, groups
     "several chunks": (8, 130, 64, (29, 31), SAME, 1),
     "large weights, several chunks": (6, 190, 170, (29, 30), SAME, 1),
     "many channels": (8, 300, 280, (7, 7), SAME, 1),
+    "5×5": (3, 37, 45, (23, 18), (2, 2, 2, 2), 1, (5, 5)),
+    "5×5 in groups, several chains": (2, 48, 64, (27, 27), (2, 2, 2, 2), 2, (5, 5)),
+    "5×5, large weights": (4, 130, 96, (13, 14), (2, 2, 2, 2), 1, (5, 5)),
+    "rows of one part, columns of three": (2, 32, 40, (21, 30), (1, 1, 3, 4), 1, (3, 8)),
+    "columns of one part, rows of four": (2, 40, 32, (30, 21), (5, 6, 0, 2), 1, (12, 3)),
+    "7×7 without padding": (2, 64, 48, (31, 30), (0, 0, 0, 0), 1, (7, 7)),
 }
 each_geometry = pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES)
 
@@ -138,11 +144,13 @@ sizes = st.integers(1, 21)
 @given(
     N=st.integers(1, 9), C=st.integers(16, 70), F=st.integers(16, 70), H=sizes, W=sizes,
     pads=st.tuples(*[st.integers(0, 3)] * 4), groups=st.integers(1, 2), seed=st.integers(0, 9),
+    kernel=st.one_of(st.just((3, 3)), st.tuples(st.integers(3, 8), st.integers(3, 8))),
 )  # fmt: skip
-def test_agrees_with_the_float64_textbook_for_random_shapes(name, isa, N, C, F, H, W, pads, groups, seed):
+def test_agrees_with_the_float64_textbook_for_random_shapes(name, isa, N, C, F, H, W, pads, groups, kernel, seed):
     cpu.set_isa(isa)
-    pads = tuple(p + 1 if size < 3 else p for p, size in zip(pads, (H, H, W, W), strict=True))
-    arguments = calls(np.random.default_rng(seed), N, C, F, (H, W), pads, groups)[name]
+    sides = (kernel[0], kernel[0], kernel[1], kernel[1])
+    pads = tuple(p + k // 2 if size < k else p for p, size, k in zip(pads, (H, H, W, W), sides, strict=True))
+    arguments = calls(np.random.default_rng(seed), N, C, F, (H, W), pads, groups, kernel)[name]
     spoil_scratch(name, arguments)
     check(name, arguments)
 
@@ -150,7 +158,9 @@ def test_agrees_with_the_float64_textbook_for_random_shapes(name, isa, N, C, F, 
 @compiled
 @each_isa
 @each_pass
-@pytest.mark.parametrize("geometry", ["groups", "several chunks", "large weights, several chunks", "many channels"])
+@pytest.mark.parametrize(
+    "geometry", ["groups", "several chunks", "large weights, several chunks", "many channels", "5×5 in groups, several chains"]
+)
 def test_one_to_four_threads_give_equal_bits(name, geometry, isa):
     cpu.set_isa(isa)
     arguments = calls(np.random.default_rng(2), *GEOMETRIES[geometry])[name]
@@ -165,11 +175,12 @@ def test_one_to_four_threads_give_equal_bits(name, geometry, isa):
 @compiled
 @each_isa
 @each_pass
+@pytest.mark.parametrize("geometry", ["partial tiles, ragged channels", "5×5"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_nan_and_infinity_come_through_and_stay_near(name, value, isa):
+def test_nan_and_infinity_come_through_and_stay_near(name, value, geometry, isa):
     """Every output that they meet is not finite; at most those of the same tiles are not, either."""
     cpu.set_isa(isa)
-    arguments = calls(np.random.default_rng(3), *GEOMETRIES["partial tiles, ragged channels"])[name]
+    arguments = calls(np.random.default_rng(3), *GEOMETRIES[geometry])[name]
     arguments[0][1, 2, 9, 13] = value
     with np.errstate(invalid="ignore"):
         check(name, arguments)
@@ -192,15 +203,15 @@ def test_float64_never_uses_it(name):
 
 @compiled
 @each_pass
-@pytest.mark.parametrize("change", ["few channels", "stride", "dilation", "5×5", "one small image"])
+@pytest.mark.parametrize("change", ["few channels", "stride", "dilation", "2×2", "one small image"])
 def test_it_is_left_alone_where_it_does_not_fit(name, change):
     rng = np.random.default_rng(5)
     geometry = {"few channels": (2, 3, 40, (16, 16)), "one small image": (1, 32, 32, (3, 3))}.get(change, (2, 32, 32, (16, 16)))
     arguments = list(calls(rng, *geometry)[name])
-    if change in ("stride", "dilation", "5×5"):
-        arguments[3 if change == "stride" else 5] = (1, 1) if change == "5×5" else (2, 1)
-        kernel = (5, 5) if change == "5×5" else (3, 3)
-        size = {"stride": (8, 16), "dilation": (14, 16), "5×5": (14, 14)}[change]
+    if change in ("stride", "dilation", "2×2"):
+        arguments[3 if change == "stride" else 5] = (1, 1) if change == "2×2" else (2, 1)
+        kernel = (2, 2) if change == "2×2" else (3, 3)
+        size = {"stride": (8, 16), "dilation": (14, 16), "2×2": (17, 17)}[change]
         x, w, dy = draw(rng, 2, 32, 16, 16), draw(rng, 32, 32, *kernel), draw(rng, 2, 32, *size)
         first = {"conv2d_forward": (x, w, None), "conv2d_backward_input": (dy, w, x.shape)}
         arguments[:3] = first.get(name, (dy, x, w.shape))

@@ -85,13 +85,13 @@ def release_buffers() -> None:
 
 
 def set_precision(precision: str) -> None:
-    """How the compiled kernels compute 3×3 convolutions of stride 1 in float32: ``"fast"`` (the default) or ``"exact"``.
+    """How the compiled kernels compute convolutions of stride 1 in float32: ``"fast"`` (the default) or ``"exact"``.
 
     ``"fast"`` lets convolutions with many channels use Winograd's minimal filtering F(4×4, 3×3), a quarter of the
-    multiplications, in all three passes. It rounds more: relative to the root mean square of the result, the error measured
-    with 64 to 512 channels is about 1e-6 in the mean square and 1e-5 at most, 3 to 9 times that of direct summation
-    (``python -m benchmarks.error``). And an output takes part in what its tile of 4×4 meets: a NaN or infinity may reach all
-    16 outputs of a tile, and all nine taps of a weight's gradient.
+    multiplications, in all three passes; larger kernels, up to 12×12, in parts of 3×3. It rounds more: relative to the root
+    mean square of the result, the error measured with 64 to 512 channels is about 1e-6 in the mean square and 1e-5 at most,
+    up to five times that of direct sums (``python -m benchmarks.error``). And an output takes part in what its tile of 4×4
+    meets: a NaN or infinity may reach all 16 outputs of a tile, and all nine taps of a part of a weight's gradient.
     ``"exact"`` sums directly, always. float64, so gradient checks too, and the reference backend always do.
 
     A setting of the process; the choice is taken when a kernel runs. Raises UnknownNameError for another word.
