@@ -161,6 +161,14 @@ INLINE void transform_columns(void (*const transform)(vr *), const int height, c
     fill_zeros(z, pitch, k, n);
 }
 
+/* Rows of a plane that lies next to the one at work: too short, and too far from each other, for the hardware to see a pattern. */
+INLINE void prefetch_rows(const REAL *pixels, idx rows, idx columns, idx pitch, const int writes) {
+    for (idx i = 0; i < rows; i++, pixels += pitch)
+        for (idx k = 0; k < columns; k += 64 / sizeof(REAL))
+            if (writes) __builtin_prefetch(pixels + k, 1);
+            else __builtin_prefetch(pixels + k);
+}
+
 /* ---- forward, and backward-input: the same with rotated, transposed weights and padding K - 1 - p ---- */
 
 /* A piece of transformed input, with a block of weights and of products, fits into L2; a chunk and small weights into L3. */
@@ -200,6 +208,7 @@ INLINE void transform_terms(const struct winograd *p, const int across, idx firs
         struct tile_run r = run_at(&p->tiling, first, at, tiles);
         struct plane plane = {p->x + r.image * p->x_image + c * p->H * p->W, p->H, p->W, p->zeros};
         idx row = r.row * TILE - top, column = r.column * TILE - p->left, n = r.length * TILE;
+        if (c + 1 < p->C) prefetch_rows(plane.pixels + (p->H + MAX(0, row)) * p->W + MAX(0, column), POINTS, n, p->W, 0);
         for (int k = 0; k < shifts; k++)
             transform_columns(transform_input, POINTS, &plane, row, column + k * TILE, n, z + k * image + at * TILE, p->line);
         at += r.length;
@@ -271,6 +280,12 @@ static void transform_block(const struct winograd *p, idx block, REAL *u) {
 /* The tiles of one output channel as four lines of pixels, then into the image. */
 static void transform_channel(const struct winograd *p, idx first, idx tiles, idx f, const REAL *m, REAL *lines) {
     REAL bias = p->bias ? p->bias[f] : 0;
+    for (idx at = 0; at < tiles;) {
+        struct tile_run r = run_at(&p->tiling, first, at, tiles);
+        REAL *y = p->y + r.image * p->y_image + ((f + 1) * p->OH + r.row * TILE) * p->OW + r.column * TILE;
+        prefetch_rows(y, MIN(TILE, p->OH - r.row * TILE), r.length * TILE, p->OW, 1);
+        at += r.length;
+    }
     for (idx q = 0; q < tiles; q += VL) {
         vr columns[TILE][POINTS];
 #pragma GCC unroll 6
