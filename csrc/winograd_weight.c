@@ -25,7 +25,7 @@ INLINE void transform_sums(const vr *u, vr *g) {   /* G' u: three results */
 }
 
 enum { LANES = VECTOR_BYTES / sizeof(REAL) > 4 ? VECTOR_BYTES / sizeof(REAL) : 4 };   /* pack takes four at a time */
-enum { WEIGHT_PIECE_TILES = 16 };
+enum { WEIGHT_PIECE_TILES = 16, AHEAD_OF_PLANE = 4 };
 
 /* x or dy: planes of the group, and its transform in strips of NR or panels of m lanes: (element, strip, tile, lane). The lanes
    are the channels of each part. */
@@ -60,9 +60,13 @@ INLINE void transform_channels(void (*const transform)(vr *), const int height, 
             struct tile_run r = run_at(&p->tiling, p->first, at, end);
             struct plane plane = s->plane;
             plane.pixels += r.image * s->image + channel * plane.H * plane.W;
-            for (idx i = 0; i < n; i++, plane.pixels += plane.H * plane.W)
-                transform_columns(transform, height, &plane, r.row * TILE - top, r.column * TILE - left,
-                                  r.length * TILE + beyond, z + i * row + used, line);
+            idx first = r.row * TILE - top, column = r.column * TILE - left, columns = r.length * TILE + beyond;
+            for (idx i = 0; i < n; i++, plane.pixels += plane.H * plane.W) {
+                if (channel + i + AHEAD_OF_PLANE < s->channels)
+                    prefetch_rows(plane.pixels + (AHEAD_OF_PLANE * plane.H + MAX(0, first)) * plane.W + MAX(0, column), height,
+                                  columns, plane.W, 0);
+                transform_columns(transform, height, &plane, first, column, columns, z + i * row + used, line);
+            }
             for (idx t = 0; t < r.length; t++) start[at - begin + t] = (used + t * TILE) * LANES;
             used += r.length * TILE + beyond, at += r.length;
         }
