@@ -10,12 +10,15 @@
      - The sums go to shared memory, and the block's threads take a cell (sequence, unit) each, neighbours neighbouring units.
      - One sequence or few take BATCH = 1 or 4: then a step is reading the weights once, by all the GPU.
 
-   What a launch does is up to its grid. With a block per group of units, all blocks must have finished a step before the next
-   one, so that a launch is one step. With unit_blocks = 1 a block has all units of its sequences, nobody else's state matters to
-   it, and one launch runs through all steps: small layers, which would spend their time on launches, do.
+   One launch runs through all steps, in one of two ways.
+
+     - Without `barrier` a block has all units of its sequences, and nobody else's state matters to it. For small layers.
+     - With one, the blocks share the units, and none begins a step before all have finished the one before: they `meet`. So all
+       of them must be on the GPU at the same time. It is a cooperative launch, of no more blocks than fit at once; where there
+       is more to do, a block does several groups of units one after the other.
 
    Two products of a step cannot be one where the second needs the first of all units: a GRU with the reset gate before the
-   product (W_hn (r h)), and peepholes that are matrices (P_o c). These have two phases, two launches a step.
+   product (W_hn (r h)), and peepholes that are matrices (P_o c). There the blocks meet in the middle of a step, too.
 
    Backward, the product takes the transposed weights, so that rows are read as in forward; at step i it takes the adjoints da of
    step i + 1, and `carried` holds what went from there to the state before without a product. Steps are numbered in the order
@@ -26,13 +29,11 @@
 enum { MOST_SUMS = 512 };   /* of a block: 4 rows times BATCH for each of its warps */
 enum { TANH, RELU, SIGMOID, IDENTITY };
 
-/* What all kernels are told first. Steps first ... last - 1 and phases first_phase ... last_phase - 1 are to be done. */
-struct steps { idx first, last, first_phase, last_phase, unit_blocks, splits, T, B, H, reverse; const idx *lengths; };
+/* What all kernels are told first. */
+struct steps { idx splits, T, B, H, reverse; const idx *lengths; word *barrier; };
 
-#define STEPS_PARAMETERS                                                                                                    \
-    idx first, idx last, idx first_phase, idx last_phase, idx unit_blocks, idx splits, idx T, idx B, idx H, idx reverse,   \
-        const idx *__restrict__ lengths
-#define STEPS {first, last, first_phase, last_phase, unit_blocks, splits, T, B, H, reverse, lengths}
+#define STEPS_PARAMETERS idx splits, idx T, idx B, idx H, idx reverse, const idx *__restrict__ lengths, word *barrier
+#define STEPS {splits, T, B, H, reverse, lengths, barrier}
 
 static __device__ __forceinline__ idx time_of(const steps &s, idx i) { return s.reverse ? s.T - 1 - i : i; }
 static __device__ __forceinline__ bool alive(const steps &s, idx i, idx b) { return !s.lengths || time_of(s, i) < s.lengths[b]; }
@@ -44,6 +45,24 @@ static __device__ __forceinline__ const REAL *before(const steps &s, idx i, cons
 static __device__ __forceinline__ REAL sigmoid_of(REAL x) {
     const REAL e = exp(-fabs(x));
     return (x > 0 ? 1 : e) / (1 + e);
+}
+
+/* ---- the blocks together ---- */
+
+/* All blocks wait here for the last of them, and see what the others wrote before. The word `barrier` is 0 at first. Each block
+   adds 1 to it, the first one what is missing to 2^31: when all have, the upper bit has turned and the others are 0 again, ready
+   for the next time. The fence before lets the others see what this block wrote; the one after drops what this multiprocessor
+   still has in its own cache. Both hold for the whole block, whose other threads wait at __syncthreads(). */
+static __device__ void meet(const steps &s) {
+    if (!s.barrier) return;   /* the block has what it needs: FOR_UNITS ends with all of its threads together */
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        __threadfence();
+        const word old = atomicAdd(s.barrier, blockIdx.x ? 1u : 0x80000000u - (gridDim.x - 1));
+        while ((old ^ *(volatile word *)s.barrier) >> 31 == 0) __nanosleep(32);
+        __threadfence();
+    }
+    __syncthreads();
 }
 
 /* ---- the product ---- */
@@ -105,18 +124,24 @@ static __device__ void multiply(const steps &s, const product &p, idx unit0, idx
     exchange<all, 16>(v, sums + warp * all);
 }
 
-/* All units of the block, by groups of UNITS a warp: `product` for each group, then `cell` for each of its (sequence, unit). */
+/* All units of the block, by groups of UNITS a warp: `PRODUCT` for each group, then `CELL` for each of its (sequence, unit).
+   Without `barrier` the grid has a block for each BATCH sequences, and this has all of their units. */
 #define FOR_UNITS(UNITS, BATCH, PRODUCT, CELL)                                                                            \
     do {                                                                                                                  \
-        const int wide = (int)blockDim.x / 32 / (int)s.splits * (UNITS);                                                  \
-        for (idx unit0 = blockIdx.x % (int)s.unit_blocks * wide; unit0 < s.H; unit0 += s.unit_blocks * wide) {            \
-            PRODUCT(unit0);                                                                                               \
-            __syncthreads();                                                                                              \
-            for (int place = threadIdx.x; place < wide * (BATCH); place += blockDim.x) {                                  \
-                const idx unit = unit0 + place % wide, b = b0 + place / wide;                                             \
-                if (unit < s.H && b < s.B) CELL(place % wide, place / wide, unit, b);                                     \
+        const int wide = (int)blockDim.x / 32 / (int)s.splits * (UNITS), groups = CEIL_DIV((int)s.H, wide);               \
+        const int apart = s.barrier ? groups : 1, all = CEIL_DIV((int)s.B, BATCH) * apart;                                \
+        for (int mine = blockIdx.x; mine < all; mine += gridDim.x) {                                                      \
+            const idx b0 = mine / apart * (BATCH);                                                                        \
+            for (int group = mine % apart; group < groups; group += apart) {                                              \
+                const idx unit0 = group * wide;                                                                           \
+                PRODUCT(unit0, b0);                                                                                       \
+                __syncthreads();                                                                                          \
+                for (int place = threadIdx.x; place < wide * (BATCH); place += blockDim.x) {                              \
+                    const idx unit = unit0 + place % wide, b = b0 + place / wide;                                         \
+                    if (unit < s.H && b < s.B) CELL(place % wide, place / wide, unit, b);                                 \
+                }                                                                                                         \
+                __syncthreads();                                                                                          \
             }                                                                                                             \
-            __syncthreads();                                                                                              \
         }                                                                                                                 \
     } while (0)
 
@@ -159,10 +184,10 @@ static __device__ __forceinline__ REAL slope(REAL y, idx nonlinearity) {   /* by
 template <int BATCH>
 static __device__ void rnn_steps(const steps &s, idx nonlinearity, const REAL *gx, const REAL *h0, const REAL *w, REAL *h) {
     __shared__ REAL sums[MOST_SUMS];
-    const idx b0 = blockIdx.x / (int)s.unit_blocks * BATCH;
-    for (idx i = s.first; i < s.last; i++) {
+    for (idx i = 0; i < s.T; i++) {
+        if (i) meet(s);
         const REAL *h_before = before(s, i, h0, h);
-        auto multiplied = [&](idx unit0) { multiply<4, 1, BATCH>(s, {w, 0, s.H, h_before, s.H, s.H}, unit0, b0, sums); };
+        auto multiplied = [&](idx unit0, idx b0) { multiply<4, 1, BATCH>(s, {w, 0, s.H, h_before, s.H, s.H}, unit0, b0, sums); };
         auto cell = [&](int mine, int row, idx unit, idx b) {
             const idx place = row_of(s, i, b) * s.H + unit;
             h[place] = alive(s, i, b) ? activated(gx[place] + sum_of<4, 1, BATCH>(s, sums, mine, 0, row), nonlinearity)
@@ -177,9 +202,9 @@ template <int BATCH>
 static __device__ void rnn_steps_backward(const steps &s, idx nonlinearity, const REAL *dh, const REAL *h, const REAL *w, REAL *da,
                                           REAL *carried) {
     __shared__ REAL sums[MOST_SUMS];
-    const idx b0 = blockIdx.x / (int)s.unit_blocks * BATCH;
-    for (idx i = s.last - 1; i >= s.first; i--) {
-        auto multiplied = [&](idx unit0) {
+    for (idx i = s.T - 1; i >= -1; i--) {
+        if (i + 1 < s.T) meet(s);
+        auto multiplied = [&](idx unit0, idx b0) {
             if (i + 1 < s.T) multiply<4, 1, BATCH>(s, {w, 0, s.H, da + row_of(s, i + 1, 0) * s.H, s.H, s.H}, unit0, b0, sums);
         };
         auto cell = [&](int mine, int row, idx unit, idx b) {
@@ -206,11 +231,12 @@ template <int BATCH>
 static __device__ void lstm_steps(const steps &s, idx output_activation, idx peepholes, const REAL *gx, const REAL *h0,
                                   const REAL *c0, const REAL *w, const REAL *peephole, REAL *h, REAL *c, REAL *gates) {
     __shared__ REAL sums[MOST_SUMS], of_cells[MOST_SUMS];
-    const idx b0 = blockIdx.x / (int)s.unit_blocks * BATCH, H = s.H;
-    for (idx i = s.first; i < s.last; i++) {
+    const idx H = s.H;
+    for (idx i = 0; i < s.T; i++) {
+        if (i) meet(s);
         const REAL *h_before = before(s, i, h0, h), *c_before = before(s, i, c0, c);
 
-        auto multiplied = [&](idx unit0) {
+        auto multiplied = [&](idx unit0, idx b0) {
             multiply<1, 4, BATCH>(s, {w, H * H, H, h_before, H, H}, unit0, b0, sums);
             if (peepholes == MATRICES)
                 multiply<1, 2, BATCH>(s, {peephole, H * H, H, c_before, H, H}, unit0, b0, of_cells);
@@ -237,9 +263,11 @@ static __device__ void lstm_steps(const steps &s, idx output_activation, idx pee
             const REAL out = sigmoid_of(a[3] + peep(peepholes, peephole, 2, H, unit, now));
             gates[gate + 3 * H] = out, h[place] = out * activated(now, output_activation);
         };
-        if (s.first_phase == 0) FOR_UNITS(1, BATCH, multiplied, cell);
+        FOR_UNITS(1, BATCH, multiplied, cell);
+        if (peepholes != MATRICES) continue;
+        meet(s);
 
-        auto seen = [&](idx unit0) {
+        auto seen = [&](idx unit0, idx b0) {
             multiply<4, 1, BATCH>(s, {peephole + 2 * H * H, 0, H, c + row_of(s, i, 0) * H, H, H}, unit0, b0, sums);
         };
         auto output = [&](int mine, int row, idx unit, idx b) {
@@ -248,7 +276,7 @@ static __device__ void lstm_steps(const steps &s, idx output_activation, idx pee
             const idx place = row_of(s, i, b) * H + unit;
             *o = sigmoid_of(*o + sum_of<4, 1, BATCH>(s, sums, mine, 0, row)), h[place] = *o * activated(c[place], output_activation);
         };
-        if (s.last_phase == 2) FOR_UNITS(4, BATCH, seen, output);
+        FOR_UNITS(4, BATCH, seen, output);
     }
 }
 
@@ -259,8 +287,9 @@ static __device__ void lstm_steps_backward(const steps &s, idx output_activation
                                            const REAL *gates, const REAL *c0, const REAL *w, const REAL *peephole, REAL *da,
                                            REAL *carried, REAL *dc) {
     __shared__ REAL sums[MOST_SUMS], of_cells[MOST_SUMS];
-    const idx b0 = blockIdx.x / (int)s.unit_blocks * BATCH, H = s.H;
-    for (idx i = s.last - 1; i >= s.first; i--) {
+    const idx H = s.H;
+    for (idx i = s.T - 1; i >= -1; i--) {
+        if (i + 1 < s.T) meet(s);
         const REAL *c_before = i < 0 ? c0 : before(s, i, c0, c), *after = da + (i + 1 < s.T ? row_of(s, i + 1, 0) * 4 * H : 0);
 
         /* From dcell, the adjoint of the cell after step i, to all but the output gate's sums. */
@@ -273,7 +302,7 @@ static __device__ void lstm_steps_backward(const steps &s, idx output_activation
             dc[b * H + unit] = dcell * forget + peep(peepholes, peephole, 0, H, unit, da_i) + peep(peepholes, peephole, 1, H, unit, da_f);
         };
 
-        auto multiplied = [&](idx unit0) {
+        auto multiplied = [&](idx unit0, idx b0) {
             if (i + 1 == s.T) return;
             multiply<4, 1, BATCH>(s, {w, 0, 4 * H, after, 4 * H, 4 * H}, unit0, b0, sums);
             if (peepholes == MATRICES) multiply<4, 1, BATCH>(s, {peephole, 0, 2 * H, after, 4 * H, 2 * H}, unit0, b0, of_cells);
@@ -297,15 +326,17 @@ static __device__ void lstm_steps_backward(const steps &s, idx output_activation
             if (peepholes == MATRICES) dc[state] = dcell;
             else through_cell(b, unit, dcell + peep(peepholes, peephole, 2, H, unit, da_o));
         };
-        if (s.first_phase == 0) FOR_UNITS(4, BATCH, multiplied, cell);
+        FOR_UNITS(4, BATCH, multiplied, cell);
+        if (peepholes != MATRICES || i < 0) continue;
+        meet(s);
 
-        auto seen = [&](idx unit0) {
+        auto seen = [&](idx unit0, idx b0) {
             multiply<4, 1, BATCH>(s, {peephole + 2 * H * H, 0, H, da + row_of(s, i, 0) * 4 * H + 3 * H, 4 * H, H}, unit0, b0, sums);
         };
         auto rest = [&](int mine, int row, idx unit, idx b) {
             if (alive(s, i, b)) through_cell(b, unit, dc[b * H + unit] + sum_of<4, 1, BATCH>(s, sums, mine, 0, row));
         };
-        if (s.last_phase == 2 && i >= 0) FOR_UNITS(4, BATCH, seen, rest);
+        FOR_UNITS(4, BATCH, seen, rest);
     }
 }
 
@@ -315,8 +346,9 @@ template <int BATCH>
 static __device__ void gru_steps(const steps &s, idx reset_after, const REAL *gx, const REAL *h0, const REAL *w, const REAL *bias,
                                  REAL *h, REAL *gates) {
     __shared__ REAL sums[MOST_SUMS];
-    const idx b0 = blockIdx.x / (int)s.unit_blocks * BATCH, H = s.H;
-    for (idx i = s.first; i < s.last; i++) {
+    const idx H = s.H;
+    for (idx i = 0; i < s.T; i++) {
+        if (i) meet(s);
         const REAL *h_before = before(s, i, h0, h);
         auto bias_of = [&](idx gate, idx unit) { return bias ? bias[gate * H + unit] : (REAL)0; };
         auto finish = [&](idx b, idx unit, REAL z, REAL a) {
@@ -339,19 +371,23 @@ static __device__ void gru_steps(const steps &s, idx reset_after, const REAL *gx
             if (reset_after) finish(b, unit, z, x[2 * H] + r * q);
         };
 
-        auto all_gates = [&](idx unit0) { multiply<1, 3, BATCH>(s, {w, H * H, H, h_before, H, H}, unit0, b0, sums); };
+        auto all_gates = [&](idx unit0, idx b0) { multiply<1, 3, BATCH>(s, {w, H * H, H, h_before, H, H}, unit0, b0, sums); };
         auto all_cells = [&](int mine, int row, idx unit, idx b) {
             const REAL r = sum_of<1, 3, BATCH>(s, sums, mine, 0, row), z = sum_of<1, 3, BATCH>(s, sums, mine, 1, row);
             cell(r, z, sum_of<1, 3, BATCH>(s, sums, mine, 2, row), unit, b);
         };
-        auto two_gates = [&](idx unit0) { multiply<2, 2, BATCH>(s, {w, H * H, H, h_before, H, H}, unit0, b0, sums); };
+        auto two_gates = [&](idx unit0, idx b0) { multiply<2, 2, BATCH>(s, {w, H * H, H, h_before, H, H}, unit0, b0, sums); };
         auto two_cells = [&](int mine, int row, idx unit, idx b) {
             cell(sum_of<2, 2, BATCH>(s, sums, mine, 0, row), sum_of<2, 2, BATCH>(s, sums, mine, 1, row), 0, unit, b);
         };
-        if (reset_after) FOR_UNITS(1, BATCH, all_gates, all_cells);
-        else if (s.first_phase == 0) FOR_UNITS(2, BATCH, two_gates, two_cells);
+        if (reset_after) {
+            FOR_UNITS(1, BATCH, all_gates, all_cells);
+            continue;
+        }
+        FOR_UNITS(2, BATCH, two_gates, two_cells);
+        meet(s);
 
-        auto candidates = [&](idx unit0) {
+        auto candidates = [&](idx unit0, idx b0) {
             multiply<4, 1, BATCH>(s, {w + 2 * H * H, 0, H, gates + row_of(s, i, 0) * 4 * H + 3 * H, 4 * H, H}, unit0, b0, sums);
         };
         auto candidate = [&](int mine, int row, idx unit, idx b) {
@@ -360,7 +396,7 @@ static __device__ void gru_steps(const steps &s, idx reset_after, const REAL *gx
             const REAL a = gx[at * 3 * H + 2 * H + unit] + sum_of<4, 1, BATCH>(s, sums, mine, 0, row) + bias_of(2, unit);
             finish(b, unit, gates[at * 4 * H + H + unit], a);
         };
-        if (s.last_phase == 2) FOR_UNITS(4, BATCH, candidates, candidate);
+        FOR_UNITS(4, BATCH, candidates, candidate);
     }
 }
 
@@ -369,10 +405,11 @@ template <int BATCH>
 static __device__ void gru_steps_backward(const steps &s, idx reset_after, const REAL *dh, const REAL *h, const REAL *gates,
                                           const REAL *h0, const REAL *w, REAL *da, REAL *dg, REAL *carried) {
     __shared__ REAL sums[MOST_SUMS];
-    const idx b0 = blockIdx.x / (int)s.unit_blocks * BATCH, H = s.H;
-    for (idx i = s.last - 1; i >= s.first; i--) {
+    const idx H = s.H;
+    for (idx i = s.T - 1; i >= -1; i--) {
+        if (i + 1 < s.T) meet(s);
         const REAL *h_before = i < 0 ? h0 : before(s, i, h0, h), *after = dg + (i + 1 < s.T ? row_of(s, i + 1, 0) * 3 * H : 0);
-        auto multiplied = [&](idx unit0) {
+        auto multiplied = [&](idx unit0, idx b0) {
             const idx K = reset_after ? 3 * H : 2 * H;
             if (i + 1 < s.T) multiply<4, 1, BATCH>(s, {w, 0, 3 * H, after, 3 * H, K}, unit0, b0, sums);
         };
@@ -393,9 +430,11 @@ static __device__ void gru_steps_backward(const steps &s, idx reset_after, const
             da[place] = da_r, da[place + H] = da_z, da[place + 2 * H] = da_n;   /* reset before: da_r follows below */
             if (reset_after) dg[place] = da_r, dg[place + H] = da_z, dg[place + 2 * H] = dq;
         };
-        if (s.first_phase == 0) FOR_UNITS(4, BATCH, multiplied, cell);
+        FOR_UNITS(4, BATCH, multiplied, cell);
+        if (reset_after || i < 0) continue;
+        meet(s);
 
-        auto resets = [&](idx unit0) {
+        auto resets = [&](idx unit0, idx b0) {
             multiply<4, 1, BATCH>(s, {w + 2 * H, 0, 3 * H, da + row_of(s, i, 0) * 3 * H + 2 * H, 3 * H, H}, unit0, b0, sums);
         };
         auto reset = [&](int mine, int row, idx unit, idx b) {
@@ -404,7 +443,7 @@ static __device__ void gru_steps_backward(const steps &s, idx reset_after, const
             da[row_of(s, i, b) * 3 * H + unit] = dq * h_before[b * H + unit] * r * (1 - r);
             carried[b * H + unit] += dq * r;
         };
-        if (s.last_phase == 2 && i >= 0) FOR_UNITS(4, BATCH, resets, reset);
+        FOR_UNITS(4, BATCH, resets, reset);
     }
 }
 

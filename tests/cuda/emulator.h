@@ -5,7 +5,11 @@
    it gets before the next one starts; warps and lanes take turns in orders that are shuffled anew after each barrier. So what a
    thread reads without a barrier after another's write is likely to be missing, or overwritten. Shared memory is full of NaN when
    a block starts. Errors end the run with a text: a barrier that not all threads of the block reach, a shuffle that not all of the
-   warp reach. */
+   warp reach.
+
+   A thread that waits for another block sleeps (__nanosleep). In a cooperative launch all blocks are under way: one runs until all
+   of its threads wait, sleep or have ended, as far ahead as it gets, then another, in an order that is shuffled for each turn;
+   shared memory changes with the block. Blocks that only wait for each other are an error, as is sleeping in any other launch. */
 
 #include <math.h>
 #include <setjmp.h>
@@ -76,7 +80,7 @@ ATOMIC(atomicMax, std::max(old, v))
 
 namespace emulated {
 
-enum state { READY, AT_BARRIER, AT_SHUFFLE, ENDED };
+enum state { READY, AT_BARRIER, AT_SHUFFLE, ASLEEP, ENDED };
 struct fiber {
     jmp_buf context;
     char *stack = nullptr;
@@ -87,8 +91,9 @@ struct fiber {
 };
 
 static const size_t STACK = 128 << 10;
-static std::vector<fiber> fibers;   /* of one block; used again by the next */
-static size_t current, count;
+static std::vector<fiber> fibers;   /* of one block, used again by the next; of all, where they are under way together */
+static size_t current, count, all;  /* threads of a block, and of those under way */
+static bool moved;                  /* a thread did more than to fall asleep again */
 static jmp_buf scheduler;
 static void (*body)(void **);
 static void **arguments;
@@ -130,6 +135,7 @@ static void resume(size_t i) {
     current = i;
     threadIdx = fibers[i].place;
     if (!_setjmp(scheduler)) _longjmp(fibers[i].context, 1);
+    moved |= fibers[i].now != ASLEEP;
 }
 
 static size_t count_of(state s, size_t begin, size_t end) {
@@ -137,11 +143,12 @@ static size_t count_of(state s, size_t begin, size_t end) {
     for (size_t i = begin; i < end; i++) n += fibers[i].now == s;
     return n;
 }
-static void release(size_t begin, size_t end) {
-    for (size_t i = begin; i < end; i++) fibers[i].now = READY;
+static void release(state s, size_t begin, size_t end) {
+    for (size_t i = begin; i < end; i++)
+        if (fibers[i].now == s) fibers[i].now = READY;
 }
 
-/* Runs a warp until all of its threads wait at a barrier or have ended, as far ahead of the other warps as it gets. */
+/* Runs a warp until all of its threads wait at a barrier, sleep or have ended, as far ahead of the other warps as it gets. */
 static void run_warp(size_t begin, size_t end) {
     std::vector<size_t> order;
     for (size_t i = begin; i < end; i++) order.push_back(i);
@@ -150,59 +157,106 @@ static void run_warp(size_t begin, size_t end) {
         for (size_t i : order)
             if (fibers[i].now == READY) resume(i);
         const size_t here = count_of(AT_SHUFFLE, begin, end);
-        if (here == 0) return;
+        if (here == 0 || count_of(ASLEEP, begin, end)) return;
         if (here < end - begin) {
             error = "a shuffle that not all lanes of a warp reach";
             return;
         }
-        release(begin, end);
+        release(AT_SHUFFLE, begin, end);
     }
 }
 
 extern "C" char __start_shared_memory[] __attribute__((weak, visibility("hidden")));
 extern "C" char __stop_shared_memory[] __attribute__((weak, visibility("hidden")));
 
-static void run_block() {
+struct block {
+    dim3 place;
+    size_t begin;   /* its first fiber */
+    bool ended = false;
     std::vector<size_t> warps;
-    for (size_t i = 0; i < count; i++) {
-        if (i % 32 == 0) warps.push_back(i);
-        fibers[i].now = READY, fibers[i].shuffles = 0;
-        fibers[i].place.x = (unsigned)i % blockDim.x;
-        fibers[i].place.y = (unsigned)i / blockDim.x % blockDim.y;
-        fibers[i].place.z = (unsigned)i / blockDim.x / blockDim.y;
+    std::vector<char> shared;
+
+    block(size_t number, size_t begin) : begin(begin), shared((size_t)(__stop_shared_memory - __start_shared_memory), (char)0xFF) {
+        place.x = (unsigned)(number % gridDim.x), place.y = (unsigned)(number / gridDim.x % gridDim.y);
+        place.z = (unsigned)(number / gridDim.x / gridDim.y);
+        for (size_t i = 0; i < count; i++) {
+            if (i % 32 == 0) warps.push_back(begin + i);
+            fiber &f = fibers[begin + i];
+            f.now = READY, f.shuffles = 0;
+            f.place.x = (unsigned)i % blockDim.x;
+            f.place.y = (unsigned)i / blockDim.x % blockDim.y;
+            f.place.z = (unsigned)i / blockDim.x / blockDim.y;
+        }
     }
-    if (__start_shared_memory) memset(__start_shared_memory, 0xFF, (size_t)(__stop_shared_memory - __start_shared_memory));
-    for (;;) {
-        std::shuffle(warps.begin(), warps.end(), shuffler);
-        for (size_t warp : warps) {
-            run_warp(warp, std::min(count, warp + 32));
-            if (!error.empty()) return;
+
+    /* Until all of its threads have ended, or none can go on before another block does. */
+    void run() {
+        const size_t end = begin + count;
+        blockIdx = place;
+        std::copy(shared.begin(), shared.end(), __start_shared_memory);
+        release(ASLEEP, begin, end);
+        for (;;) {
+            std::shuffle(warps.begin(), warps.end(), shuffler);
+            for (size_t warp : warps) {
+                run_warp(warp, std::min(end, warp + 32));
+                if (!error.empty()) return;
+            }
+            if (count_of(ASLEEP, begin, end)) break;
+            const size_t waiting = count_of(AT_BARRIER, begin, end);
+            ended = waiting == 0;
+            if (ended) break;
+            if (waiting < count) {
+                error = "__syncthreads() that not all threads of the block reach";
+                return;
+            }
+            release(AT_BARRIER, begin, end);
         }
-        const size_t waiting = count_of(AT_BARRIER, 0, count);
-        if (waiting == 0) return;
-        if (waiting < count) {
-            error = "__syncthreads() that not all threads of the block reach";
-            return;
-        }
-        release(0, count);
+        std::copy_n(__start_shared_memory, shared.size(), shared.begin());
+    }
+};
+
+static void run_one_by_one(const std::vector<size_t> &order) {
+    start_fibers(all = count);
+    for (size_t number : order) {
+        block b(number, 0);
+        b.run();
+        if (error.empty() && !b.ended) error = "a block waits for another, which need not be on the GPU: launch cooperatively";
+        if (!error.empty()) return;
     }
 }
 
-static const char *run_grid(const unsigned *grid, const unsigned *block, unsigned seed) {
+static void run_together(std::vector<size_t> order) {
+    if (count % 32) {
+        error = "cooperative launches are emulated with whole warps only";
+        return;
+    }
+    start_fibers(all = count * order.size());
+    std::vector<block> blocks;
+    for (size_t number = 0; number < order.size(); number++) blocks.emplace_back(number, number * count);
+    while (!order.empty()) {
+        moved = false;
+        std::shuffle(order.begin(), order.end(), shuffler);
+        for (size_t number : order) {
+            blocks[number].run();
+            if (!error.empty()) return;
+        }
+        order.erase(std::remove_if(order.begin(), order.end(), [&](size_t n) { return blocks[n].ended; }), order.end());
+        if (!moved) {
+            error = "blocks wait for each other for ever";
+            return;
+        }
+    }
+}
+
+static const char *run_grid(const unsigned *grid, const unsigned *block, unsigned seed, bool cooperative) {
     gridDim = {grid[0], grid[1], grid[2]}, blockDim = {block[0], block[1], block[2]};
     count = (size_t)block[0] * block[1] * block[2];
     shuffler.seed(seed);
     error.clear();
-    start_fibers(count);
     std::vector<size_t> order((size_t)grid[0] * grid[1] * grid[2]);
     for (size_t i = 0; i < order.size(); i++) order[i] = i;
     std::shuffle(order.begin(), order.end(), shuffler);
-    for (size_t i : order) {
-        blockIdx.x = (unsigned)(i % grid[0]), blockIdx.y = (unsigned)(i / grid[0] % grid[1]);
-        blockIdx.z = (unsigned)(i / grid[0] / grid[1]);
-        run_block();
-        if (!error.empty()) break;
-    }
+    cooperative ? run_together(order) : run_one_by_one(order);
     return error.empty() ? nullptr : error.c_str();
 }
 
@@ -228,7 +282,7 @@ template <class T> static void check(int i, const char *const *given) {
 
 template <class... A, size_t... I>
 static const char *launch(void (*kernel)(A...), std::index_sequence<I...>, const unsigned *grid, const unsigned *block, void **values,
-                          const char *const *given, int n_given, unsigned seed) {
+                          const char *const *given, int n_given, unsigned seed, bool cooperative) {
     static void (*run)(A...);
     run = kernel;
     error.clear();
@@ -240,12 +294,13 @@ static const char *launch(void (*kernel)(A...), std::index_sequence<I...>, const
     if (!error.empty()) return error.c_str();
     arguments = values;
     body = [](void **a) { run(*(typename std::remove_cv<A>::type *)a[I]...); };
-    return run_grid(grid, block, seed);
+    return run_grid(grid, block, seed, cooperative);
 }
 
 }  // namespace emulated
 
 #define __syncthreads() emulated::wait_as(emulated::AT_BARRIER)
+#define __nanosleep(...) emulated::wait_as(emulated::ASLEEP)
 #define __syncwarp(...) emulated::wait_as(emulated::AT_SHUFFLE)
 
 /* What the given lane shows; a lane outside of the warp leaves the value as it was. Whole warps only. */
@@ -257,7 +312,7 @@ template <class T> static T emulated_shuffle(unsigned mask, T v, int lane) {
     const int turn = fibers[current].shuffles++ % 2;
     memcpy(&fibers[current].slot[turn], &v, sizeof v);
     wait_as(AT_SHUFFLE);
-    if (lane >= 0 && lane < 32 && warp + (size_t)lane < count) memcpy(&v, &fibers[warp + (size_t)lane].slot[turn], sizeof v);
+    if (lane >= 0 && lane < 32 && warp + (size_t)lane < all) memcpy(&v, &fibers[warp + (size_t)lane].slot[turn], sizeof v);
     return v;
 }
 #define LANE ((int)(emulated::current % 32))
@@ -284,13 +339,14 @@ static inline unsigned __ballot_sync(unsigned mask, int set) {
 /* EMULATE(relu): the entry that Python calls. */
 #define EMULATE(name)                                                                                                    \
     extern "C" __attribute__((visibility("default"))) const char *emulate_##name(                                       \
-        const unsigned *grid, const unsigned *block, void **values, const char *const *given, int n, unsigned seed) {   \
-        return emulated::launch_of(name, grid, block, values, given, n, seed);                                          \
+        const unsigned *grid, const unsigned *block, void **values, const char *const *given, int n, unsigned seed,     \
+        int cooperative) {                                                                                              \
+        return emulated::launch_of(name, grid, block, values, given, n, seed, cooperative != 0);                        \
     }
 namespace emulated {
 template <class... A>
 static const char *launch_of(void (*kernel)(A...), const unsigned *grid, const unsigned *block, void **values, const char *const *given,
-                             int n, unsigned seed) {
-    return launch(kernel, std::index_sequence_for<A...>(), grid, block, values, given, n, seed);
+                             int n, unsigned seed, bool cooperative) {
+    return launch(kernel, std::index_sequence_for<A...>(), grid, block, values, given, n, seed, cooperative);
 }
 }  // namespace emulated

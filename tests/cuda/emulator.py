@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import math
 import os
 import platform
 import re
@@ -77,8 +78,8 @@ def build(text: str, options: tuple[str, ...]) -> Path:
 class Module:
     """As cupy.RawModule."""
 
-    def __init__(self, code: str, options: tuple[str, ...] = ()):
-        self.library = ctypes.CDLL(str(build(code, options)))
+    def __init__(self, code: str, options: tuple[str, ...] = (), enable_cooperative_groups: bool = False):
+        self.library, self.cooperative = ctypes.CDLL(str(build(code, options))), enable_cooperative_groups
 
     def get_function(self, name: str):
         try:
@@ -86,16 +87,18 @@ class Module:
         except AttributeError:
             raise EmulatorError(f"no kernel {name}") from None
         entry.restype = ctypes.c_char_p
-        return Kernel(name, entry)
+        return Kernel(name, entry, self.cooperative)
 
+
+MULTIPROCESSORS, AT_ONCE = 2, 512  # of the emulated device; threads that are sure to fit on one at the same time
 
 launches: list[str] = []  # the names of the kernels that ran
 seed = 0  # of the orders of blocks and threads
 
 
 class Kernel:
-    def __init__(self, name, entry):
-        self.name, self.entry = name, entry
+    def __init__(self, name, entry, cooperative=False):
+        self.name, self.entry, self.cooperative = name, entry, cooperative
 
     def __call__(self, grid, block, arguments):
         launches.append(self.name)
@@ -104,9 +107,13 @@ class Kernel:
         values = (ctypes.c_void_p * n)(*[ctypes.addressof(cell) for cell in cells])
         given = (ctypes.c_char_p * n)(*letters)
         shapes = [(ctypes.c_uint * 3)(*_checked(self.name, what, shape)) for what, shape in (("grid", grid), ("block", block))]
+        if self.cooperative and math.prod(grid) * math.prod(block) > MULTIPROCESSORS * AT_ONCE:
+            raise EmulatorError(
+                f"{self.name}: {math.prod(grid)} blocks of {math.prod(block)} threads do not run at the same time"
+            )
 
         def run(kept=(arguments, cells)):
-            problem = self.entry(*shapes, values, given, n, seed)
+            problem = self.entry(*shapes, values, given, n, seed, self.cooperative)
             if problem:
                 raise EmulatorError(f"{self.name}: {problem.decode()}")
 

@@ -178,6 +178,12 @@ using_allocator = contextlib.nullcontext
 class Device:
     mem_info = (1_000_000_000, 80_000_000_000)
 
+    @property
+    def attributes(self):
+        from tests.cuda.emulator import MULTIPROCESSORS
+
+        return {"MultiProcessorCount": MULTIPROCESSORS}
+
 
 class OutOfMemoryError(MemoryError):
     """As cupy.cuda.memory's."""

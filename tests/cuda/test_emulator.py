@@ -69,6 +69,63 @@ def test_a_shuffle_that_not_all_reach_is_an_error():
         reversed_in_parts(REVERSE.replace("BARRIER", "if (threadIdx.x != 5) __shfl_down_sync(0xffffffff, 1, 1);"))
 
 
+MEETING = """
+extern "C" __global__ void meeting(unsigned *arrived, const float *x, float *y) {
+    __shared__ float own[32];
+    for (int turn = 0; turn < 3; turn++) {
+        own[threadIdx.x] = x[blockIdx.x];
+        y[turn * gridDim.x * 32 + blockIdx.x * 32 + threadIdx.x] = own[threadIdx.x];
+        __syncthreads();
+        if (threadIdx.x == 0 && (CONDITION)) {
+            __threadfence();
+            atomicAdd(arrived, 1u);
+            while (*(volatile unsigned *)arrived < (turn + 1) * gridDim.x) __nanosleep(32);
+            __threadfence();
+        }
+        __syncthreads();
+        float sum = 0;
+        for (int other = 0; other < gridDim.x; other++) sum += y[turn * gridDim.x * 32 + other * 32 + threadIdx.x];
+        y[turn * gridDim.x * 32 + blockIdx.x * 32 + threadIdx.x] = own[threadIdx.x];
+        if (turn == 2) y[3 * gridDim.x * 32 + blockIdx.x * 32 + threadIdx.x] = sum;
+    }
+}"""
+
+
+def met(condition, blocks=5, cooperative=True, seed=0):
+    x, y = fake_cupy.asarray(np.arange(blocks, dtype=np.float32)), fake_cupy.empty((4, blocks, 32), "float32")
+    arrived = fake_cupy.zeros(1, "uint32")
+    module = emulator.Module(MEETING.replace("CONDITION", condition), enable_cooperative_groups=cooperative)
+    emulator.seed = seed
+    module.get_function("meeting")((blocks,), (32,), (arrived, x, y))
+    return y.get()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_blocks_of_a_cooperative_launch_meet_and_keep_their_shared_memory(seed):
+    y = met("true", seed=seed)
+    np.testing.assert_array_equal(y[:3], np.broadcast_to(np.arange(5, dtype=np.float32)[:, None], (3, 5, 32)))
+    assert (y[3] == 10).all()
+
+
+def test_blocks_that_do_not_wait_read_what_is_not_there_yet():
+    assert np.isnan(met("false")[3]).any()
+
+
+def test_blocks_that_wait_for_each_other_for_ever_are_an_error():
+    with pytest.raises(emulator.EmulatorError, match="meeting: blocks wait for each other for ever"):
+        met("blockIdx.x")
+
+
+def test_a_block_that_waits_for_another_in_a_usual_launch_is_an_error():
+    with pytest.raises(emulator.EmulatorError, match="need not be on the GPU: launch cooperatively"):
+        met("true", cooperative=False)
+
+
+def test_more_blocks_than_run_at_the_same_time_are_an_error():
+    with pytest.raises(emulator.EmulatorError, match="33 blocks of 32 threads do not run at the same time"):
+        met("true", blocks=33)
+
+
 SHUFFLES = """
 extern "C" __global__ void shuffles(int *y) {
     const int lane = threadIdx.x % 32;

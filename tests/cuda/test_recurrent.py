@@ -1,10 +1,13 @@
-"""Recurrent kernels on the emulated device: all steps in one launch and one by one, each number of sequences a block takes."""
+"""Recurrent kernels on the emulated device: blocks alone and together, each number of sequences a block takes."""
+
+import ctypes
 
 import numpy as np
 import pytest
 
 from cnnlib.backends import REFERENCE
-from cnnlib.backends.cuda import recurrent
+from cnnlib.backends.cuda import recurrent, source
+from cnnlib.backends.cuda.recordable import recordable
 from tests.cuda import emulator
 from tests.cuda.agreement import assert_agrees, results
 
@@ -51,11 +54,11 @@ def both_agree(cell):
     assert_agrees(f"{name}_backward", getattr(recurrent, f"{name}_backward"), backward)
 
 
-@pytest.fixture(params=[(True, 2), (False, 1), (False, 4)], ids=["at once, in two", "step by step", "step by step, in four"])
+@pytest.fixture(params=[(True, 2), (False, 1), (False, 4)], ids=["alone, in two", "together", "together, in four"])
 def mode(request, monkeypatch):
-    """All steps in one launch or not, and how many warps share a sum."""
-    at_once, splits = request.param
-    monkeypatch.setattr(recurrent, "_at_once", lambda H, B: at_once)
+    """Whether each block has all units of its sequences, and how many warps share a sum."""
+    alone, splits = request.param
+    monkeypatch.setattr(recurrent, "_alone", lambda H, B: alone)
     monkeypatch.setattr(recurrent, "_splits", lambda *_: splits)
 
 
@@ -106,17 +109,80 @@ def test_resets(mode, reset_after, bias, dtype, lengths, reverse):
     both_agree(Layer(3, (4, 3, 9), dtype, lengths, reverse).gru(reset_after, bias))
 
 
-@pytest.mark.parametrize("units, launches", [(recurrent.MOST_UNITS, (1, 1)), (recurrent.MOST_UNITS + 1, (3, 4))])
-def test_a_step_is_one_launch_at_most(units, launches):
-    """Backward has one more, for the adjoint of the state before all steps."""
-    layer = Layer(4, (3, 1, units), "float32", False, False)
-    _, forward, backward = layer.lstm(None, "tanh")
-    for function, arguments, expected in zip(
-        (recurrent.lstm_forward, recurrent.lstm_backward), (forward, backward), launches, strict=True
-    ):
-        emulator.launches.clear()
-        results(function, arguments)
-        assert emulator.launches == [emulator.launches[0]] * expected and "lstm" in emulator.launches[0]
+def every_cell(layer):
+    """Of each kind of kernel one, for a layer of as many gates."""
+    variants = {
+        1: [lambda: layer.rnn("tanh")],
+        3: [lambda: layer.gru(True, True), lambda: layer.gru(False, True)],
+        4: [lambda: layer.lstm(None, "tanh"), lambda: layer.lstm(2, "tanh"), lambda: layer.lstm(3, "tanh")],
+    }
+    return [variant() for variant in variants[layer.gates]]
+
+
+@pytest.mark.parametrize("gates", [1, 3, 4])
+@pytest.mark.parametrize("sizes", [(3, 2, 5), (3, 1, recurrent.MOST_UNITS + 1), (2, recurrent.MOST_SEQUENCES + 1, 2)], ids=str)
+def test_a_sequence_is_one_launch(gates, sizes):
+    """Of any length, with any cell."""
+    alone = recurrent._alone(*sizes[:0:-1])
+    for name, forward, backward in every_cell(Layer(gates, sizes, "float32", True, False)):
+        for way, arguments in (("forward", forward), ("backward", backward)):
+            emulator.launches.clear()
+            results(getattr(recurrent, f"{name}_{way}"), arguments)
+            of_this = [launched for launched in emulator.launches if launched.startswith(name)]
+            batch = 1 if alone or sizes[1] == 1 else 16
+            assert of_this == [f"{name}_{batch}" if way == "forward" else f"{name}_backward_{batch}"]
+
+
+def test_a_recorded_sequence_may_be_replayed(mode, device):
+    """Blocks that met leave the word at which they did as it was."""
+    for name, forward, backward in every_cell(Layer(3, (3, 2, 40), "float32", True, False)):
+        for way, arguments in (("forward", forward), ("backward", backward)):
+            run = getattr(recurrent, f"{name}_{way}")
+            arguments = [device.asarray(a) if isinstance(a, np.ndarray) else a for a in arguments]
+            with device.cuda.Stream() as stream, recordable():
+                expected = [a.get() for a in run(*arguments) if a is not None]
+                stream.begin_capture()
+                recorded = [a for a in run(*arguments) if a is not None]
+                graph = stream.end_capture()
+                for _ in range(3):
+                    for a in recorded:
+                        a.fill(np.nan)
+                    graph.launch()
+                    for a, b in zip(recorded, expected, strict=True):
+                        np.testing.assert_array_equal(a.get(), b)
+
+
+def without_meeting(text):
+    """The source with a number at each place where the blocks meet, which may be told to leave them out there."""
+    for place in range(text.count(" meet(s);")):
+        text = text.replace(" meet(s);", f" if (left_out != {place}) meet (s);", 1)
+    return text.replace("enum { TANH", 'extern "C" __attribute__((visibility("default"))) int left_out = -1;\nenum { TANH', 1)
+
+
+@pytest.mark.parametrize("place", range(-1, 10))
+def test_blocks_that_do_not_meet_are_found(place, monkeypatch):
+    text = without_meeting(source.text("recurrent"))
+    assert text.count("left_out != ") == 10
+    module = emulator.Module(text, source.options("f"), enable_cooperative_groups=True)
+    ctypes.c_int.in_dll(module.library, "left_out").value = place
+    monkeypatch.setattr(source, "_modules", {("recurrent", "f", True): module})
+    monkeypatch.setattr(source, "_functions", {})
+    monkeypatch.setattr(recurrent, "_alone", lambda H, B: False)
+    wrong = set()
+    for gates in (1, 3, 4):
+        for number, (name, *both) in enumerate(every_cell(Layer(gates, (3, 2, 40), "float32", False, False))):
+            for way, arguments in zip(("forward", "backward"), both, strict=True):
+                try:
+                    assert_agrees(f"{name}_{way}", getattr(recurrent, f"{name}_{way}"), arguments)
+                except AssertionError:
+                    wrong.add((name, way, number))
+    assert {(name, way) for name, way, _ in wrong} == ({MEETINGS[place]} if place >= 0 else set())
+
+
+MEETINGS = [  # in the order of the source
+    ("rnn", "forward"), ("rnn", "backward"), *[("lstm", "forward")] * 2, *[("lstm", "backward")] * 2,
+    *[("gru", "forward")] * 2, *[("gru", "backward")] * 2,
+]  # fmt: skip
 
 
 def test_long_sums_of_few_units_are_shared_by_warps():

@@ -1,23 +1,29 @@
-"""Recurrent layers on CuPy arrays: csrc/recurrent.cu step by step, cuBLAS for the weights' adjoints over all steps."""
+"""Recurrent layers on CuPy arrays: csrc/recurrent.cu, all steps in one launch; cuBLAS for the weights' adjoints."""
 
 from __future__ import annotations
 
 from cnnlib.backends import xp_of
 from cnnlib.backends.cuda.linear import gemm, linear_backward_bias
-from cnnlib.backends.cuda.source import launch
+from cnnlib.backends.cuda.source import launch, multiprocessors
 
-# To be measured on a GPU by benchmarks/gpu.py. Up to so many units a block does all of them and runs through all steps, reading
-# their weights from the cache at every step; a launch takes about as long.
+# To be measured on a GPU by benchmarks/gpu.py. Up to so many units a block does all of them, reading their weights from the
+# cache at every step; to wait for other blocks takes about as long.
 MOST_UNITS, MOST_SEQUENCES = 128, 1024
 ENOUGH_WARPS = 2048  # on the largest GPU of the day: 16 on each multiprocessor
+TOGETHER = 256  # threads of a block that meets others; of such a multiprocessor holds two, as __launch_bounds__ promises
 
 NONLINEARITIES = {"tanh": 0, "relu": 1, "sigmoid": 2, "identity": 3}
 PEEPHOLES = {None: 0, 2: 1, 3: 2}  # by the number of axes
 
 
-def _at_once(H, B):
-    """Whether one launch runs through all steps."""
+def _alone(H, B):
+    """Whether a block does all units of its sequences, so that it need not meet the others."""
     return H <= MOST_UNITS and B <= MOST_SEQUENCES
+
+
+def _most_together(batch, itemsize):
+    """How many blocks the GPU holds at the same time, by the last lines of csrc/recurrent.cu."""
+    return multiprocessors() * (1 if batch == 16 and itemsize == 8 else 2)
 
 
 def _splits(groups, terms, least, most):
@@ -29,28 +35,24 @@ def _splits(groups, terms, least, most):
     return splits
 
 
-def _run(name, like, units, phases, sizes, terms, order, *arguments, backward=False):
-    """Launch ``name`` for all steps. ``units`` of a warp; sizes = (T, B, H); terms of a sum; order = (lengths, reverse)."""
+def _run(name, like, units, sizes, terms, order, *arguments):
+    """One launch of ``name``: all steps. ``units`` of a warp; sizes = (T, B, H); terms of a sum; order = (lengths, reverse)."""
     T, B, H = sizes
     lengths, reverse = order
     groups = max(1, -(-H // units))
-    whole = _at_once(H, B)
-    if whole:
+    if _alone(H, B):
         batch = 1 if B <= 64 else 4
         splits = _splits(groups, terms, 16, 16 // min(16, groups))
-        warps, unit_blocks = min(16, groups * splits), 1
+        blocks, threads, barrier = -(-B // batch), 32 * min(16, groups * splits), None
     else:
         batch = 1 if B <= 2 else 4 if B <= 8 else 16
         splits = _splits(groups * -(-B // batch), terms, ENOUGH_WARPS, 8)
-        warps, unit_blocks = 8, -(-groups * splits // 8)
-    shape = (unit_blocks * -(-B // batch),), (32 * warps,)
-    steps = range(T - 1, -2, -1) if backward else range(T)  # -1: the state before all steps has an adjoint, too
-    rounds = [(i, i + 1, p, p + 1) for i in steps for p in range(phases if i >= 0 else 1)]
-    if whole:
-        rounds = [(-1 if backward else 0, T, 0, phases)]
-    for steps_and_phases in rounds:
-        head = *steps_and_phases, unit_blocks, splits, T, B, H, int(reverse), lengths
-        launch("recurrent", f"{name}_{batch}", like.dtype.char, *shape, *head, *arguments)
+        wanted = -(-groups * splits // (TOGETHER // 32)) * -(-B // batch)
+        blocks, threads = min(wanted, _most_together(batch, like.itemsize)), TOGETHER
+        barrier = xp_of(like).zeros(1, "uint32")  # its own: what runs on another stream does not meet here
+    head = splits, T, B, H, int(reverse), lengths, barrier
+    kernel = "recurrent", f"{name}_{batch}", like.dtype.char
+    launch(*kernel, (blocks,), (threads,), *head, *arguments, cooperative=barrier is not None)
 
 
 def _transposed(w):
@@ -69,14 +71,14 @@ def _states_before(h, h0, reverse):
 
 def rnn_forward(gx, h0, w_hh, nonlinearity, lengths, reverse):
     h = xp_of(gx).empty_like(gx)
-    _run("rnn", gx, 4, 1, gx.shape, gx.shape[2], (lengths, reverse), NONLINEARITIES[nonlinearity], gx, h0, w_hh, h)
+    _run("rnn", gx, 4, gx.shape, gx.shape[2], (lengths, reverse), NONLINEARITIES[nonlinearity], gx, h0, w_hh, h)
     return h
 
 
 def rnn_backward(dh, h, h0, w_hh, nonlinearity, lengths, reverse):
     da, dh0 = xp_of(h).empty_like(h), xp_of(h).empty_like(h0)
     arguments = NONLINEARITIES[nonlinearity], dh, h, _transposed(w_hh), da, dh0
-    _run("rnn_backward", h, 4, 1, h.shape, h.shape[2], (lengths, reverse), *arguments, backward=True)
+    _run("rnn_backward", h, 4, h.shape, h.shape[2], (lengths, reverse), *arguments)
     return da, dh0, gemm(_rows(da), _states_before(h, h0, reverse), transpose_a=True)
 
 
@@ -93,7 +95,7 @@ def lstm_forward(gx, h0, c0, w_hh, peephole, output_activation, lengths, reverse
         _peepholes(peephole),
     )
     arguments = NONLINEARITIES[output_activation], peepholes, gx, h0, c0, w_hh, peephole, h, c, gates
-    _run("lstm", gx, 1, 2 if peepholes == 2 else 1, (T, B, H), H, (lengths, reverse), *arguments)
+    _run("lstm", gx, 1, (T, B, H), H, (lengths, reverse), *arguments)
     return h, c, gates
 
 
@@ -104,17 +106,7 @@ def lstm_backward(dh, dc, h, c, gates, h0, c0, w_hh, peephole, output_activation
         turned = xp.concatenate((_transposed(peephole[:2].reshape(2 * H, H)).reshape(-1), _transposed(peephole[2]).reshape(-1)))
     da, dh0, dc0 = xp.empty_like(gates), xp.empty_like(h0), dc.copy()
     arguments = NONLINEARITIES[output_activation], peepholes, dh, c, gates, c0, _transposed(w_hh), turned, da, dh0, dc0
-    _run(
-        "lstm_backward",
-        h,
-        4,
-        2 if peepholes == 2 else 1,
-        h.shape,
-        gates.shape[2],
-        (lengths, reverse),
-        *arguments,
-        backward=True,
-    )
+    _run("lstm_backward", h, 4, h.shape, gates.shape[2], (lengths, reverse), *arguments)
     dw = gemm(_rows(da), _states_before(h, h0, reverse), transpose_a=True)
     return da, dh0, dc0, dw, _peepholes_adjoint(peephole, _rows(da), _states_before(c, c0, reverse), _rows(c))
 
@@ -134,8 +126,7 @@ def gru_forward(gx, h0, w_hh, b_hh, reset_after, lengths, reverse):
     xp, (T, B, _), H = xp_of(gx), gx.shape, h0.shape[1]
     h, gates = xp.empty((T, B, H), gx.dtype), xp.empty((T, B, 4 * H), gx.dtype)
     arguments = int(reset_after), gx, h0, w_hh, b_hh, h, gates
-    units, phases = (1, 1) if reset_after else (2, 2)
-    _run("gru", gx, units, phases, (T, B, H), H, (lengths, reverse), *arguments)
+    _run("gru", gx, 1 if reset_after else 2, (T, B, H), H, (lengths, reverse), *arguments)
     return h, gates
 
 
@@ -144,7 +135,7 @@ def gru_backward(dh, h, gates, h0, w_hh, reset_after, lengths, reverse):
     da, dh0 = xp.empty((T, B, 3 * H), h.dtype), xp.empty_like(h0)
     dg = xp.empty_like(da) if reset_after else da  # the adjoints of the state's products by w_hh, where those are da's not all
     arguments = int(reset_after), dh, h, gates, h0, _transposed(w_hh), da, dg, dh0
-    _run("gru_backward", h, 4, 1 if reset_after else 2, h.shape, 3 * H, (lengths, reverse), *arguments, backward=True)
+    _run("gru_backward", h, 4, h.shape, 3 * H, (lengths, reverse), *arguments)
     dw = gemm(_rows(dg), _states_before(h, h0, reverse), transpose_a=True)
     if not reset_after:
         dw[2 * H :] = gemm(_rows(da)[:, 2 * H :], _rows(gates)[:, 3 * H :], transpose_a=True)

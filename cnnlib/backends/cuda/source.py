@@ -49,30 +49,49 @@ def options(dtype: str) -> tuple[str, ...]:
     return "-std=c++17", f"-DREAL={REALS[dtype]}", f"-DREAL_IS_FLOAT={int(dtype == 'f')}"
 
 
-_functions: dict[tuple[str, str, str], Callable[..., None]] = {}
-_modules: dict[tuple[str, str], Any] = {}
+Key = tuple[str, str, str, bool]  # source, kernel, dtype, cooperative
+_functions: dict[Key, Callable[..., None]] = {}
+_modules: dict[tuple[str, str, bool], Any] = {}
 
 
-def _function(key: tuple[str, str, str]) -> Callable[..., None]:
+def _function(key: Key) -> Callable[..., None]:
     import cupy
 
-    source, name, dtype = key
-    if (source, dtype) not in _modules:
-        _modules[source, dtype] = cupy.RawModule(code=text(source), options=options(dtype))
-    _functions[key] = _modules[source, dtype].get_function(name)
+    source, name, dtype, cooperative = key
+    module = source, dtype, cooperative
+    if module not in _modules:
+        _modules[module] = cupy.RawModule(code=text(source), options=options(dtype), enable_cooperative_groups=cooperative)
+    _functions[key] = _modules[module].get_function(name)
     return _functions[key]
 
 
-def launch(source: str, name: str, dtype: str, grid: tuple[int, ...], block: tuple[int, ...], *arguments: Any) -> None:
+def launch(
+    source: str,
+    name: str,
+    dtype: str,
+    grid: tuple[int, ...],
+    block: tuple[int, ...],
+    *arguments: Any,
+    cooperative: bool = False,
+) -> None:
     """Run kernel ``name`` of ``source``.cu on the current stream. A grid of nothing is no launch.
 
-    Arguments are arrays, ints (long long), floats (double) and None (a null pointer).
+    Arguments are arrays, ints (long long), floats (double) and None (a null pointer). ``cooperative``: all blocks run at the
+    same time, so that they may wait for each other. Where they do not fit, CuPy warns and launches fewer.
     """
     if not grid[0]:
         return
-    key = source, name, dtype
+    key = source, name, dtype, cooperative
     function = _functions.get(key) or _function(key)
     function(grid, block, tuple([0 if a is None else a for a in arguments]))
+
+
+@cache
+def multiprocessors() -> int:
+    """Of the current GPU."""
+    import cupy
+
+    return int(cupy.cuda.Device().attributes["MultiProcessorCount"])
 
 
 Launch = tuple[tuple[int, ...], tuple[int, ...]]
