@@ -116,7 +116,7 @@ def _precision() -> Check:
 
 def _cuda() -> Check:
     from cnnlib.backends import cuda
-    from cnnlib.backends.cuda import health
+    from cnnlib.backends.cuda import health, tuning
 
     if importlib.util.find_spec("cupy") is None:
         has_gpu = health.driver_cuda() is not None
@@ -129,7 +129,9 @@ def _cuda() -> Check:
     name = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
     free, total = cupy.cuda.Device().mem_info
     memory = f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free, {cuda.pool_bytes() / 1e6:.0f} MB in this process's pool"
-    return Check("CUDA", "ok", f"{name}, CuPy {cupy.__version__}, CUDA {health.dotted(health.driver_cuda())}; memory: {memory}")
+    timed = f"convolutions timed on it: {len(tuning.measured())}, kept in {tuning.file()}"
+    versions = f"CuPy {cupy.__version__}, CUDA {health.dotted(health.driver_cuda())}"
+    return Check("CUDA", "ok", f"{name}, {versions}; memory: {memory}; {timed}")
 
 
 def _cache() -> Check:

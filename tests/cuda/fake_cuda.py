@@ -136,6 +136,9 @@ class Stream:
     def __exit__(self, *exc):
         _current.remove(self)
 
+    def is_capturing(self):
+        return _recording is not None
+
     def begin_capture(self):
         global _recording
         if self is _null:
@@ -190,6 +193,13 @@ class OutOfMemoryError(MemoryError):
 
 
 memory = SimpleNamespace(OutOfMemoryError=OutOfMemoryError)
+
+
+runtime = SimpleNamespace(
+    getDevice=lambda: 0,
+    getDeviceProperties=lambda device: {"name": b"the stand-in", "multiProcessorCount": 2},
+    runtimeGetVersion=lambda: 12090,
+)
 
 
 def empty_pinned(shape, dtype):

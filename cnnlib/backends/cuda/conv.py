@@ -1,18 +1,21 @@
-"""Convolutions on CuPy arrays: csrc/conv*.cu, and cuBLAS. Four methods, and :func:`_method` chooses by shape:
+"""Convolutions on CuPy arrays: csrc/conv*.cu, and cuBLAS. Four methods:
 
 - ``tiles``: the implicit matrix product of csrc/conv.cu. For any geometry; the windows are never written down.
 - ``windows``: they are, and cuBLAS multiplies. Costs K = C·KH·KW times the memory of one output channel.
 - ``pointwise``: 1×1 kernels are a matrix product as they stand.
 - ``depthwise``: one input channel per group: no product of matrices, a loop over the taps.
 
-A step that is to be recorded does without cuBLAS (recordable.py), and so without ``windows`` and ``pointwise``.
+Where two of them could, the faster on this GPU does it (tuning.py). A step that is to be recorded does without cuBLAS
+(recordable.py), and so without ``windows`` and ``pointwise``.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 from cnnlib.backends import xp_of
+from cnnlib.backends.cuda import tuning
 from cnnlib.backends.cuda.recordable import without_cublas
 from cnnlib.backends.cuda.source import THREADS, elements, launch
 
@@ -20,8 +23,8 @@ COLUMNS = 128  # of a tile, as in csrc/conv.cu: pixels or taps, and as many thre
 ENOUGH_BLOCKS = 264  # two for each multiprocessor of an H200, whichever GPU runs: equal bits on all
 LARGEST_WINDOWS = 2**30  # bytes
 
-# To be measured on a GPU by benchmarks/gpu.py. cuBLAS multiplies faster than our tiles; for that its windows must be worth
-# writing and reading: at least so many products for each of them, and so many terms in a sum.
+# Where nothing can be measured: cuBLAS multiplies faster than our tiles; for that its windows must be worth writing and
+# reading: at least so many products for each of them, and so many terms in a sum.
 LEAST_FILTERS, LEAST_TERMS = 256, 512
 
 
@@ -63,30 +66,42 @@ def _geometry(x_shape, w_shape, stride, pads, dilation, groups):
     return Geometry(groups, N, C, H, W, F // groups, OH, OW, KH, KW, *stride, top, left, *dilation)
 
 
-def _method(g, pads, itemsize):
+def _methods(g, pads, itemsize):
+    """Those that may compute it, the likely one first."""
     if g.groups > 1 and g.C == 1:
-        return "depthwise"
-    if without_cublas():
-        return "tiles"
-    if g.groups == 1 and (g.KH, g.KW, g.SH, g.SW) == (1, 1, 1, 1) and not any(pads):
-        return "pointwise"
-    fits = g.groups == 1 and g.K * g.pixels * itemsize <= LARGEST_WINDOWS
-    return "windows" if fits and g.M >= LEAST_FILTERS and g.K >= LEAST_TERMS else "tiles"
+        return ["depthwise"]
+    if g.groups > 1 or without_cublas():
+        return ["tiles"]
+    if (g.KH, g.KW, g.SH, g.SW) == (1, 1, 1, 1) and not any(pads):
+        return ["pointwise", "tiles"]
+    if g.K * g.pixels * itemsize > LARGEST_WINDOWS:
+        return ["tiles"]
+    return ["windows", "tiles"] if g.M >= LEAST_FILTERS and g.K >= LEAST_TERMS else ["tiles", "windows"]
+
+
+def _method(passing, g, pads, arrays):
+    methods = _methods(g, pads, arrays[0].itemsize)
+    if len(methods) == 1 or not g.pixels:
+        return methods[0]
+    problem = f"{passing} {arrays[0].dtype} {' '.join(map(str, g))}"
+    ways = {method: partial(METHODS[passing][method], g, *arrays) for method in methods}
+    return tuning.fastest(problem, ways, otherwise=methods[0])
+
+
+def _run(passing, g, pads, *arrays):
+    return METHODS[passing][_method(passing, g, pads, arrays)](g, *arrays)
 
 
 def conv2d_forward(x, w, b, stride, pads, dilation, groups):
-    g = _geometry(x.shape, w.shape, stride, pads, dilation, groups)
-    return FORWARD[_method(g, pads, x.itemsize)](g, x, w, b)
+    return _run("forward", _geometry(x.shape, w.shape, stride, pads, dilation, groups), pads, x, w, b)
 
 
 def conv2d_backward_input(dy, w, x_shape, stride, pads, dilation, groups):
-    g = _geometry(x_shape, w.shape, stride, pads, dilation, groups)
-    return BACKWARD_INPUT[_method(g, pads, dy.itemsize)](g, dy, w)
+    return _run("backward_input", _geometry(x_shape, w.shape, stride, pads, dilation, groups), pads, dy, w)
 
 
 def conv2d_backward_weight(dy, x, w_shape, stride, pads, dilation, groups):
-    g = _geometry(x.shape, w_shape, stride, pads, dilation, groups)
-    return BACKWARD_WEIGHT[_method(g, pads, x.itemsize)](g, dy, x).reshape(w_shape)
+    return _run("backward_weight", _geometry(x.shape, w_shape, stride, pads, dilation, groups), pads, dy, x).reshape(w_shape)
 
 
 def conv2d_backward_bias(dy):
@@ -242,21 +257,23 @@ def backward_weight_depthwise(g, dy, x):
     return _sum_of_parts(dw)
 
 
-FORWARD = {
-    "tiles": forward_tiles,
-    "windows": forward_windows,
-    "pointwise": forward_pointwise,
-    "depthwise": forward_depthwise,
-}
-BACKWARD_INPUT = {
-    "tiles": backward_input_tiles,
-    "windows": backward_input_windows,
-    "pointwise": backward_input_pointwise,
-    "depthwise": backward_input_depthwise,
-}
-BACKWARD_WEIGHT = {
-    "tiles": backward_weight_tiles,
-    "windows": backward_weight_windows,
-    "pointwise": backward_weight_windows,
-    "depthwise": backward_weight_depthwise,
+METHODS = {
+    "forward": {
+        "tiles": forward_tiles,
+        "windows": forward_windows,
+        "pointwise": forward_pointwise,
+        "depthwise": forward_depthwise,
+    },
+    "backward_input": {
+        "tiles": backward_input_tiles,
+        "windows": backward_input_windows,
+        "pointwise": backward_input_pointwise,
+        "depthwise": backward_input_depthwise,
+    },
+    "backward_weight": {
+        "tiles": backward_weight_tiles,
+        "windows": backward_weight_windows,
+        "pointwise": backward_weight_windows,
+        "depthwise": backward_weight_depthwise,
+    },
 }
