@@ -53,20 +53,28 @@ OPTIMIZERS = {
 }
 
 
-def trained(system, optimizer, device, dtype="float32", steps=3):
-    """Losses and the state of the model after some steps."""
+def training(system, optimizer, device, dtype="float32"):
+    """A function that does a step and gives its loss, and the model."""
     cl.manual_seed(3)
     model, x, labels = system()
     model.to(dtype).to(device)
     x = x.astype(dtype) if x.dtype.kind == "f" else x
     descent, x, labels = OPTIMIZERS[optimizer](model.parameters()), cl.Tensor(x).to(device), cl.Tensor(labels).to(device)
-    losses = []
-    for _ in range(steps):
-        losses.append(ops.cross_entropy(model(x), labels, label_smoothing=0.1))
-        losses[-1].backward()
+
+    def step():
+        loss = ops.cross_entropy(model(x), labels, label_smoothing=0.1)
+        loss.backward()
         descent.step()
         descent.zero_grad()
-    return losses, model
+        return loss
+
+    return step, model
+
+
+def trained(system, optimizer, device, dtype="float32", steps=3):
+    """Losses and the model after some steps."""
+    step, model = training(system, optimizer, device, dtype)
+    return [step() for _ in range(steps)], model
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
