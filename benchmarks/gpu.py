@@ -1,26 +1,35 @@
 """The CUDA kernels on this machine's GPU: are they right, how fast against PyTorch, how near to what the GPU can do?
 
-    python -m benchmarks.gpu                              # everything, a few minutes; needs no network
+    python -m benchmarks.gpu                              # everything, less than eight minutes; needs no network
     python -m benchmarks.gpu --only conv --json here.json
 
-First every case of the operation table runs on the GPU in both dtypes and is held against the textbook on the CPU; where one is
-wrong, nothing is timed. Then each row of benchmarks/rows and each training step runs in turns with PyTorch (eager, TF32 off on
-both sides, then once more with it on), the steps also as CUDA graphs. A ratio is PyTorch's time divided by ours: above 1, ours
-is faster. Times are the device's own, between events around as many calls as fill a few milliseconds: the median of the bursts.
+First tests/test_cuda.py runs: every case of the operation table and the kernels at larger sizes against the textbook on the
+CPU; what is wrong there is listed, and the exit code tells. Then each training step and each row of benchmarks/rows runs in
+turns with PyTorch (eager, TF32 off on both sides, then once more with it on), the steps also as CUDA graphs. A ratio is
+PyTorch's time divided by ours: above 1, ours is faster. Times are the device's own, between events around as many calls as fill
+a few milliseconds: the median of the bursts.
+
+Each section is a process of its own, with its share of the time: what fails in it, or takes too long, costs the others nothing.
+Figures are written as they come, after each section into the JSON, and before that into a file beside it.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
+import importlib.metadata
 import importlib.util
 import json
 import os
 import re
+import signal
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,42 +41,52 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 BURSTS = 5
 TF32_MATTERS = ("GEMM", "GEMV", "linear", "conv", "LSTM", "GRU", "RNN")  # rows that hold matrix products
+SECTIONS = {"steps": 70, "rows": 100, "rows, TF32": 50, "steps, TF32": 40}  # seconds that each is sure to get
 
 
-def main() -> None:
-    options = arguments()
-    if options.tf32 is not None:  # the inner process: CuPy reads its setting once, at import
-        print(json.dumps(timed(options)))
-        return
+def main(words: list[str] | None = None) -> int:
+    options = arguments(words)
+    if options.section:
+        return measured(options)
     from cnnlib.backends import available
 
     if reason := available()["cuda"]:
         sys.exit(f"benchmarks.gpu: no usable GPU: {reason}")
+    end = time.monotonic() + 60 * options.minutes
     figures: dict[str, Any] = {"date": datetime.date.today().isoformat(), **machine(), "command": " ".join(sys.argv[1:])}
-    figures["correctness"] = correctness() if not options.only else "not asked"
-    path = options.json or RESULTS / f"{figures['date']}-gpu.json"
-    if isinstance(figures["correctness"], dict) and figures["correctness"]["failed"]:
+    path = (options.json or RESULTS / f"{figures['date']}-gpu.json").resolve()
+    if not options.only:
+        figures["correctness"] = correctness(end - sum(SECTIONS.values()) - time.monotonic())
+    for i, name in enumerate(SECTIONS):
         write(path, figures)
-        sys.exit(f"benchmarks.gpu: {figures['correctness']['failed']} cases are wrong, see {path}: nothing was timed.")
-    for setting in ("0", "1"):
-        figures[f"tf32 {'on' if setting == '1' else 'off'}"] = in_process_of_its_own(options, setting)
-        write(path, figures)
+        print(f"{name}, {end - time.monotonic():.0f} s are left", flush=True)
+        later = sum(list(SECTIONS.values())[i + 1 :])
+        figures[name] = in_its_own_process(name, options, path.with_suffix(".part.json"), end - later)
+    write(path, figures)
+    print(f"{path} written", flush=True)
     show(figures)
-    print(f"{path} written")
+    return int(not right(figures))
 
 
-def arguments() -> argparse.Namespace:
+def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", metavar="TEXT", help="only rows whose name contains this text; no correctness")
     parser.add_argument("--seconds", type=float, default=0.05, help="for each row and side")
+    parser.add_argument("--minutes", type=float, default=7.5, help="for everything")
     parser.add_argument("--json", type=Path, metavar="FILE", help="default: benchmarks/results/DATE-gpu.json")
-    parser.add_argument("--tf32", choices=("0", "1"), help=argparse.SUPPRESS)
-    return parser.parse_args()
+    parser.add_argument("--section", choices=SECTIONS, help=argparse.SUPPRESS)  # of the inner process
+    return parser.parse_args(words)
 
 
 def write(path: Path, figures: dict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rounded(figures), indent=1, ensure_ascii=False) + "\n")
+    whole = path.with_suffix(".new")
+    whole.write_text(json.dumps(rounded(figures), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(whole, path)
+
+
+def read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def machine() -> dict[str, Any]:
@@ -78,63 +97,130 @@ def machine() -> dict[str, Any]:
     device = cupy.cuda.runtime.getDeviceProperties(0)
     versions = {"cupy": cupy.__version__, "driver": health.dotted(health.driver_cuda())}
     if importlib.util.find_spec("torch"):
-        import torch
-
-        versions["torch"] = str(torch.__version__)
+        versions["torch"] = importlib.metadata.version("torch")
     return {
         "machine": {"gpu": device["name"].decode(), "processors": device["multiProcessorCount"]},
         "versions": versions,
     }
 
 
-def correctness() -> dict[str, Any]:
-    """The GPU tests: every case, both dtypes, against the textbook on the CPU."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_cuda.py", "-rf"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    counted = {word: int(n) for n, word in re.findall(r"(\d+) (passed|failed|skipped|error)", done.stdout)}
-    wrong = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
-    return {
-        "passed": counted.get("passed", 0),
-        "failed": counted.get("failed", 0) + (done.returncode not in (0, 1)),
-        "wrong": wrong,
+def correctness(seconds: float) -> dict[str, Any]:
+    """The GPU's tests, in several processes and with a limit for each test where pytest has the plugins for it."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_cuda.py", "-rfE", "--tb=short"]
+    if importlib.util.find_spec("xdist"):
+        command += ["-n", "6"]
+    if importlib.util.find_spec("pytest_timeout"):
+        command += ["--timeout=90", "--timeout-method=thread"]
+    with tempfile.TemporaryFile() as file:
+        code = run(command, seconds, output=file)
+        file.seek(0)
+        output = file.read().decode(errors="replace").rstrip().splitlines() or [""]
+    counted = {word: int(n) for n, word in re.findall(r"(\d+) (passed|failed|skipped|error)", output[-1])}
+    found: dict[str, Any] = {"exit code": code} | {
+        word: counted.get(word, 0) for word in ("passed", "failed", "skipped", "error")
     }
+    if code != 0:
+        print(*output[-60:], sep="\n", flush=True)
+        found["wrong"] = [line for line in output if line.startswith(("FAILED", "ERROR"))]
+        found["output"] = output[-400:]
+    return found if code is not None else found | {"cut off": f"after {seconds:.0f} s"}
 
 
-def in_process_of_its_own(options: argparse.Namespace, tf32: str) -> dict[str, Any]:
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.gpu",
-        "--tf32",
-        tf32,
-        "--seconds",
-        str(options.seconds),
-        "--only",
-        options.only,
-    ]
-    done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | {"CUPY_TF32": tf32}, stdout=subprocess.PIPE, text=True, check=True
-    )
-    return json.loads(done.stdout.splitlines()[-1])
+def run(command: list[str], seconds: float, environment: dict[str, str] | None = None, output: Any = None) -> int | None:
+    """The exit code; None when its time was over: then it is ended, with all that it started."""
+    error = None if output is None else subprocess.STDOUT
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=error, process_group=0)
+    try:
+        return process.wait(timeout=max(1.0, seconds))
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=10)
+        return None
+
+
+def right(figures: dict[str, Any]) -> bool:
+    return figures.get("correctness", {"exit code": 0})["exit code"] == 0
+
+
+def in_its_own_process(name: str, options: argparse.Namespace, part: Path, until: float) -> dict[str, Any]:
+    """Where it ends in an error, another goes on behind the row that it ended in."""
+    command = [sys.executable, "-m", "benchmarks.gpu", "--section", name, "--json", str(part)]
+    command += ["--seconds", str(options.seconds), "--only", options.only]
+    environment = os.environ | {"CUPY_TF32": str(int("TF32" in name))}  # CuPy reads it once, at import
+    part.unlink(missing_ok=True)
+    before = None
+    while True:
+        code = run(command, until - time.monotonic(), environment)
+        found = read(part)
+        if not code or found == before:
+            break
+        before = found
+    part.unlink(missing_ok=True)
+    return found | ({} if code == 0 else {"cut off": "its time was over"} if code is None else {"error": f"exit code {code}"})
 
 
 # ---- in the inner process
 
 
-def timed(options: argparse.Namespace) -> dict[str, Any]:
-    torch = with_tf32(options.tf32 == "1")
-    rows = [row for row in primitives() if options.only in row.name]
-    if options.tf32 == "1":
-        rows = [row for row in rows if row.dtype == "float32" and any(word in row.name for word in TF32_MATTERS)]
-    found: dict[str, Any] = {"ceilings": ceilings(), "rows": [], "steps": []}
-    for i, row in enumerate(rows):
-        progress(f"{i + 1} of {len(rows)}: {row.name}")
-        found["rows"].append(measure(row, torch, found["ceilings"], options.seconds))
-    for name, make in steps(options.only):
-        progress(name)
-        found["steps"].append(measure_step(name, make, torch, options.seconds))
+def measured(options: argparse.Namespace) -> int:
+    """One section, into the file. What is there already was measured by an earlier process, which ended in ``running``."""
+    part, kind, tf32 = options.json, options.section.partition(",")[0], "TF32" in options.section
+    torch, found = with_tf32(tf32), read(part)
+    if not found:
+        found = {"ceilings": ceilings(), "running": None, kind: []}
+    done = {entry["name"] for entry in found[kind]}
+    todo = rows(options, tf32, torch, found["ceilings"]) if kind == "rows" else steps(options, torch)
+    for i, (name, measure_it) in enumerate(todo):
+        if name in done:
+            continue
+        if found["running"] == name:
+            found[kind].append({"name": name, "error": "the process ended"})
+            continue
+        progress(f"{i + 1} of {len(todo)}: {name}")
+        write(part, found | {"running": name})
+        try:
+            found[kind].append(measure_it())
+        except Exception as error:
+            found[kind].append({"name": name, "error": one_line(error)})
+        if not works():
+            write(part, found | {"running": None})
+            return 1  # after some errors nothing runs any more in the same process
+    write(part, found | {"running": None})
     progress("")
-    return found
+    return 0
+
+
+def one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"[:300]
+
+
+def works() -> bool:
+    import cupy
+
+    try:
+        return float(cupy.ones(1, "float32").sum()) == 1.0
+    except Exception:
+        return False
+
+
+Todo = list[tuple[str, Callable[[], dict[str, Any]]]]
+
+
+def rows(options: argparse.Namespace, tf32: bool, torch: Any, limits: dict[str, float]) -> Todo:
+    """float64 last, should the time be over before."""
+    wanted = [row for row in primitives() if options.only in row.name]
+    if tf32:
+        wanted = [row for row in wanted if row.dtype == "float32" and any(word in row.name for word in TF32_MATTERS)]
+    wanted.sort(key=lambda row: row.dtype != "float32")
+    return [(row.name, lambda row=row: measure(row, torch, limits, options.seconds)) for row in wanted]
+
+
+def steps(options: argparse.Namespace, torch: Any) -> Todo:
+    from benchmarks.nets import NETS
+
+    wanted = [(name, make) for name, make in NETS.items() if options.only in name]
+    return [(name, lambda name=name, make=make: measure_step(name, make, torch, options.seconds)) for name, make in wanted]
 
 
 def with_tf32(on: bool) -> Any:
@@ -146,21 +232,24 @@ def with_tf32(on: bool) -> Any:
     if not torch.cuda.is_available():
         return None
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = on
+    torch.backends.cudnn.benchmark = True  # it measures which of its algorithms is the fastest, as we do
     return torch
 
 
 def measure(row: Row, torch: Any, limits: dict[str, float], seconds: float) -> dict[str, Any]:
     from cnnlib.backends import kernel_set
 
-    sides: dict[str, Callable] = {"ours": row.run_cuda(kernel_set("cuda"))}
     found: dict[str, Any] = {"name": row.name, "family": row.family, "dtype": row.dtype}
+    sides: dict[str, Callable] = {"ours": row.run_cuda(kernel_set("cuda"))}
+    with choices() as chosen:
+        sides["ours"]()
+    if chosen:
+        found["methods"] = chosen
     for way in row.ways if torch is not None else []:
-        try:
+        with noted(found, f"torch {way}".strip()) as side:
             run = row.run_torch(torch, way, "cuda")
             run()
-            sides[f"torch {way}".strip()] = run
-        except (RuntimeError, NotImplementedError) as error:  # such as an operator that PyTorch has for the CPU only
-            found["torch"] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            sides[side] = run
     found["ms"] = in_turns(sides, seconds)
     theirs = [ms for side, ms in found["ms"].items() if side != "ours"]
     found["ratio"] = min(theirs) / found["ms"]["ours"] if theirs else None
@@ -170,21 +259,54 @@ def measure(row: Row, torch: Any, limits: dict[str, float], seconds: float) -> d
     return found
 
 
-def steps(only: str) -> list[tuple[str, Callable]]:
-    from benchmarks.nets import NETS
+@contextlib.contextmanager
+def noted(found: dict[str, Any], side: str) -> Iterator[str]:
+    """A side that cannot be measured, such as an operator that PyTorch has for the CPU only, is not."""
+    try:
+        yield side
+    except Exception as error:
+        found[side] = one_line(error)
 
-    return [(name, make) for name, make in NETS.items() if only in name]
+
+@contextlib.contextmanager
+def choices() -> Iterator[dict[str, Any]]:
+    """The methods of the convolutions that run inside, with the milliseconds of each that might have."""
+    from cnnlib.backends.cuda import tuning
+
+    chosen: dict[str, Any] = {}
+    fastest = tuning.fastest
+
+    def noting(problem: str, ways: dict[str, Callable], otherwise: str) -> str:
+        method = fastest(problem, ways, otherwise)
+        chosen[problem.partition(" ")[0]] = {"method": method, "ms": tuning.measured().get(problem)}
+        return method
+
+    tuning.fastest = noting
+    try:
+        yield chosen
+    finally:
+        tuning.fastest = fastest
 
 
 def measure_step(name: str, make: Callable, torch: Any, seconds: float) -> dict[str, Any]:
     from benchmarks import nets
 
-    sides = {"ours": nets.ours(make, "cuda"), "ours, graph": nets.recorded(make)}
+    makers: dict[str, Callable] = {"ours": lambda: nets.ours(make, "cuda"), "ours, graph": lambda: nets.recorded(make)}
     if torch is not None:
-        sides["torch"] = nets.theirs(make, torch, device="cuda")
-    ms = in_turns(sides, 4 * seconds)
-    ratios = {side: ms["torch"] / t for side, t in ms.items() if side != "torch"} if torch is not None else {}
-    return {"name": name, "ms": ms, "ratios": ratios}
+        makers["torch"] = lambda: nets.theirs(make, torch, device="cuda")
+        makers["torch channels_last"] = lambda: nets.theirs(make, torch, channels_last=True, device="cuda")
+    found: dict[str, Any] = {"name": name}
+    sides: dict[str, Callable] = {}
+    for side in makers:
+        with noted(found, side):
+            run = makers[side]()
+            for _ in range(4):  # kernels are compiled, convolutions measured, a graph is recorded
+                run()
+            sides[side] = run
+    found["ms"] = ms = in_turns(sides, 4 * seconds)
+    theirs = [t for side, t in ms.items() if side.startswith("torch")]
+    found["ratios"] = {side: min(theirs) / t for side, t in ms.items() if side.startswith("ours")} if theirs else {}
+    return found
 
 
 def in_turns(sides: dict[str, Callable], seconds: float) -> dict[str, float]:
@@ -234,28 +356,50 @@ def show(figures: dict[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console(width=max(Console().width, 120))
-    for setting in ("tf32 off", "tf32 on"):
-        found = figures[setting]
-        limits = ", ".join(f"{name} {value:,.1f}" for name, value in found["ceilings"].items())
-        table = Table(title=f"{setting}; ceilings: {limits} (TFLOP/s of cuBLAS)")
-        for column in ("row", "ours ms", "PyTorch / ours", "TFLOP/s", "GB/s", "of ceiling"):
-            table.add_column(column, justify="left" if column == "row" else "right", no_wrap=True)
-        for row in found["rows"]:
-            ratio = "–" if row["ratio"] is None else f"{row['ratio']:.2f}"
-            numbers = (f"{row['TFLOP/s']:.2f}", f"{row['GB/s']:,.0f}", f"{row['of ceiling']:.0%}")
-            table.add_row(escape(row["name"]), f"{row['ms']['ours']:.4f}", ratio, *numbers)
-        console.print(table)
-        ratios = [row["ratio"] for row in found["rows"] if row["ratio"]]
+    console = Console(width=max(Console().width, 160))
+    for name, found in figures.items():
+        if name not in SECTIONS:
+            continue
+        limits = ", ".join(f"{what} {value:,.1f}" for what, value in found.get("ceilings", {}).items())
+        notes = "".join(f"; {what}: {found[what]}" for what in ("cut off", "error") if what in found)
+        console.print(f"\n{name}; ceilings: {limits} (TFLOP/s of cuBLAS){notes}", markup=False)
+        if "rows" in found:
+            table = Table()
+            for column in ("row", "ours ms", "PyTorch / ours", "TFLOP/s", "GB/s", "of ceiling", "methods, ms"):
+                table.add_column(column, justify="left" if column in ("row", "methods, ms") else "right", no_wrap=True)
+            for row in found["rows"]:
+                table.add_row(*map(escape, cells(row)))
+            console.print(table)
+        ratios = [row["ratio"] for row in found.get("rows", []) if row.get("ratio")]
         if ratios:
             console.print(f"geometric mean over {len(ratios)} rows: {statistics.geometric_mean(ratios):.2f}")
-        for step in found["steps"]:
-            times = ", ".join(f"{side} {ms:.3f} ms" for side, ms in step["ms"].items())
-            against = (
-                "; PyTorch / " + ", ".join(f"{side} {r:.2f}" for side, r in step["ratios"].items()) if step["ratios"] else ""
-            )
-            console.print(f"{step['name']}: {times}{against}")
+        for step in found.get("steps", []):
+            console.print(of_step(step), markup=False)
+    if not right(figures):
+        console.print("\ncorrectness:", *figures["correctness"].get("wrong", [])[:40], sep="\n", markup=False)
+        console.print({k: v for k, v in figures["correctness"].items() if k not in ("wrong", "output")})
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    if "ms" not in row:
+        return [row["name"], "–", *[""] * 4, row["error"]]
+    ratio = "–" if row["ratio"] is None else f"{row['ratio']:.2f}"
+    numbers = f"{row['ms']['ours']:.4f}", ratio, f"{row['TFLOP/s']:.2f}", f"{row['GB/s']:,.0f}", f"{row['of ceiling']:.0%}"
+    methods = []
+    for chosen in row.get("methods", {}).values():
+        times = ", ".join(f"{way} {ms:.4f}" for way, ms in (chosen["ms"] or {}).items())
+        methods.append(chosen["method"] + (f" ({times})" if times else ""))
+    return [row["name"], *numbers, "; ".join(methods)]
+
+
+def of_step(step: dict[str, Any]) -> str:
+    if "ms" not in step:
+        return f"{step['name']}: {step['error']}"
+    times = ", ".join(f"{side} {ms:.3f} ms" for side, ms in step["ms"].items())
+    errors = "".join(f"; {side}: {what}" for side, what in step.items() if side.startswith(("ours", "torch")))
+    ratios = ", ".join(f"{side} {ratio:.2f}" for side, ratio in step["ratios"].items())
+    return f"{step['name']}: {times}" + (f"; PyTorch / {ratios}" if ratios else "") + errors
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

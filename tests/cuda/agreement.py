@@ -45,7 +45,7 @@ def results(function, arguments, seed=0):
     with nothing_waits():
         found = function(*arguments)
     found = found if isinstance(found, tuple) else (found,)
-    assert all(a is None or isinstance(a, cupy.ndarray) and a.flags.c_contiguous for a in found)
+    assert all(a is None or (isinstance(a, cupy.ndarray) and a.flags.c_contiguous) for a in found)
     return [None if a is None else cupy.asnumpy(a) for a in found]
 
 

@@ -13,7 +13,9 @@ NEEDS_CUPY = "faster_method or memory_that_ends or shared_with_pytorch or doctor
 
 def main() -> int:
     with emulated():
-        return int(pytest.main(["-q", "-p", "no:cacheprovider", "tests/test_cuda.py", "-k", f"not ({NEEDS_CUPY})", *sys.argv[1:]]))
+        return int(
+            pytest.main(["-q", "-p", "no:cacheprovider", "tests/test_cuda.py", "-k", f"not ({NEEDS_CUPY})", *sys.argv[1:]])
+        )
 
 
 if __name__ == "__main__":

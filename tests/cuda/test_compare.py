@@ -1,5 +1,10 @@
 """cnnlib compare and the benchmark with the stand-in for a GPU: the same code as with one."""
 
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -7,6 +12,7 @@ from benchmarks import gpu
 from benchmarks.rows import primitives
 from cnnlib import models
 from cnnlib.backends import kernel_set
+from cnnlib.backends.cuda import tuning
 from cnnlib.compare import compare
 from cnnlib.tensor import to_device
 
@@ -52,3 +58,100 @@ def test_steps_are_measured_with_and_without_a_graph(device):
     name = next(name for name in NETS if name.startswith("MLP"))
     found = gpu.measure_step(name, NETS[name], None, seconds=0.001)
     assert found["ms"].keys() == {"ours", "ours, graph"} and found["ratios"] == {}
+
+
+# ---- the benchmark's sections
+
+
+def options(tmp_path, *words):
+    return gpu.arguments(["--json", str(tmp_path / "figures.json"), "--seconds", "0.001", *words])
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Three rows, of which the second is wrong."""
+    three = [row for row in QUICK if row.dtype == "float32"][:3]
+
+    def fails(*_):
+        raise RuntimeError("the second\nat length")
+
+    monkeypatch.setattr(gpu, "primitives", lambda: [three[0], replace(three[1], ours=fails), three[2]])
+    monkeypatch.setattr(gpu, "with_tf32", lambda on: None)
+    monkeypatch.setattr(gpu, "ceilings", lambda: {"GB/s": 100.0, "float32": 1.0, "float64": 1.0})
+    return [row.name for row in three]
+
+
+def test_a_row_that_fails_does_not_end_its_section(device, few, tmp_path):
+    assert gpu.measured(options(tmp_path, "--section", "rows")) == 0
+    found = gpu.read(tmp_path / "figures.json")
+    assert [row["name"] for row in found["rows"]] == few and found["running"] is None
+    assert found["rows"][1] == {"name": few[1], "error": "RuntimeError: the second"}
+    assert found["rows"][2]["ms"]["ours"] > 0
+
+
+def test_a_section_goes_on_behind_the_row_that_ended_its_process(device, few, tmp_path):
+    gpu.write(
+        tmp_path / "figures.json", {"ceilings": gpu.ceilings(), "rows": [{"name": few[0], "ratio": 2.0}], "running": few[2]}
+    )
+    assert gpu.measured(options(tmp_path, "--section", "rows")) == 0
+    rows = {row["name"]: row for row in gpu.read(tmp_path / "figures.json")["rows"]}
+    assert rows[few[0]]["ratio"] == 2.0 and rows[few[2]]["error"] == "the process ended" and len(rows) == 3
+
+
+def test_a_gpu_that_works_no_more_ends_the_process(device, few, tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "works", lambda: False)
+    assert gpu.measured(options(tmp_path, "--section", "rows")) == 1
+    assert len(gpu.read(tmp_path / "figures.json")["rows"]) == 1
+
+
+def test_the_method_of_a_convolution_is_told_with_its_times(device, monkeypatch):
+    row = next(row for row in QUICK if row.family == "other convolutions" and row.name.endswith("forward"))
+    times = {"windows": 1.0, "tiles": 2.0}
+    monkeypatch.setattr(tuning, "fastest", lambda problem, ways, otherwise: min(times, key=times.get))
+    monkeypatch.setattr(tuning, "measured", lambda: SimpleNamespace(get=lambda problem: times))
+    found = gpu.measure(row, None, {"GB/s": 1.0, row.dtype: 1.0}, 0.001)
+    assert found["methods"] == {"forward": {"method": "windows", "ms": times}}
+    assert gpu.cells(found)[-1] == "windows (windows 1.0000, tiles 2.0000)"
+    assert gpu.cells({"name": "a", "error": "TypeError: b"}) == ["a", "–", "", "", "", "", "TypeError: b"]
+
+
+def script(tmp_path, text):
+    path = tmp_path / "script.py"
+    path.write_text(text)
+    return [sys.executable, str(path)]
+
+
+def test_what_takes_too_long_is_ended_with_all_that_it_started(tmp_path):
+    inner = f"import time, pathlib; time.sleep(3); pathlib.Path({str(tmp_path / 'late')!r}).touch()"
+    command = script(tmp_path, f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {inner!r}])")
+    assert gpu.run(command, 1.0) is None
+    assert gpu.run(script(tmp_path, "raise SystemExit(3)"), 30.0) == 3
+    assert not (tmp_path / "late").exists()
+
+
+def test_every_section_is_written_whatever_happens_to_the_others(device, tmp_path, monkeypatch, capsys):
+    """The first ends in errors, one without a new row, one is too late; the tests find something."""
+    codes = {"steps": [1, 1, 0], "rows": [1, 1], "rows, TF32": [None], "steps, TF32": [0]}
+
+    def run(command, seconds, environment=None, output=None):
+        if output is not None:
+            output.write(b"....F\nFAILED tests/test_cuda.py::test_x - AssertionError: 3 failed\n1 failed, 4 passed in 0.1s\n")
+            return 1
+        section, part = command[command.index("--section") + 1], Path(command[command.index("--json") + 1])
+        assert environment["CUPY_TF32"] == str(int("TF32" in section))
+        found, kind = gpu.read(part), section.partition(",")[0]
+        if section != "rows":
+            found[kind] = [*found.get(kind, ()), {"name": f"{len(found.get(kind, ()))}", "error": "none"}]
+            gpu.write(part, found)
+        return codes[section].pop(0)
+
+    monkeypatch.setattr(gpu, "run", run)
+    assert gpu.main(["--json", str(tmp_path / "figures.json")]) == 1
+    figures = gpu.read(tmp_path / "figures.json")
+    assert figures["correctness"] | {"output": 0} == {
+        "exit code": 1, "passed": 4, "failed": 1, "skipped": 0, "error": 0, "output": 0,
+        "wrong": ["FAILED tests/test_cuda.py::test_x - AssertionError: 3 failed"],
+    }  # fmt: skip
+    assert len(figures["steps"]["steps"]) == 3 and figures["rows"] == {"error": "exit code 1"}
+    assert figures["rows, TF32"]["cut off"] and len(figures["steps, TF32"]["steps"]) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["figures.json"] and "test_x" in capsys.readouterr().out
