@@ -115,7 +115,8 @@ def correctness(seconds: float) -> dict[str, Any]:
         code = run(command, seconds, output=file)
         file.seek(0)
         output = file.read().decode(errors="replace").rstrip().splitlines() or [""]
-    counted = {word: int(n) for n, word in re.findall(r"(\d+) (passed|failed|skipped|error)", output[-1])}
+    summary = next((line for line in reversed(output) if re.search(r"\d (passed|failed|skipped|error).* in [\d.]+s", line)), "")
+    counted = {word: int(n) for n, word in re.findall(r"(\d+) (passed|failed|skipped|error)", summary)}
     found: dict[str, Any] = {"exit code": code} | {
         word: counted.get(word, 0) for word in ("passed", "failed", "skipped", "error")
     }
@@ -140,7 +141,8 @@ def run(command: list[str], seconds: float, environment: dict[str, str] | None =
 
 
 def right(figures: dict[str, Any]) -> bool:
-    return figures.get("correctness", {"exit code": 0})["exit code"] == 0
+    tests = figures.get("correctness", {"exit code": 0, "passed": 1})
+    return tests["exit code"] == 0 and tests["passed"] > 0
 
 
 def in_its_own_process(name: str, options: argparse.Namespace, part: Path, until: float) -> dict[str, Any]:

@@ -129,13 +129,24 @@ def test_what_takes_too_long_is_ended_with_all_that_it_started(tmp_path):
     assert not (tmp_path / "late").exists()
 
 
+@pytest.mark.parametrize(
+    ("code", "line", "right"), [(0, "8 passed, 1 skipped in 7s", True), (0, "9 skipped in 1s", False), (None, "..", False)]
+)
+def test_tests_that_did_not_run_are_not_right(monkeypatch, code, line, right):
+    monkeypatch.setattr(gpu, "run", lambda *_, output: output.write(f"..\n{line}\n".encode()) and code)
+    found = gpu.correctness(1.0)
+    assert gpu.right({"correctness": found}) == right and ("cut off" in found) == (code is None)
+
+
 def test_every_section_is_written_whatever_happens_to_the_others(device, tmp_path, monkeypatch, capsys):
     """The first ends in errors, one without a new row, one is too late; the tests find something."""
     codes = {"steps": [1, 1, 0], "rows": [1, 1], "rows, TF32": [None], "steps, TF32": [0]}
 
     def run(command, seconds, environment=None, output=None):
         if output is not None:
-            output.write(b"....F\nFAILED tests/test_cuda.py::test_x - AssertionError: 3 failed\n1 failed, 4 passed in 0.1s\n")
+            output.write(
+                b"....F\nFAILED tests/test_cuda.py::test_x - AssertionError: 3 failed\n1 failed, 4 passed in 0.1s\nat exit\n"
+            )
             return 1
         section, part = command[command.index("--section") + 1], Path(command[command.index("--json") + 1])
         assert environment["CUPY_TF32"] == str(int("TF32" in section))
