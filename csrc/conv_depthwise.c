@@ -13,6 +13,7 @@ struct depthwise {
     const REAL *x, *w, *bias;
     REAL *y;                             /* backward-weight: dw */
     const REAL *dy;                      /* backward-weight only */
+    int halves;                          /* all but the first chunk leave lane 0 to the one before */
     idx chunks;
     struct chunk *chunk;
     vi *mask;                            /* (chunk, kw, S): the lanes of each vector that are in the image */
@@ -129,6 +130,66 @@ INLINE void convolve_planes(const int K, const int S, const struct depthwise *p,
                 if (chunk.inside) convolve_chunk(K, S, 1, p, chunk, mask, x, w, bias, j > 0, y);
                 else convolve_chunk(K, S, 0, p, chunk, mask, x, w, bias, j > 0, y);
             }
+    }
+}
+
+/* ---- forward, 3x3 with stride 2 behind one column of padding ---- */
+
+/* Half as many loads: columns 1 and 2 of the kernel are the even and odd lanes of what is loaded, column 0 is the odd ones, a lane
+   later. So its sums are kept apart and moved at the end; what lane 0 lacks is the padding in the first chunk, and in others
+   the chunk before writes it. */
+struct halves { vr here, next; };   /* sums over columns 1 and 2; over column 0 */
+
+INLINE void halve_step(const int inside, const struct view *view, const vi *mask, const REAL *w, idx t, REAL bias,
+                       struct halves *sum) {
+    sum[1] = sum[0];
+    sum[0] = (struct halves){broadcast(bias), {0}};
+#pragma GCC unroll 2
+    for (int j = 0; j < 2; j++) {
+        const REAL *row = row_of(2, view, t * 2 + j);
+        const vr low = load_where(inside, row, mask[0]), high = load_where(inside, row + VL, mask[1]);
+        const vr even = SHUFFLE(low, high, DEALT), odd = SHUFFLE(low, high, DEALT_ODD);
+#pragma GCC unroll 2
+        for (int q = 0; q < 2 - j; q++) {
+            const REAL *weight = w + (q * 2 + j) * 3;
+            sum[q].next += weight[0] * odd;
+            sum[q].here += weight[1] * even + weight[2] * odd;
+        }
+    }
+}
+
+/* Lane i is what dealt order has of i - 1. */
+#define BEFORE(i) ((i) ? LANES_IN_VECTOR + MENDED((i) - 1) : 0)
+
+INLINE void halve_chunk(const int inside, const struct depthwise *p, struct chunk c, const vi *mask, const REAL *x,
+                        const REAL *weights, REAL bias, REAL *y) {
+    REAL w[9];
+    memcpy(w, weights, sizeof w);   /* no store can change a copy: it stays in registers */
+    const struct view view = view_of(p, x, c.column * 2);
+    REAL *end = y + p->OH * p->OW;
+    struct halves sum[2] = {{{0}, {0}}};
+    y += c.column;
+    halve_step(inside, &view, mask, w, 0, bias, sum);
+    for (idx t = 1; t <= p->OH; t++, y += p->OW) {
+        halve_step(inside, &view, mask, w, t, bias, sum);
+        const vr total = in_order(sum[1].here) + SHUFFLE((vr){0}, sum[1].next, BEFORE);
+        if (y + VL <= end) store(y, total);   /* what is too much, the next row overwrites */
+        else store_n(y, total, c.n);
+    }
+}
+
+static void halve_planes(void *arg, idx begin, idx end, int worker) {
+    (void)worker;
+    const struct depthwise *p = arg;
+    for (idx i = begin; i < end; i++) {
+        const idx o = i % p->outputs;
+        const REAL *x = p->x + i / MAX(1, p->outputs / p->inputs) * p->H * p->W;
+        REAL *y = p->y + i * p->OH * p->OW;
+        for (idx c = p->chunks - 1; c >= 0; c--) {
+            const vi *mask = p->mask + (c * 3 + 1) * 2;
+            if (p->chunk[c].inside) halve_chunk(1, p, p->chunk[c], mask, x, p->w + o * 9, p->bias ? p->bias[o] : 0, y);
+            else halve_chunk(0, p, p->chunk[c], mask, x, p->w + o * 9, p->bias ? p->bias[o] : 0, y);
+        }
     }
 }
 
@@ -304,12 +365,12 @@ static void fill_chunks(struct depthwise *p, idx columns, int overlap, int sprea
     idx S = spreads ? 1 : p->S;
     vi *mask = p->mask;
     for (struct chunk *c = p->chunk; c < p->chunk + p->chunks; c++) {
-        idx column = (c - p->chunk) * VL;
+        idx column = (c - p->chunk) * (VL - p->halves);
         *c = (struct chunk){overlap ? MAX(0, MIN(column, columns - VL)) : column, MIN(VL, columns - column), 1};
         if (overlap && columns >= VL) c->n = VL;
         for (idx kw = 0; kw < p->K; kw++) {
             idx at = c->column * S + first_column(p, spreads, kw), end = MIN(p->W, at + c->n * S);
-            c->inside &= at >= 0 && at + S * VL <= p->W && c->n == VL;
+            if (!p->halves || kw == 1) c->inside &= at >= 0 && at + S * VL <= p->W && c->n == VL;
             for (idx i = 0; i < S; i++, mask++)
                 for (idx l = 0; l < VL; l++) (*mask)[l] = at + i * VL + l >= 0 && at + i * VL + l < end ? -1 : 0;
         }
@@ -317,7 +378,7 @@ static void fill_chunks(struct depthwise *p, idx columns, int overlap, int sprea
 }
 
 static int run_depthwise(struct depthwise p, range_body body, idx items, idx columns, int spreads) {
-    p.chunks = ceil_div(columns, VL);
+    p.chunks = MAX(1, ceil_div(columns - p.halves, VL - p.halves));
     size_t masks = sizeof(vi) * (size_t)(p.chunks * p.K * 2), sums = p.dy ? sizeof(vr) * (size_t)(p.outputs * p.K * p.K) : 0;
     size_t zeros = sizeof(REAL) * (size_t)round_up(p.W, 16), chunks = sizeof(struct chunk) * (size_t)p.chunks;
     char *scratch = scratch_take(masks + sums + zeros + chunks);
@@ -338,7 +399,8 @@ static int depthwise_forward(const struct conv_shape *s, const REAL *x, const RE
     struct depthwise p = depthwise_of(s);
     p.x = x, p.w = w, p.bias = b, p.y = y;
     if (prefers_lanes(&p)) return run_lanes(&p, convolve_group_bodies[s->KH / 2 - 1], 0);
-    return run_depthwise(p, convolve_bodies[s->KH / 2 - 1][s->SH - 1], s->N * s->F, s->OW, 0);
+    p.halves = VL > 2 && s->KH == 3 && s->SH == 2 && s->left == 1;
+    return run_depthwise(p, p.halves ? halve_planes : convolve_bodies[s->KH / 2 - 1][s->SH - 1], s->N * s->F, s->OW, 0);
 }
 
 static int depthwise_backward_input(const struct conv_shape *s, const REAL *dy, const REAL *w, REAL *dx) {
