@@ -53,19 +53,22 @@ INLINE void load_columns(const int S, const int n, const int inside, const REAL 
 enum { AHEAD = 8192 };
 
 /* Rows of the image as seen from one chunk of columns; those outside are zeros. */
-struct view { const REAL *first, *zeros; idx H, W, top; };
+struct view { const REAL *first, *zeros; idx H, W, top, ahead; };
 
+/* The next plane's own columns are best, if it is neither too near nor too far. */
 INLINE struct view view_of(const struct depthwise *p, const REAL *plane, idx column) {
-    return (struct view){plane + column, p->zeros + column, p->H, p->W, p->top};
+    const idx bytes = p->H * p->W * (idx)sizeof(REAL);
+    return (struct view){plane + column, p->zeros + column, p->H, p->W, p->top,
+                         bytes > AHEAD && bytes < 2 * AHEAD ? bytes : AHEAD};
 }
-INLINE void prefetch_vectors(const int n, const REAL *p) {
+INLINE void prefetch_vectors(const int n, const REAL *p, idx ahead) {
 #pragma GCC unroll 2
-    for (int i = 0; i < n * VECTOR_BYTES; i += 64) __builtin_prefetch((const char *)p + AHEAD + i);
+    for (int i = 0; i < n * VECTOR_BYTES; i += 64) __builtin_prefetch((const char *)p + ahead + i);
 }
 INLINE const REAL *row_of(const int S, const struct view *view, idx row) {
     idx ih = row - view->top;
     const REAL *inside = view->first + ih * view->W;
-    prefetch_vectors(S, inside);
+    prefetch_vectors(S, inside, view->ahead);
     return (size_t)ih < (size_t)view->H ? inside : view->zeros;
 }
 
@@ -210,7 +213,7 @@ INLINE void spread_step(const int K, const int odd, vr (*v)[3], const REAL *w, v
 
 INLINE void store_zipped(REAL *d, vr even, vr odd, idx n, int more) {
     vr low = SHUFFLE(even, odd, ZIP_DEALT_LOW), high = SHUFFLE(even, odd, ZIP_DEALT_HIGH);
-    prefetch_vectors(2, d);
+    prefetch_vectors(2, d, AHEAD);
     if (more) low += load_part(d, n), high += n > VL ? load_part(d + VL, n - VL) : (vr){0};
     store_part(d, low, n);
     if (n > VL) store_part(d + VL, high, n - VL);
@@ -219,7 +222,7 @@ INLINE void store_zipped(REAL *d, vr even, vr odd, idx n, int more) {
 INLINE void spread_chunk(const int K, const int odd, const int inside, const struct depthwise *p, struct chunk c,
                          const vi *mask, const REAL *x, const REAL *weights, int more, REAL *y) {
     const int last = (K - 1) / 2;
-    const struct view view = {x + c.column + p->left / 2 + odd, p->zeros + c.column + p->left / 2 + odd, p->H, p->W, 0};
+    const struct view view = {x + c.column + p->left / 2 + odd, p->zeros + c.column + p->left / 2 + odd, p->H, p->W, 0, AHEAD};
     idx begin = p->top / 2, end = (p->OH + p->top + 1) / 2, n = MIN(2 * VL, p->OW - 2 * c.column);
     REAL w[25];
     vr v[3][3] = {{{0}}}, sum[2][2];
