@@ -202,31 +202,40 @@ static void halve_planes(void *arg, idx begin, idx end, int worker) {
    columns, counted from the chunk's first: whether left is odd says which columns of the kernel share a vector v[q][] of dy. */
 INLINE void spread_step(const int K, const int odd, vr (*v)[3], const REAL *w, vr (*sum)[2]) {
 #pragma GCC unroll 2
-    for (int a = 0; a < 2; a++) {
-        sum[a][0] = sum[a][1] = (vr){0};
+    for (int a = 0; a < 2; a++)
 #pragma GCC unroll 3
         for (int q = 0; 2 * q + a < K; q++)
 #pragma GCC unroll 5
-            for (int kw = 0; kw < K; kw++) sum[a][(kw + odd) % 2] += w[(2 * q + a) * K + kw] * v[q][(kw + odd) / 2];
-    }
+            for (int kw = 0; kw < K; kw++) {
+                const vr term = w[(2 * q + a) * K + kw] * v[q][(kw + odd) / 2];
+                vr *s = &sum[a][(kw + odd) % 2];
+                *s = q == 0 && kw < 2 ? term : *s + term;
+            }
 }
 
-INLINE void store_zipped(REAL *d, vr even, vr odd, idx n, int more) {
+/* whole: two vectors, that no other plane has a part in. */
+INLINE void store_zipped(const int whole, REAL *d, vr even, vr odd, idx n, int more) {
     vr low = SHUFFLE(even, odd, ZIP_DEALT_LOW), high = SHUFFLE(even, odd, ZIP_DEALT_HIGH);
     prefetch_vectors(2, d, AHEAD);
+    if (whole) {
+        store(d, low), store(d + VL, high);
+        return;
+    }
     if (more) low += load_part(d, n), high += n > VL ? load_part(d + VL, n - VL) : (vr){0};
     store_part(d, low, n);
     if (n > VL) store_part(d + VL, high, n - VL);
 }
 
-INLINE void spread_chunk(const int K, const int odd, const int inside, const struct depthwise *p, struct chunk c,
-                         const vi *mask, const REAL *x, const REAL *weights, int more, REAL *y) {
+INLINE void spread_chunk(const int K, const int odd, const int inside, const int whole, const struct depthwise *p,
+                         struct chunk c, const vi *mask, const REAL *x, const REAL *weights, int more, REAL *y) {
     const int last = (K - 1) / 2;
     const struct view view = {x + c.column + p->left / 2 + odd, p->zeros + c.column + p->left / 2 + odd, p->H, p->W, 0, AHEAD};
-    idx begin = p->top / 2, end = (p->OH + p->top + 1) / 2, n = MIN(2 * VL, p->OW - 2 * c.column);
+    const idx top = p->top, OH = p->OH, OW = p->OW, begin = top / 2, end = (OH + top + 1) / 2;
+    const idx n = MIN(2 * VL, OW - 2 * c.column);
     REAL w[25];
     vr v[3][3] = {{{0}}}, sum[2][2];
     memcpy(w, weights, sizeof(REAL) * (size_t)(K * K));   /* no store can change a copy: it stays in registers */
+    y += 2 * c.column;
     for (idx u = begin - last; u < end; u++) {
         const REAL *row = row_of(1, &view, u);
 #pragma GCC unroll 3
@@ -239,8 +248,8 @@ INLINE void spread_chunk(const int K, const int odd, const int inside, const str
         spread_step(K, odd, v, w, sum);
 #pragma GCC unroll 2
         for (int a = 0; a < 2; a++) {
-            idx to = 2 * u + a - p->top;
-            if (to >= 0 && to < p->OH) store_zipped(y + to * p->OW + 2 * c.column, sum[a][0], sum[a][1], n, more);
+            const idx to = 2 * u + a - top;
+            if (to >= 0 && to < OH) store_zipped(whole, y + to * OW, sum[a][0], sum[a][1], n, more);
         }
     }
 }
@@ -251,9 +260,12 @@ INLINE void spread_planes(const int K, const int odd, const struct depthwise *p,
         REAL *y = p->y + i * p->OH * p->OW;
         for (idx j = 0; j < p->fan; j++, x += p->H * p->W, w += K * K)
             for (idx c = 0; c < p->chunks; c++) {
-                struct chunk chunk = p->chunk[c];
-                if (chunk.inside) spread_chunk(K, odd, 1, p, chunk, p->mask + c * K, x, w, j > 0, y);
-                else spread_chunk(K, odd, 0, p, chunk, p->mask + c * K, x, w, j > 0, y);
+                const struct chunk chunk = p->chunk[c];
+                const vi *mask = p->mask + c * K;
+                const int whole = p->fan == 1 && 2 * (chunk.column + VL) <= p->OW;
+                if (whole && chunk.inside) spread_chunk(K, odd, 1, 1, p, chunk, mask, x, w, 0, y);
+                else if (whole) spread_chunk(K, odd, 0, 1, p, chunk, mask, x, w, 0, y);
+                else spread_chunk(K, odd, 0, 0, p, chunk, mask, x, w, j > 0, y);
             }
     }
 }
