@@ -100,14 +100,21 @@ INLINE void convolve_step(const int K, const int S, const int inside, const stru
     }
 }
 
-INLINE void convolve_chunk(const int K, const int S, const int inside, const struct depthwise *p, struct chunk c,
-                           const vi *mask, const REAL *x, const REAL *weights, REAL bias, int more, REAL *y) {
+/* What is too much, the next row overwrites; whole: nothing is. */
+INLINE void store_row(const int whole, REAL *y, vr v, idx n, const REAL *end) {
+    if (whole || y + VL <= end) store(y, v);
+    else store_n(y, v, n);
+}
+
+/* whole: all of a vector, which no other plane has a part in. */
+INLINE void convolve_chunk(const int K, const int S, const int inside, const int whole, const struct depthwise *p,
+                           struct chunk c, const vi *mask, const REAL *x, const REAL *weights, REAL bias, int more, REAL *y) {
     const int last = (K - 1) / S;
     REAL w[49];
     memcpy(w, weights, sizeof(REAL) * (size_t)(K * K));   /* no store can change a copy: it stays in registers */
     const struct view view = view_of(p, x, c.column * S - p->left);
     idx OH = p->OH, OW = p->OW;
-    REAL *end = y + OH * OW;
+    const REAL *end = p->fan == 1 ? y + OH * OW : y;
     vr sum[7] = {{0}};
     y += c.column;
     for (idx t = 0; t < last; t++) convolve_step(K, S, inside, &view, mask, w, t, bias, sum);
@@ -115,9 +122,8 @@ INLINE void convolve_chunk(const int K, const int S, const int inside, const str
         convolve_step(K, S, inside, &view, mask, w, t, bias, sum);
         __builtin_prefetch((char *)y + AHEAD, 1);
         vr total = S == 2 ? in_order(sum[last]) : sum[last];
-        if (more) total += load_n(y, c.n);
-        if (p->fan == 1 && y + VL <= end) store(y, total);   /* what is too much, the next row overwrites */
-        else store_n(y, total, c.n);
+        if (!whole && more) total += load_n(y, c.n);
+        store_row(whole, y, total, c.n, end);
     }
 }
 
@@ -130,8 +136,10 @@ INLINE void convolve_planes(const int K, const int S, const struct depthwise *p,
             for (idx c = 0; c < p->chunks; c++) {
                 struct chunk chunk = p->chunk[c];
                 const vi *mask = p->mask + c * K * S;
-                if (chunk.inside) convolve_chunk(K, S, 1, p, chunk, mask, x, w, bias, j > 0, y);
-                else convolve_chunk(K, S, 0, p, chunk, mask, x, w, bias, j > 0, y);
+                const int whole = fan == 1 && chunk.column + VL <= p->OW;
+                if (whole && chunk.inside) convolve_chunk(K, S, 1, 1, p, chunk, mask, x, w, bias, 0, y);
+                else if (whole) convolve_chunk(K, S, 0, 1, p, chunk, mask, x, w, bias, 0, y);
+                else convolve_chunk(K, S, 0, 0, p, chunk, mask, x, w, bias, j > 0, y);
             }
     }
 }
@@ -164,20 +172,19 @@ INLINE void halve_step(const int inside, const struct view *view, const vi *mask
 /* Lane i is what dealt order has of i - 1. */
 #define BEFORE(i) ((i) ? LANES_IN_VECTOR + MENDED((i) - 1) : 0)
 
-INLINE void halve_chunk(const int inside, const struct depthwise *p, struct chunk c, const vi *mask, const REAL *x,
-                        const REAL *weights, REAL bias, REAL *y) {
+INLINE void halve_chunk(const int inside, const int whole, const struct depthwise *p, struct chunk c, const vi *mask,
+                        const REAL *x, const REAL *weights, REAL bias, REAL *y) {
     REAL w[9];
     memcpy(w, weights, sizeof w);   /* no store can change a copy: it stays in registers */
     const struct view view = view_of(p, x, c.column * 2);
-    REAL *end = y + p->OH * p->OW;
+    const idx OH = p->OH, OW = p->OW;
+    const REAL *end = y + OH * OW;
     struct halves sum[2] = {{{0}, {0}}};
     y += c.column;
     halve_step(inside, &view, mask, w, 0, bias, sum);
-    for (idx t = 1; t <= p->OH; t++, y += p->OW) {
+    for (idx t = 1; t <= OH; t++, y += OW) {
         halve_step(inside, &view, mask, w, t, bias, sum);
-        const vr total = in_order(sum[1].here) + SHUFFLE((vr){0}, sum[1].next, BEFORE);
-        if (y + VL <= end) store(y, total);   /* what is too much, the next row overwrites */
-        else store_n(y, total, c.n);
+        store_row(whole, y, in_order(sum[1].here) + SHUFFLE((vr){0}, sum[1].next, BEFORE), c.n, end);
     }
 }
 
@@ -186,12 +193,14 @@ static void halve_planes(void *arg, idx begin, idx end, int worker) {
     const struct depthwise *p = arg;
     for (idx i = begin; i < end; i++) {
         const idx o = i % p->outputs;
-        const REAL *x = p->x + i / MAX(1, p->outputs / p->inputs) * p->H * p->W;
+        const REAL *x = p->x + i / MAX(1, p->outputs / p->inputs) * p->H * p->W, *w = p->w + o * 9;
+        const REAL bias = p->bias ? p->bias[o] : 0;
         REAL *y = p->y + i * p->OH * p->OW;
         for (idx c = p->chunks - 1; c >= 0; c--) {
+            const struct chunk chunk = p->chunk[c];
             const vi *mask = p->mask + (c * 3 + 1) * 2;
-            if (p->chunk[c].inside) halve_chunk(1, p, p->chunk[c], mask, x, p->w + o * 9, p->bias ? p->bias[o] : 0, y);
-            else halve_chunk(0, p, p->chunk[c], mask, x, p->w + o * 9, p->bias ? p->bias[o] : 0, y);
+            if (chunk.inside) halve_chunk(1, 1, p, chunk, mask, x, w, bias, y);
+            else halve_chunk(0, 0, p, chunk, mask, x, w, bias, y);
         }
     }
 }
