@@ -281,51 +281,76 @@ INLINE void spread_planes(const int K, const int odd, const struct depthwise *p,
 
 /* ---- backward-weight ---- */
 
+/* As many of the kernel's rows and columns at a time as there are registers for: with fewer than eight sums, each addition
+   waits for the one before. */
+#if VECTOR_BYTES == 64 || defined(__aarch64__)
+#define WEIGHED_ROWS(K, S) (K)
+#define WEIGHED_COLUMNS(K, S) ((K) == 7 ? 2 : 3)
+#else
+#define WEIGHED_ROWS(K, S) ((K) == 5 && (S) == 1 ? 2 : (K))
+#define WEIGHED_COLUMNS(K, S) ((K) == 3 ? 3 : (K) == 5 && (S) == 1 ? 5 : 1)
+#endif
+
 /* As in convolve_step, with row t - q of dy in d[q]: the rows of dy that there are have from <= q <= to. */
-INLINE void weigh_step(const int K, const int S, const int columns, const int inside, const struct view *view, const vi *mask,
-                       idx t, int from, int to, const vr *d, vr (*sum)[3]) {
+INLINE void weigh_step(const int rows, const int S, const int columns, const int inside, const struct view *view,
+                       const vi *mask, idx t, int from, int to, const vr *d, vr (*sum)[5]) {
 #pragma GCC unroll 2
     for (int j = 0; j < S; j++) {
         const REAL *row = row_of(S, view, t * S + j);
-        vr v[3];
+        vr v[5];
         load_columns(S, columns, inside, row, mask, v);
 #pragma GCC unroll 7
-        for (int q = 0; q <= (K - 1) / S; q++)
-            if (q * S + j < K && q >= from && q <= to)
-#pragma GCC unroll 3
+        for (int q = 0; q <= (rows - 1) / S; q++)
+            if (q * S + j < rows && q >= from && q <= to)
+#pragma GCC unroll 5
                 for (int u = 0; u < columns; u++) sum[q * S + j][u] += d[q] * v[u];
     }
 }
 
-/* `columns` columns of the kernel from kw on: as many as there are registers for. */
-INLINE void weigh_chunk(const int K, const int S, const int columns, const int inside, const struct depthwise *p,
-                        struct chunk c, const vi *mask, idx kw, const REAL *x, const REAL *dy, vr *sums) {
-    const int last = (K - 1) / S;
-    const struct view view = view_of(p, x, c.column * S - p->left + kw);
+/* From row kh and column kw of the kernel on. */
+INLINE void weigh_chunk(const int K, const int S, const int rows, const int columns, const int inside,
+                        const struct depthwise *p, struct chunk c, const vi *mask, idx kh, idx kw, const REAL *x,
+                        const REAL *dy, vr *sums) {
+    const int last = (rows - 1) / S;
+    struct view view = view_of(p, x, c.column * S - p->left + kw);
     idx OH = p->OH, OW = p->OW;
-    vr sum[7][3], d[7] = {{0}};
+    vr sum[7][5], d[7] = {{0}};
+    view.top -= kh, sums += kh * K + kw;
 #pragma GCC unroll 7
-    for (int k = 0; k < K; k++)
-#pragma GCC unroll 3
-        for (int u = 0; u < columns; u++) sum[k][u] = sums[k * K + kw + u];
+    for (int k = 0; k < rows; k++)
+#pragma GCC unroll 5
+        for (int u = 0; u < columns; u++) sum[k][u] = sums[k * K + u];
     dy += c.column, mask += kw * S;
     for (idx t = 0; t < OH + last; t++, dy += OW) {
 #pragma GCC unroll 7
         for (int q = last; q > 0; q--) d[q] = d[q - 1];
         __builtin_prefetch((const char *)dy + AHEAD);
-        if (t < OH) d[0] = S == 2 ? as_dealt(load_n(dy, c.n)) : load_n(dy, c.n);
-        if (t >= last && t < OH) weigh_step(K, S, columns, inside, &view, mask, t, 0, last, d, sum);
-        else weigh_step(K, S, columns, inside, &view, mask, t, (int)MAX(0, t - OH + 1), (int)MIN(last, t), d, sum);
+        if (t < OH) d[0] = inside ? load(dy) : load_n(dy, c.n);
+        if (t < OH && S == 2) d[0] = as_dealt(d[0]);
+        if (t >= last && t < OH) weigh_step(rows, S, columns, inside, &view, mask, t, 0, last, d, sum);
+        else weigh_step(rows, S, columns, inside, &view, mask, t, (int)MAX(0, t - OH + 1), (int)MIN(last, t), d, sum);
     }
 #pragma GCC unroll 7
-    for (int k = 0; k < K; k++)
-#pragma GCC unroll 3
-        for (int u = 0; u < columns; u++) sums[k * K + kw + u] = sum[k][u];
+    for (int k = 0; k < rows; k++)
+#pragma GCC unroll 5
+        for (int u = 0; u < columns; u++) sums[k * K + u] = sum[k][u];
+}
+
+INLINE void weigh_rows(const int K, const int S, const int rows, const struct depthwise *p, idx c, idx kh, const REAL *x,
+                       const REAL *dy, vr *sums) {
+    const int columns = WEIGHED_COLUMNS(K, S), rest = K % columns;
+    const struct chunk chunk = p->chunk[c];
+    const vi *mask = p->mask + c * K * S;
+    for (idx kw = 0; kw < K - rest; kw += columns)
+        if (chunk.inside) weigh_chunk(K, S, rows, columns, 1, p, chunk, mask, kh, kw, x, dy, sums);
+        else weigh_chunk(K, S, rows, columns, 0, p, chunk, mask, kh, kw, x, dy, sums);
+    if (rest && chunk.inside) weigh_chunk(K, S, rows, rest, 1, p, chunk, mask, kh, K - rest, x, dy, sums);
+    else if (rest) weigh_chunk(K, S, rows, rest, 0, p, chunk, mask, kh, K - rest, x, dy, sums);
 }
 
 /* All images for the output channels [begin, end). */
 INLINE void weigh_planes(const int K, const int S, const struct depthwise *p, idx begin, idx end) {
-    const int columns = K == 3 ? 3 : 1;
+    const int rows = WEIGHED_ROWS(K, S), rest = K % rows;
     idx shared = p->outputs / p->inputs;
     for (idx i = begin * K * K; i < end * K * K; i++) p->sums[i] = (vr){0};
     for (idx n = 0; n < p->N; n++)
@@ -333,13 +358,10 @@ INLINE void weigh_planes(const int K, const int S, const struct depthwise *p, id
             const REAL *x = p->x + (n * p->inputs + (shared > 1 ? o / shared : o)) * p->H * p->W;
             const REAL *dy = p->dy + (n * p->outputs + o) * p->OH * p->OW;
             vr *sums = p->sums + o * K * K;
-            for (idx c = 0; c < p->chunks; c++)
-                for (idx kw = 0; kw < K; kw += columns) {
-                    struct chunk chunk = p->chunk[c];
-                    const vi *mask = p->mask + c * K * S;
-                    if (chunk.inside) weigh_chunk(K, S, columns, 1, p, chunk, mask, kw, x, dy, sums);
-                    else weigh_chunk(K, S, columns, 0, p, chunk, mask, kw, x, dy, sums);
-                }
+            for (idx c = 0; c < p->chunks; c++) {
+                for (idx kh = 0; kh < K - rest; kh += rows) weigh_rows(K, S, rows, p, c, kh, x, dy, sums);
+                if (rest) weigh_rows(K, S, rest, p, c, K - rest, x, dy, sums);
+            }
         }
     for (idx i = begin * K * K; i < end * K * K; i++) p->y[i] = horizontal_sum(p->sums[i]);
 }
