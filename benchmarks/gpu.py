@@ -106,7 +106,7 @@ def machine() -> dict[str, Any]:
 
 def correctness(seconds: float) -> dict[str, Any]:
     """The GPU's tests, in several processes and with a limit for each test where pytest has the plugins for it."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_cuda.py", "-rfE", "--tb=short"]
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", "tests/test_cuda.py", "-rfE", "--tb=short"]
     if importlib.util.find_spec("xdist"):
         command += ["-n", "6"]
     if importlib.util.find_spec("pytest_timeout"):
@@ -122,7 +122,8 @@ def correctness(seconds: float) -> dict[str, Any]:
     }
     if code != 0:
         print(*output[-60:], sep="\n", flush=True)
-        found["wrong"] = [line for line in output if line.startswith(("FAILED", "ERROR"))]
+        wrong = [line for line in output if re.search(r"\b(FAILED|ERROR)\b", line)]  # as they came, and summed up at the end
+        found["wrong"] = [line for line in wrong if line.startswith(("FAILED", "ERROR"))] or wrong
         found["output"] = output[-400:]
     return found if code is not None else found | {"cut off": f"after {seconds:.0f} s"}
 

@@ -138,6 +138,12 @@ def test_tests_that_did_not_run_are_not_right(monkeypatch, code, line, right):
     assert gpu.right({"correctness": found}) == right and ("cut off" in found) == (code is None)
 
 
+def test_of_tests_that_were_cut_off_it_is_told_which_had_failed(monkeypatch):
+    lines = b"tests/test_cuda.py::test_a PASSED [ 1%]\ntests/test_cuda.py::test_b FAILED [ 2%]\ntests/test_cuda.py::test_c "
+    monkeypatch.setattr(gpu, "run", lambda *_, output: output.write(lines) and None)
+    assert gpu.correctness(1.0)["wrong"] == ["tests/test_cuda.py::test_b FAILED [ 2%]"]
+
+
 def test_every_section_is_written_whatever_happens_to_the_others(device, tmp_path, monkeypatch, capsys):
     """The first ends in errors, one without a new row, one is too late; the tests find something."""
     codes = {"steps": [1, 1, 0], "rows": [1, 1], "rows, TF32": [None], "steps, TF32": [0]}

@@ -1,6 +1,7 @@
 """Recurrent kernels on the emulated device: blocks alone and together, each number of sequences a block takes."""
 
 import ctypes
+import re
 
 import numpy as np
 import pytest
@@ -183,6 +184,17 @@ MEETINGS = [  # in the order of the source
     ("rnn", "forward"), ("rnn", "backward"), *[("lstm", "forward")] * 2, *[("lstm", "backward")] * 2,
     *[("gru", "forward")] * 2, *[("gru", "backward")] * 2,
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize("real_is_float", [1, 0])
+def test_no_more_blocks_are_launched_together_than_the_compiler_was_told(real_is_float):
+    """__launch_bounds__(threads, blocks): so many registers are left to a thread that these are at the same time on a GPU."""
+    bounds = re.findall(r"^KERNELS\((\d+), \((.+)\)\)$", source.text("recurrent"), re.M)
+    assert [int(batch) for batch, _ in bounds] == [1, 4, 16]
+    for batch, text in bounds:
+        threads, blocks = eval(f"({text})", {"REAL_IS_FLOAT": real_is_float})
+        at_once = threads * blocks // recurrent.TOGETHER
+        assert recurrent._most_together(int(batch), 4 if real_is_float else 8) == at_once * source.multiprocessors()
 
 
 def test_long_sums_of_few_units_are_shared_by_warps():
