@@ -317,7 +317,7 @@ def in_turns(sides: dict[str, Callable], seconds: float) -> dict[str, float]:
     calls = {}
     for side, run in sides.items():
         once = min(burst(run, 1) for _ in range(3))
-        calls[side] = max(1, min(1000, int(seconds / BURSTS / (once / 1e3))))
+        calls[side] = max(1, min(1000, int(seconds / BURSTS / (max(once, 1e-3) / 1e3))))
     times: dict[str, list[float]] = {side: [] for side in sides}
     for _ in range(BURSTS):
         for side, run in sides.items():
