@@ -87,7 +87,7 @@ INLINE void split_phases(const int n, const REAL *s, vr *d) {
     vr odd_ab = __builtin_shufflevector(a, b, ODD), odd_ce = __builtin_shufflevector(c, e, ODD);
     d[0] = __builtin_shufflevector(even_ab, even_ce, EVEN);
     d[1] = __builtin_shufflevector(odd_ab, odd_ce, EVEN);
-    if (n <= 2) return;
+    if (n == 2) return;
     d[2] = __builtin_shufflevector(even_ab, even_ce, ODD);
     d[3] = __builtin_shufflevector(odd_ab, odd_ce, ODD);
 }
@@ -134,31 +134,46 @@ static struct tile_run run_at(const struct tiling *t, idx first, idx at, idx end
 /* Lines of an image plane, zero outside. */
 struct plane { const REAL *pixels; idx H, W; const REAL *zeros; };
 
-INLINE void fill_zeros(REAL *z, idx pitch, idx begin, idx end) {
-    for (int i = 0; i < POINTS; i++)
+INLINE void fill_zeros(const int lines, REAL *z, idx pitch, idx begin, idx end) {
+    for (int i = 0; i < lines; i++)
         for (idx k = begin; k < end; k += VL) store(z + i * pitch + k, (vr){0});
 }
 
-/* The transform down the columns [column, column + n) of the `height` rows from `row` on: six lines. Writes whole vectors. */
-INLINE void transform_columns(void (*const transform)(vr *), const int height, const struct plane *s, idx row, idx column,
-                              idx n, REAL *z, idx pitch) {
+INLINE vr load_every_second(const REAL *line, idx left) {
+    vr a = load_part(line, left), b = left > VL ? load_part(line + VL, left - VL) : (vr){0};
+    return SHUFFLE(a, b, EVEN_LANES);
+}
+
+/* The transform down n columns from `column` on of `height` rows from `row` on, every `step`th of both: lines, one per point.
+   Writes whole vectors. `next`, where it is not NULL, are the same lines without their first tile. */
+INLINE void transform_columns(void (*const transform)(vr *), const int points, const int height, const int step,
+                              const struct plane *s, idx row, idx column, idx n, REAL *z, REAL *next, idx pitch) {
     const REAL *line[POINTS];
-    idx begin = MIN(n, MAX(0, -column)), end = MAX(begin, MIN(n, s->W - column)), k = begin;
-    for (int i = 0; i < height; i++)
-        line[i] = row + i >= 0 && row + i < s->H ? s->pixels + (row + i) * s->W + column + begin : s->zeros;
-    fill_zeros(z, pitch, 0, begin);
-    for (; k < end; k += VL) {
+    v4 before[POINTS];
+    idx begin = MIN(n, MAX(0, (step - 1 - column) / step)), k = begin;
+    idx end = MAX(begin, MIN(n, (s->W - column + step - 1) / step)), left = s->W - column - begin * step;
+    for (int i = 0; i < height; i++, row += step)
+        line[i] = row >= 0 && row < s->H ? s->pixels + row * s->W + column + begin * step : s->zeros;
+    fill_zeros(points, z, pitch, 0, begin);
+    if (next) fill_zeros(points, next, pitch, 0, begin - TILE);
+    for (int i = 0; next && i < points; i++) before[i] = *(v4 *)(next + i * pitch - TILE);
+    for (; k < end; k += VL, left -= step * VL) {
         vr d[POINTS];
 #pragma GCC unroll 6
         for (int i = 0; i < height; i++) {
-            d[i] = end - k >= VL ? load(line[i]) : load_n(line[i], end - k);
-            line[i] += VL;
+            d[i] = step == 1 ? load_part(line[i], left) : load_every_second(line[i], left);
+            line[i] += step * VL;
         }
         transform(d);
 #pragma GCC unroll 6
-        for (int i = 0; i < POINTS; i++) store(z + i * pitch + k, d[i]);
+        for (int i = 0; i < points; i++) {
+            store(z + i * pitch + k, d[i]);
+            if (next) store(next + i * pitch + k - TILE, d[i]);
+        }
     }
-    fill_zeros(z, pitch, k, n);
+    for (int i = 0; next && i < points; i++) *(v4 *)(next + i * pitch - TILE) = before[i];
+    fill_zeros(points, z, pitch, k, n);
+    if (next) fill_zeros(points, next, pitch, MAX(0, k - TILE), n - TILE);
 }
 
 /* Rows of a plane that lies next to the one at work: too short, and too far from each other, for the hardware to see a pattern. */
@@ -171,144 +186,164 @@ INLINE void prefetch_rows(const REAL *pixels, idx rows, idx columns, idx pitch, 
 
 /* ---- forward, and backward-input: the same with rotated, transposed weights and padding K - 1 - p ---- */
 
+/* A part of the kernel in one dimension: `count` taps from tap `first` on, `stride` apart; the first one meets pixel `start`. */
+struct taps { idx start, first, stride, count; };
+struct part { struct taps rows, columns; };
+
 /* A piece of transformed input, with a block of weights and of products, fits into L2; a chunk and small weights into L3. */
 enum { PIECE_TILES = 64, PIECE_REALS = 72 << 10, BLOCK_ROWS = 28, SMALL_WEIGHTS = 1 << 20, CHUNK_REALS = 2 << 20 };
 enum { CHAIN = 128 };   /* channels summed in one go: with longer chains the error would grow */
-enum { LONGEST = 12, MOST_TAPS = LONGEST * LONGEST, MOST_SHIFTS = 4, LANES_OF_PANEL = (MR + 15) / 16 * 16 };   /* of kernels */
+enum { LONGEST = 12, MOST_TAPS = LONGEST * LONGEST, MOST_PARTS = MOST_TAPS / 9, LANES_OF_PANEL = (MR + 15) / 16 * 16 };   /* taps: of weights at a time */
 
 struct winograd {
-    idx C, H, W, F, OH, OW, top, left;
+    const struct filter *filter;
+    idx C, H, W, F, OH, OW, step;                  /* step: from a pixel of a tile to the next one */
     const REAL *x; idx x_image;
-    const REAL *w; idx w_out, w_in; int rotated;   /* weight (f, c, KH, KW) */
-    struct kernel kernel;
+    const REAL *w; idx w_out, w_in, KH, KW;        /* weight (f, c, KH, KW) */
+    idx parts; struct part part[MOST_PARTS];
+    idx outputs;                                   /* 1: the sum of all parts; else each part is an output of its own */
     const REAL *bias;
-    REAL *y; idx y_image;
+    REAL *y; idx y_image, y_channel, y_row;
 
     struct tiling tiling;
-    idx items, terms;                  /* channels for each row of parts; for each part */
-    idx chain, span, kept;             /* terms summed at once, transformed at once; blocks of products under way */
+    idx terms;                         /* parts, channels */
     idx first, pieces;                 /* the chunk at work: its first tile, its pieces */
     idx piece;                         /* tiles of a piece */
     idx height, block, blocks;         /* output channels: rows of a panel, rows of a block, blocks */
-    idx v_element, u_element, m_element, line;
-    idx lines_reals, v_reals, u_reals, m_reals;   /* a channel's lines, a piece's input, a block's weights, their products */
+    idx elements, v_element, u_element, m_element, line;
+    idx v_reals, u_reals, m_reals;     /* input of a piece, weights of a block, products of a block and a piece */
     REAL *u, *v, *zeros, *scratch;
     idx worker_reals;
 };
 
-/* The lines of tiles begin four columns apart: as many as the parts of a row need, which begin three apart and take six. */
-INLINE int shifts_of(int across) { return ((across - 1) * TAPS + POINTS + TILE - 1) / TILE; }
+/* F(4 x 4, taps x taps): the transforms of a term of a piece of tiles, of a panel of weights, of a channel of the output. */
+struct filter {
+    int points, taps;
+    void (*input)(const struct winograd *p, idx first, idx tiles, idx term, REAL *v, REAL *scratch);
+    void (*weights)(const struct winograd *p, idx f, idx m, REAL *u);
+    void (*output)(const struct winograd *p, idx first, idx tiles, idx f, const REAL *m, REAL *lines);
+};
 
-/* A channel of the tiles from `first` on for a row of parts, to v: (element, strip, term, NR). z: six lines along the pixels of
-   all tiles; then those one tile to the right, computed again because reading back what was just written would wait for it. */
-INLINE void transform_terms(const struct winograd *p, const int across, idx first, idx tiles, idx item, REAL *v, REAL *z) {
-    const int shifts = shifts_of(across), columns = (across - 1) * TAPS + POINTS;
-    const idx c = item % p->C, top = p->top - item / p->C * TAPS, image = POINTS * p->line;
+/* One term of the tiles from `first` on, to v: (element, strip, term, NR). z: a line for each point, along the pixels of all
+   tiles; `next` the same one tile to the right, computed again because reading back what was just written would wait for it. */
+INLINE void transform_tiles(void (*const transform)(vr *), const int points, const int step, const struct winograd *p, idx first,
+                            idx tiles, idx term, REAL *v, REAL *scratch) {
+    const struct part *part = &p->part[term / p->C];
+    REAL *z = scratch, *next = scratch + points * p->line;
     for (idx at = 0; at < tiles;) {
         struct tile_run r = run_at(&p->tiling, first, at, tiles);
-        struct plane plane = {p->x + r.image * p->x_image + c * p->H * p->W, p->H, p->W, p->zeros};
-        idx row = r.row * TILE - top, column = r.column * TILE - p->left, n = r.length * TILE;
-        if (c + 1 < p->C) prefetch_rows(plane.pixels + (p->H + MAX(0, row)) * p->W + MAX(0, column), POINTS, n, p->W, 0);
-        for (int k = 0; k < shifts; k++)
-            transform_columns(transform_input, POINTS, &plane, row, column + k * TILE, n, z + k * image + at * TILE, p->line);
+        struct plane plane = {p->x + r.image * p->x_image + term % p->C * p->H * p->W, p->H, p->W, p->zeros};
+        idx row = r.row * TILE * step + part->rows.start, column = r.column * TILE * step + part->columns.start;
+        idx n = r.length * TILE + points - TILE, next_channel = (p->H + MAX(0, row)) * p->W + MAX(0, column);
+        if (term % p->C + 1 < p->C) prefetch_rows(plane.pixels + next_channel, points, n * step, step * p->W, 0);
+        transform_columns(transform, points, points, step, &plane, row, column, n, z + at * TILE, next + at * TILE, p->line);
         at += r.length;
     }
     for (idx q = 0; q < tiles; q += VL)
-        for (int i = 0; i < POINTS; i++) {
-            REAL *to = v + i * POINTS * p->v_element + (q / NR * p->span + item * across % p->span) * NR + q % NR;
-            vr pixels[MOST_SHIFTS * TILE];
-#pragma GCC unroll 4
-            for (int k = 0; k < shifts; k++)
-                split_phases(MIN(TILE, columns - k * TILE), z + k * image + i * p->line + q * TILE, pixels + k * TILE);
-#pragma GCC unroll 2
-            for (int k = 0; k < across; k++, to += NR) {
-                vr d[POINTS];
+        for (int i = 0; i < points; i++) {
+            vr d[POINTS];
+            split_phases(4, z + i * p->line + q * TILE, d);
+            split_phases(2, next + i * p->line + q * TILE, d + 4);
+            transform(d);
+            REAL *to = v + i * points * p->v_element + (q / NR * p->terms + term) * NR + q % NR;
 #pragma GCC unroll 6
-                for (int j = 0; j < POINTS; j++) d[j] = pixels[k * TAPS + j];
-                transform_input(d);
-#pragma GCC unroll 6
-                for (int j = 0; j < POINTS; j++) store(to + j * p->v_element, d[j]);
-            }
-        }
-}
-
-static void transform_piece(const struct winograd *p, idx first, idx tiles, idx item, REAL *v, REAL *z) {
-    if (p->kernel.across == 1) transform_terms(p, 1, first, tiles, item, v, z);
-    else if (p->kernel.across == 2) transform_terms(p, 2, first, tiles, item, v, z);
-    else transform_terms(p, (int)p->kernel.across, first, tiles, item, v, z);
-}
-
-/* A part of a filter, zero beyond it; taps: KH KW vectors, ld apart. */
-INLINE void load_taps(const struct kernel *k, int rotated, idx top, idx left, const REAL *taps, idx ld, vr g[TAPS][TAPS]) {
-    for (int i = 0; i < TAPS; i++)
-        for (int j = 0; j < TAPS; j++) {
-            idx tap = (top + i) * k->KW + left + j;
-            if (rotated) tap = k->KH * k->KW - 1 - tap;
-            g[i][j] = top + i < k->KH && left + j < k->KW ? load(taps + tap * ld) : (vr){0};
+            for (int j = 0; j < points; j++) store(to + j * p->v_element, d[j]);
         }
 }
 
 /* The panel of m output channels from f on: (element, term, m). Whole vectors: the next term overwrites what is too much. */
-static void transform_weights(const struct winograd *p, idx f, idx m, REAL *u) {
-    const idx ld = LANES_OF_PANEL, all = p->kernel.KH * p->kernel.KW, most = MOST_TAPS / all;
-    REAL taps[MOST_TAPS * LANES_OF_PANEL] __attribute__((aligned(64)));
-    for (idx item = 0; item < p->items; item++) {
-        idx c = item % p->C, channels = MIN(most, p->C - c / most * most), row = item / p->C * TAPS;
-        const REAL *w = p->w + f * p->w_out + c * p->w_in;
-        if (c % most == 0)
-            for (idx k = 0; k < channels; k++) pack(m, all, w + k * p->w_in, p->w_out, 1, taps + k * all * ld, ld);
-        for (idx k = 0; k < p->kernel.across; k++, u += m)
-            for (idx l = 0; l < m; l += VL) {
-                vr g[TAPS][TAPS], half[TAPS][POINTS], t[TAPS], d[POINTS];
-                load_taps(&p->kernel, p->rotated, row, k * TAPS, taps + c % most * all * ld + l, ld, g);
-                for (int i = 0; i < TAPS; i++) transform_filter(g[i], half[i]);
-                for (int j = 0; j < POINTS; j++) {
-                    for (int i = 0; i < TAPS; i++) t[i] = half[i][j];
-                    transform_filter(t, d);
-                    for (int i = 0; i < POINTS; i++) store(u + (i * POINTS + j) * p->u_element + l, d[i]);
+INLINE void transform_panel(void (*const transform)(const vr *, vr *), const int points, const int taps,
+                            const struct winograd *p, idx f, idx m, REAL *u) {
+    const idx ld = LANES_OF_PANEL, all = p->KH * p->KW, most = MOST_TAPS / all;
+    REAL weights[MOST_TAPS * LANES_OF_PANEL] __attribute__((aligned(64)));
+    for (idx k = 0; k < p->parts; k++) {
+        const struct taps rows = p->part[k].rows, columns = p->part[k].columns;
+        idx at[TAPS][TAPS];
+        for (int i = 0; i < taps; i++)
+            for (int j = 0; j < taps; j++)
+                at[i][j] = i < rows.count && j < columns.count
+                         ? ((rows.first + i * rows.stride) * p->KW + columns.first + j * columns.stride) * ld : -1;
+        for (idx c0 = 0; c0 < p->C; c0 += most) {
+            idx channels = MIN(most, p->C - c0);
+            const REAL *w = p->w + f * p->w_out + c0 * p->w_in;
+            if (p->w_in == all) pack(m, channels * all, w, p->w_out, 1, weights, ld);
+            else for (idx c = 0; c < channels; c++) pack(m, all, w + c * p->w_in, p->w_out, 1, weights + c * all * ld, ld);
+            for (idx c = 0; c < channels; c++)
+                for (idx l = 0; l < m; l += VL) {
+                    const REAL *tap = weights + c * all * ld + l;
+                    vr half[TAPS][POINTS], g[TAPS], d[POINTS];
+#pragma GCC unroll 3
+                    for (int i = 0; i < taps; i++) {
+#pragma GCC unroll 3
+                        for (int j = 0; j < taps; j++) g[j] = at[i][j] < 0 ? (vr){0} : load(tap + at[i][j]);
+                        transform(g, half[i]);
+                    }
+                    REAL *to = u + (k * p->C + c0 + c) * m + l;
+#pragma GCC unroll 6
+                    for (int j = 0; j < points; j++) {
+#pragma GCC unroll 3
+                        for (int i = 0; i < taps; i++) g[i] = half[i][j];
+                        transform(g, d);
+#pragma GCC unroll 6
+                        for (int i = 0; i < points; i++) store(to + (i * points + j) * p->u_element, d[i]);
+                    }
                 }
-            }
+        }
     }
 }
 
 static void transform_block(const struct winograd *p, idx block, REAL *u) {
     idx end = MIN(p->F, (block + 1) * p->block);
-    for (idx f = block * p->block; f < end; f += p->height, u += ELEMENTS * p->u_element)
-        transform_weights(p, f, MIN(p->height, end - f), u);
+    for (idx f = block * p->block; f < end; f += p->height, u += p->elements * p->u_element)
+        p->filter->weights(p, f, MIN(p->height, end - f), u);
 }
 
-/* The tiles of one output channel as four lines of pixels, then into the image. */
-static void transform_channel(const struct winograd *p, idx first, idx tiles, idx f, const REAL *m, REAL *lines) {
-    REAL bias = p->bias ? p->bias[f] : 0;
-    for (idx at = 0; at < tiles;) {
-        struct tile_run r = run_at(&p->tiling, first, at, tiles);
-        REAL *y = p->y + r.image * p->y_image + ((f + 1) * p->OH + r.row * TILE) * p->OW + r.column * TILE;
-        prefetch_rows(y, MIN(TILE, p->OH - r.row * TILE), r.length * TILE, p->OW, 1);
-        at += r.length;
-    }
+/* The tiles of one output channel as four lines of pixels. */
+INLINE void transform_products(void (*const transform)(vr *), const int points, const struct winograd *p, idx tiles, REAL bias,
+                               const REAL *m, REAL *lines) {
     for (idx q = 0; q < tiles; q += VL) {
         vr columns[TILE][POINTS];
 #pragma GCC unroll 6
-        for (int j = 0; j < POINTS; j++) {
+        for (int j = 0; j < points; j++) {
             vr d[POINTS];
 #pragma GCC unroll 6
-            for (int i = 0; i < POINTS; i++) d[i] = load(m + (i * POINTS + j) * p->m_element + q);
-            transform_output(d);
+            for (int i = 0; i < points; i++) d[i] = load(m + (i * points + j) * p->m_element + q);
+            transform(d);
 #pragma GCC unroll 4
             for (int i = 0; i < TILE; i++) columns[i][j] = d[i];
         }
 #pragma GCC unroll 4
         for (int i = 0; i < TILE; i++) {
-            transform_output(columns[i]);
+            transform(columns[i]);
             for (int j = 0; j < TILE; j++) columns[i][j] += bias;
             join_phases(columns[i], lines + i * p->line + q * TILE);
         }
     }
+}
+
+/* The rows that the next channel is written to. */
+static void prefetch_output(const struct winograd *p, idx first, idx tiles, idx f) {
+    idx across = TILE * p->outputs;
     for (idx at = 0; at < tiles;) {
         struct tile_run r = run_at(&p->tiling, first, at, tiles);
-        REAL *y = p->y + r.image * p->y_image + (f * p->OH + r.row * TILE) * p->OW + r.column * TILE;
-        for (idx i = 0; i < MIN(TILE, p->OH - r.row * TILE); i++)
-            copy_reals(y + i * p->OW, lines + i * p->line + at * TILE, MIN(r.length * TILE, p->OW - r.column * TILE));
+        REAL *y = p->y + r.image * p->y_image + (f + 1) * p->y_channel + r.row * TILE * p->y_row + r.column * across;
+        prefetch_rows(y, MIN(TILE, p->OH - r.row * TILE), r.length * across, p->y_row, 1);
+        at += r.length;
+    }
+}
+
+/* From the lines into the images, where the outputs (one, or two beside each other) take turns along a row. */
+static void write_lines(const struct winograd *p, idx first, idx tiles, idx f, const REAL *lines) {
+    idx outputs = p->outputs, across = TILE * outputs;
+    for (idx at = 0; at < tiles;) {
+        struct tile_run r = run_at(&p->tiling, first, at, tiles);
+        REAL *y = p->y + r.image * p->y_image + f * p->y_channel + r.row * TILE * p->y_row + r.column * across;
+        idx n = MIN(r.length * across, p->OW - r.column * across);
+        for (idx i = 0; i < MIN(TILE, p->OH - r.row * TILE); i++) {
+            const REAL *line = lines + i * p->line + at * TILE;
+            if (outputs == 1) copy_reals(y + i * p->y_row, line, n);
+            else interleave(y + i * p->y_row, n, line, TILE * p->line, outputs, outputs);
+        }
         at += r.length;
     }
 }
@@ -317,24 +352,40 @@ static idx tiles_of_piece(const struct winograd *p, idx piece) {
     return MIN(p->piece, p->tiling.count - p->first - piece * p->piece);
 }
 
-/* A block of output channels of a piece, by the `span` terms from `term` on; products m: (element, channel, tile). */
-static void multiply_block(const struct winograd *p, idx block, idx piece, idx term, const REAL *u, const REAL *v, REAL *m,
-                           REAL *lines) {
-    idx rows = MIN(p->block, p->F - block * p->block), tiles = tiles_of_piece(p, piece);
-    idx end = MIN(p->terms, term + p->span);
-    for (int e = 0; e < ELEMENTS; e++)
-        for (idx t = 0; t < tiles; t += NR)
-            for (idx k = term; k < end; k += p->chain)
-                for (idx i = 0; i < rows; i += p->height) {
-                    idx height = MIN(p->height, rows - i);
-                    micro_kernels[height](
-                        MIN(p->chain, end - k), u + (i / p->height * ELEMENTS + e) * p->u_element + k * height,
-                        v + e * p->v_element + t * p->span + (k - term) * NR, NR, NULL, VL,
-                        m + e * p->m_element + i * p->piece + t, p->piece, NULL, k > 0);
-                }
-    if (end < p->terms) return;
-    for (idx i = 0; i < rows; i++)
-        transform_channel(p, p->first + piece * p->piece, tiles, block * p->block + i, m + i * p->piece, lines);
+/* All parts of a channel, then the next channel: its pixels are at hand. */
+static idx term_at(const struct winograd *p, idx item) { return item % p->parts * p->C + item / p->parts; }
+
+/* The terms of an output, less those at the ends whose weights are 0: a part with fewer taps is that at infinity. */
+struct terms { idx begin, end; };
+static struct terms terms_of(const struct winograd *p, idx output, idx element) {
+    idx points = p->filter->points, each = p->parts / p->outputs, begin = output * each, end = begin + each;
+    idx rows = element / points == points - 1 ? p->filter->taps : 0, columns = element % points == points - 1 ? p->filter->taps : 0;
+    while (begin < end && (p->part[begin].rows.count < rows || p->part[begin].columns.count < columns)) begin++;
+    while (begin < end && (p->part[end - 1].rows.count < rows || p->part[end - 1].columns.count < columns)) end--;
+    return (struct terms){begin * p->C, end * p->C};
+}
+
+/* A block of output channels of a piece; products m: (element, output, channel, tile). */
+static void multiply_block(const struct winograd *p, idx block, idx piece, const REAL *u, const REAL *v, REAL *m) {
+    idx f = block * p->block, rows = MIN(p->block, p->F - f), tiles = tiles_of_piece(p, piece), output_rows = p->block * p->piece;
+    for (idx e = 0; e < p->elements; e++)
+        for (idx o = 0; o < p->outputs; o++) {
+            struct terms s = terms_of(p, o, e);
+            idx longest = block_of(s.end - s.begin, CHAIN);
+            for (idx t = 0; t < tiles; t += NR)
+                for (idx k = s.begin; k == s.begin || k < s.end; k += longest)   /* also nothing at all: then the sums are 0 */
+                    for (idx i = 0; i < rows; i += p->height) {
+                        idx height = MIN(p->height, rows - i);
+                        micro_kernels[height](
+                            MIN(longest, s.end - k), u + (i / p->height * p->elements + e) * p->u_element + k * height,
+                            v + e * p->v_element + t * p->terms + k * NR, NR, NULL, VL,
+                            m + e * p->m_element + o * output_rows + i * p->piece + t, p->piece, NULL, k > s.begin);
+                    }
+        }
+    for (idx i = 0; i < rows; i++) {
+        prefetch_output(p, p->first + piece * p->piece, tiles, f + i);
+        p->filter->output(p, p->first + piece * p->piece, tiles, f + i, m + i * p->piece, m + p->m_reals);
+    }
 }
 
 /* Small weights are transformed once; then a worker takes whole pieces, and all that is at hand stays in its cache. */
@@ -346,64 +397,60 @@ static void transform_blocks(void *arg, idx begin, idx end, int worker) {
 
 static void whole_pieces(void *arg, idx begin, idx end, int worker) {
     const struct winograd *p = arg;
-    REAL *lines = p->scratch + worker * p->worker_reals, *v = lines + p->lines_reals, *m = v + p->v_reals;
-    for (idx piece = begin; piece < end; piece++)
-        for (idx term = 0; term < p->terms; term += p->span) {
-            for (idx k = term; k < MIN(p->terms, term + p->span); k += p->kernel.across)
-                transform_piece(p, p->first + piece * p->piece, tiles_of_piece(p, piece), k / p->kernel.across, v, lines);
-            for (idx block = 0; block < p->blocks; block++)
-                multiply_block(p, block, piece, term, p->u + block * p->u_reals, v, m + block % p->kept * p->m_reals, lines);
-        }
+    REAL *m = p->scratch + worker * p->worker_reals, *lines = m + p->m_reals, *v = lines + 2 * p->filter->points * p->line;
+    for (idx piece = begin; piece < end; piece++) {
+        for (idx item = 0; item < p->terms; item++)
+            p->filter->input(p, p->first + piece * p->piece, tiles_of_piece(p, piece), term_at(p, item), v, lines);
+        for (idx block = 0; block < p->blocks; block++) multiply_block(p, block, piece, p->u + block * p->u_reals, v, m);
+    }
 }
 
 /* Large weights are transformed block by block where they are used, for a whole chunk of transformed input. */
 static void transform_pieces(void *arg, idx begin, idx end, int worker) {
     const struct winograd *p = arg;
     for (idx item = begin; item < end; item++) {
-        idx piece = item / p->items;
-        transform_piece(p, p->first + piece * p->piece, tiles_of_piece(p, piece), item % p->items, p->v + piece * p->v_reals,
-                        p->scratch + worker * p->worker_reals);
+        idx piece = item / p->terms;
+        p->filter->input(p, p->first + piece * p->piece, tiles_of_piece(p, piece), term_at(p, item % p->terms),
+                         p->v + piece * p->v_reals, p->scratch + worker * p->worker_reals);
     }
 }
 
 static void multiply_blocks_of_pieces(void *arg, idx begin, idx end, int worker) {
     const struct winograd *p = arg;
-    REAL *lines = p->scratch + worker * p->worker_reals, *u = lines + p->lines_reals, *m = u + p->u_reals;
+    REAL *m = p->scratch + worker * p->worker_reals, *u = m + p->m_reals + 2 * p->filter->points * p->line;
     idx ready = -1;
     for (idx item = begin; item < end; item++) {
         idx block = item / p->pieces, piece = item % p->pieces;
         if (block != ready) transform_block(p, block, u);
         ready = block;
-        multiply_block(p, block, piece, 0, u, p->v + piece * p->v_reals, m, lines);
+        multiply_block(p, block, piece, u, p->v + piece * p->v_reals, m);
     }
 }
 
 static int winograd(struct winograd p) {
-    idx tiles = p.tiling.count;
+    idx tiles = p.tiling.count, E = p.elements = p.filter->points * p.filter->points;
     if (!tiles || !p.C || !p.F) return CNN_OK;
-    p.items = ceil_div(p.kernel.KH, TAPS) * p.C, p.terms = p.items * p.kernel.across;
-    p.chain = block_of(p.items, CHAIN / p.kernel.across) * p.kernel.across;
-    p.height = panel_height(p.F), p.block = MAX(1, BLOCK_ROWS / p.height) * p.height, p.blocks = ceil_div(p.F, p.block);
-    p.piece = MIN(MAX(NR, MIN(PIECE_TILES, PIECE_REALS / (ELEMENTS * p.terms) / NR * NR)), round_up(tiles, NR));
-    p.line = round_up((p.piece + 1) * TILE + 2 * VL, 16), p.lines_reals = shifts_of((int)p.kernel.across) * POINTS * p.line;
-    p.u_element = round_up(p.terms * p.height, 16) + 16, p.m_element = p.block * p.piece + 16;   /* + 16: not all in the */
-    p.u_reals = p.block / p.height * ELEMENTS * p.u_element, p.m_reals = ELEMENTS * p.m_element;   /* same sets of a cache */
+    p.terms = p.parts * p.C;
+    p.height = panel_height(p.F), p.block = MAX(1, BLOCK_ROWS / p.outputs / p.height) * p.height;
+    p.blocks = ceil_div(p.F, p.block);
+    p.piece = MIN(MAX(NR, MIN(PIECE_TILES, PIECE_REALS / (E * p.terms) / NR * NR)), round_up(tiles, NR));
+    p.line = round_up((p.piece + 1) * TILE + 2 * VL, 16);
+    p.v_element = p.terms * p.piece + 16, p.u_element = round_up(p.terms * p.height, 16) + 16;   /* + 16: not all into the same */
+    p.m_element = p.outputs * p.block * p.piece + 16;                                            /* sets of a cache */
+    p.v_reals = E * p.v_element, p.u_reals = p.block / p.height * E * p.u_element, p.m_reals = E * p.m_element;
 
-    idx all_pieces = ceil_div(tiles, p.piece);
+    idx all_pieces = ceil_div(tiles, p.piece), pieces = block_of(all_pieces, MAX(1, CHUNK_REALS / p.v_reals));
     int whole = p.blocks * p.u_reals <= SMALL_WEIGHTS && all_pieces >= 2 * cnn_get_num_threads();
-    p.span = whole ? p.chain : p.terms, p.kept = p.span < p.terms ? p.blocks : 1;
-    p.v_element = p.span * p.piece + 16, p.v_reals = ELEMENTS * p.v_element;
-    idx pieces = block_of(all_pieces, MAX(1, CHUNK_REALS / p.v_reals));
-    idx shared_v = whole ? 0 : pieces * p.v_reals, shared_u = whole ? p.blocks * p.u_reals : 0;
-    p.worker_reals = p.lines_reals + (whole ? p.v_reals : p.u_reals) + p.kept * p.m_reals;
-    double work = 0.1 * ELEMENTS * (double)(p.block * p.piece) * (double)p.terms;
+    idx shared_v = whole ? 0 : pieces * p.v_reals, shared_u = whole ? p.blocks * p.u_reals : 0, zeros = p.step * p.line;
+    p.worker_reals = p.m_reals + 2 * p.filter->points * p.line + (whole ? p.v_reals : p.u_reals);
+    double work = 0.1 * (double)(E * p.block * p.piece) * (double)p.terms;
     idx grain_piece = grain_of(work * (double)p.blocks), grain_in = grain_of(30 * (double)p.piece), grain_out = grain_of(work);
     idx workers = whole ? parallel_workers(all_pieces, grain_piece)
-                        : MAX(parallel_workers(pieces * p.items, grain_in), parallel_workers(pieces * p.blocks, grain_out));
-    REAL *shared = scratch_take(sizeof(REAL) * (size_t)(p.line + shared_u + shared_v + workers * p.worker_reals));
+                        : MAX(parallel_workers(pieces * p.terms, grain_in), parallel_workers(pieces * p.blocks, grain_out));
+    REAL *shared = scratch_take(sizeof(REAL) * (size_t)(zeros + shared_u + shared_v + workers * p.worker_reals));
     if (!shared) return CNN_NO_MEMORY;
-    memset(shared, 0, sizeof(REAL) * (size_t)p.line);
-    p.zeros = shared, p.u = shared + p.line, p.v = p.u + shared_u, p.scratch = p.v + shared_v;
+    memset(shared, 0, sizeof(REAL) * (size_t)zeros);
+    p.zeros = shared, p.u = shared + zeros, p.v = p.u + shared_u, p.scratch = p.v + shared_v;
     if (whole) {
         p.pieces = all_pieces;
         parallel_for(p.blocks, grain_of(30 * (double)(p.block * p.terms)), transform_blocks, &p);
@@ -411,36 +458,65 @@ static int winograd(struct winograd p) {
     }
     for (; !whole && p.first < tiles; p.first += pieces * p.piece) {
         p.pieces = MIN(pieces, ceil_div(tiles - p.first, p.piece));
-        parallel_for(p.pieces * p.items, grain_in, transform_pieces, &p);
+        parallel_for(p.pieces * p.terms, grain_in, transform_pieces, &p);
         parallel_for(p.pieces * p.blocks, grain_out, multiply_blocks_of_pieces, &p);
     }
     scratch_give(shared);
     return CNN_OK;
 }
 
+/* ---- three taps a part ---- */
+
+static void input_of_three(const struct winograd *p, idx first, idx tiles, idx term, REAL *v, REAL *scratch) {
+    transform_tiles(transform_input, POINTS, 1, p, first, tiles, term, v, scratch);
+}
+static void weights_of_three(const struct winograd *p, idx f, idx m, REAL *u) {
+    transform_panel(transform_filter, POINTS, TAPS, p, f, m, u);
+}
+static void output_of_three(const struct winograd *p, idx first, idx tiles, idx f, const REAL *m, REAL *lines) {
+    transform_products(transform_output, POINTS, p, tiles, p->bias ? p->bias[f] : 0, m, lines);
+    write_lines(p, first, tiles, f, lines);
+}
+static const struct filter three_taps = {POINTS, TAPS, input_of_three, weights_of_three, output_of_three};
+
+static struct taps three_of(idx K, idx from, idx padding, int rotated) {
+    return (struct taps){from - padding, rotated ? K - 1 - from : from, rotated ? -1 : 1, MIN(TAPS, K - from)};
+}
+static void add_parts(struct winograd *p, idx top, idx left, int rotated) {
+    for (idx h = 0; h < p->KH; h += TAPS)
+        for (idx w = 0; w < p->KW; w += TAPS)
+            p->part[p->parts++] = (struct part){three_of(p->KH, h, top, rotated), three_of(p->KW, w, left, rotated)};
+}
+
 static int winograd_forward(const struct conv_shape *s, const REAL *x, const REAL *w, const REAL *b, REAL *y) {
     idx C = s->C / s->groups, F = s->F / s->groups, taps = s->KH * s->KW;
     int status = CNN_OK;
-    for (idx g = 0; g < s->groups && status == CNN_OK; g++)
-        status = winograd((struct winograd){
-            .C = C, .H = s->H, .W = s->W, .F = F, .OH = s->OH, .OW = s->OW, .top = s->top, .left = s->left,
-            .x = x + g * C * s->H * s->W, .x_image = s->C * s->H * s->W, .w = w + g * F * C * taps, .w_out = C * taps,
-            .w_in = taps, .kernel = kernel_of(s->KH, s->KW),
-            .bias = b ? b + g * F : NULL, .y = y + g * F * s->OH * s->OW, .y_image = s->F * s->OH * s->OW,
-            .tiling = tiling_of(s->N, s->OH, s->OW)});
+    for (idx g = 0; g < s->groups && status == CNN_OK; g++) {
+        struct winograd p = {
+            .filter = &three_taps, .C = C, .H = s->H, .W = s->W, .F = F, .OH = s->OH, .OW = s->OW, .step = 1,
+            .x = x + g * C * s->H * s->W, .x_image = s->C * s->H * s->W, .outputs = 1,
+            .w = w + g * F * C * taps, .w_out = C * taps, .w_in = taps, .KH = s->KH, .KW = s->KW, .bias = b ? b + g * F : NULL,
+            .y = y + g * F * s->OH * s->OW, .y_image = s->F * s->OH * s->OW, .y_channel = s->OH * s->OW, .y_row = s->OW,
+            .tiling = tiling_of(s->N, s->OH, s->OW)};
+        add_parts(&p, s->top, s->left, 0);
+        status = winograd(p);
+    }
     return status;
 }
 
 static int winograd_backward_input(const struct conv_shape *s, const REAL *dy, const REAL *w, REAL *dx) {
     idx C = s->C / s->groups, F = s->F / s->groups, taps = s->KH * s->KW;
     int status = CNN_OK;
-    for (idx g = 0; g < s->groups && status == CNN_OK; g++)
-        status = winograd((struct winograd){
-            .C = F, .H = s->OH, .W = s->OW, .F = C, .OH = s->H, .OW = s->W, .top = s->KH - 1 - s->top,
-            .left = s->KW - 1 - s->left,
-            .x = dy + g * F * s->OH * s->OW, .x_image = s->F * s->OH * s->OW, .w = w + g * F * C * taps, .w_out = taps,
-            .w_in = C * taps, .rotated = 1, .kernel = kernel_of(s->KH, s->KW), .y = dx + g * C * s->H * s->W,
-            .y_image = s->C * s->H * s->W,            .tiling = tiling_of(s->N, s->H, s->W)});
+    for (idx g = 0; g < s->groups && status == CNN_OK; g++) {
+        struct winograd p = {
+            .filter = &three_taps, .C = F, .H = s->OH, .W = s->OW, .F = C, .OH = s->H, .OW = s->W, .step = 1,
+            .x = dy + g * F * s->OH * s->OW, .x_image = s->F * s->OH * s->OW, .outputs = 1,
+            .w = w + g * F * C * taps, .w_out = taps, .w_in = C * taps, .KH = s->KH, .KW = s->KW,
+            .y = dx + g * C * s->H * s->W, .y_image = s->C * s->H * s->W, .y_channel = s->H * s->W, .y_row = s->W,
+            .tiling = tiling_of(s->N, s->H, s->W)};
+        add_parts(&p, s->KH - 1 - s->top, s->KW - 1 - s->left, 1);
+        status = winograd(p);
+    }
     return status;
 }
 

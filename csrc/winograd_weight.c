@@ -65,7 +65,7 @@ INLINE void transform_channels(void (*const transform)(vr *), const int height, 
                 if (channel + i + AHEAD_OF_PLANE < s->channels)
                     prefetch_rows(plane.pixels + (AHEAD_OF_PLANE * plane.H + MAX(0, first)) * plane.W + MAX(0, column), height,
                                   columns, plane.W, 0);
-                transform_columns(transform, height, &plane, first, column, columns, z + i * row + used, line);
+                transform_columns(transform, POINTS, height, 1, &plane, first, column, columns, z + i * row + used, NULL, line);
             }
             for (idx t = 0; t < r.length; t++) start[at - begin + t] = (used + t * TILE) * LANES;
             used += r.length * TILE + beyond, at += r.length;
