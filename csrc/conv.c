@@ -489,6 +489,7 @@ static int conv2d_forward(const struct conv_shape *s, const void *x, const void 
     if (is_pointwise(s)) return pointwise(s->N, F, C, s->H * s->W, w, C, 1, x, b, y);
     if (is_depthwise(s)) return depthwise_forward(s, x, w, b, y);
     if (winograd_pays(s, FORWARD)) return winograd_forward(s, x, w, b, y);
+    if (winograd_strided_pays(s, FORWARD)) return winograd_strided_forward(s, x, w, b, y);
     struct tap *tap = scratch_take(sizeof(struct tap) * (size_t)taps);
     if (!tap) return CNN_NO_MEMORY;
     for (idx t = 0; t < taps; t++) tap[t] = (struct tap){t / s->KW * s->DH - s->top, t % s->KW * s->DW - s->left, t};
@@ -520,6 +521,7 @@ static int conv2d_backward_input(const struct conv_shape *s, const void *dy, con
     if (is_pointwise(s)) return pointwise(s->N, s->C, s->F, s->H * s->W, w, 1, s->C, dy, NULL, dx);
     if (is_depthwise(s)) return depthwise_backward_input(s, dy, w, dx);
     if (winograd_pays(s, BACKWARD_INPUT)) return winograd_backward_input(s, dy, w, dx);
+    if (winograd_strided_pays(s, BACKWARD_INPUT)) return winograd_strided_backward_input(s, dy, w, dx);
     struct tap *tap = scratch_take(sizeof(struct tap) * (size_t)all + sizeof(struct phase) * (size_t)phases);
     if (!tap) return CNN_NO_MEMORY;
     struct phase *phase = (struct phase *)(tap + all);

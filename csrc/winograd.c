@@ -131,12 +131,19 @@ static struct tile_run run_at(const struct tiling *t, idx first, idx at, idx end
                              .length = MIN(t->columns - column, end - at)};
 }
 
+static struct tile_run run_after(const struct tiling *t, struct tile_run r, idx left) {
+    int last = r.row + 1 == t->rows;
+    return (struct tile_run){.image = r.image + last, .row = last ? 0 : r.row + 1, .length = MIN(t->columns, left)};
+}
+
 /* Lines of an image plane, zero outside. */
 struct plane { const REAL *pixels; idx H, W; const REAL *zeros; };
 
-INLINE void fill_zeros(const int lines, REAL *z, idx pitch, idx begin, idx end) {
-    for (int i = 0; i < lines; i++)
-        for (idx k = begin; k < end; k += VL) store(z + i * pitch + k, (vr){0});
+INLINE void fill_zeros(const int lines, REAL *z, idx pitch, idx n) {
+    for (int i = 0; n > 0 && i < lines; i++) {
+        store(z + i * pitch, (vr){0});   /* alone, so that no function is called for it */
+        for (idx k = VL; k < n; k += VL) store(z + i * pitch + k, (vr){0});
+    }
 }
 
 INLINE vr load_every_second(const REAL *line, idx left) {
@@ -150,14 +157,14 @@ INLINE void transform_columns(void (*const transform)(vr *), const int points, c
                               const struct plane *s, idx row, idx column, idx n, REAL *z, REAL *next, idx pitch) {
     const REAL *line[POINTS];
     v4 before[POINTS];
-    idx begin = MIN(n, MAX(0, (step - 1 - column) / step)), k = begin;
-    idx end = MAX(begin, MIN(n, (s->W - column + step - 1) / step)), left = s->W - column - begin * step;
+    idx begin = MIN(n, MAX(0, (step - 1 - column) / step)), left = MAX(0, s->W - column - begin * step);
     for (int i = 0; i < height; i++, row += step)
         line[i] = row >= 0 && row < s->H ? s->pixels + row * s->W + column + begin * step : s->zeros;
-    fill_zeros(points, z, pitch, 0, begin);
-    if (next) fill_zeros(points, next, pitch, 0, begin - TILE);
+    fill_zeros(points, z, pitch, begin);
+    if (next) fill_zeros(points, next, pitch, begin - TILE);
+#pragma GCC unroll 6
     for (int i = 0; next && i < points; i++) before[i] = *(v4 *)(next + i * pitch - TILE);
-    for (; k < end; k += VL, left -= step * VL) {
+    for (idx k = begin; k < n; k += VL, left = MAX(0, left - step * VL)) {
         vr d[POINTS];
 #pragma GCC unroll 6
         for (int i = 0; i < height; i++) {
@@ -171,9 +178,8 @@ INLINE void transform_columns(void (*const transform)(vr *), const int points, c
             if (next) store(next + i * pitch + k - TILE, d[i]);
         }
     }
+#pragma GCC unroll 6
     for (int i = 0; next && i < points; i++) *(v4 *)(next + i * pitch - TILE) = before[i];
-    fill_zeros(points, z, pitch, k, n);
-    if (next) fill_zeros(points, next, pitch, MAX(0, k - TILE), n - TILE);
 }
 
 /* Rows of a plane that lies next to the one at work: too short, and too far from each other, for the hardware to see a pattern. */
@@ -230,14 +236,14 @@ INLINE void transform_tiles(void (*const transform)(vr *), const int points, con
                             idx tiles, idx term, REAL *v, REAL *scratch) {
     const struct part *part = &p->part[term / p->C];
     REAL *z = scratch, *next = scratch + points * p->line;
-    for (idx at = 0; at < tiles;) {
-        struct tile_run r = run_at(&p->tiling, first, at, tiles);
+    struct tile_run r = run_at(&p->tiling, first, 0, tiles);
+    for (idx at = 0; at < tiles; at += r.length, r = run_after(&p->tiling, r, tiles - at)) {
         struct plane plane = {p->x + r.image * p->x_image + term % p->C * p->H * p->W, p->H, p->W, p->zeros};
         idx row = r.row * TILE * step + part->rows.start, column = r.column * TILE * step + part->columns.start;
         idx n = r.length * TILE + points - TILE, next_channel = (p->H + MAX(0, row)) * p->W + MAX(0, column);
-        if (term % p->C + 1 < p->C) prefetch_rows(plane.pixels + next_channel, points, n * step, step * p->W, 0);
+        if (term % p->C + 1 < p->C && term / p->C % 2 == 0)   /* the next part sees much the same */
+            prefetch_rows(plane.pixels + next_channel, points, n * step, step * p->W, 0);
         transform_columns(transform, points, points, step, &plane, row, column, n, z + at * TILE, next + at * TILE, p->line);
-        at += r.length;
     }
     for (idx q = 0; q < tiles; q += VL)
         for (int i = 0; i < points; i++) {
@@ -324,19 +330,18 @@ INLINE void transform_products(void (*const transform)(vr *), const int points, 
 /* The rows that the next channel is written to. */
 static void prefetch_output(const struct winograd *p, idx first, idx tiles, idx f) {
     idx across = TILE * p->outputs;
-    for (idx at = 0; at < tiles;) {
-        struct tile_run r = run_at(&p->tiling, first, at, tiles);
+    struct tile_run r = run_at(&p->tiling, first, 0, tiles);
+    for (idx at = 0; at < tiles; at += r.length, r = run_after(&p->tiling, r, tiles - at)) {
         REAL *y = p->y + r.image * p->y_image + (f + 1) * p->y_channel + r.row * TILE * p->y_row + r.column * across;
         prefetch_rows(y, MIN(TILE, p->OH - r.row * TILE), r.length * across, p->y_row, 1);
-        at += r.length;
     }
 }
 
 /* From the lines into the images, where the outputs (one, or two beside each other) take turns along a row. */
 static void write_lines(const struct winograd *p, idx first, idx tiles, idx f, const REAL *lines) {
     idx outputs = p->outputs, across = TILE * outputs;
-    for (idx at = 0; at < tiles;) {
-        struct tile_run r = run_at(&p->tiling, first, at, tiles);
+    struct tile_run r = run_at(&p->tiling, first, 0, tiles);
+    for (idx at = 0; at < tiles; at += r.length, r = run_after(&p->tiling, r, tiles - at)) {
         REAL *y = p->y + r.image * p->y_image + f * p->y_channel + r.row * TILE * p->y_row + r.column * across;
         idx n = MIN(r.length * across, p->OW - r.column * across);
         for (idx i = 0; i < MIN(TILE, p->OH - r.row * TILE); i++) {
@@ -344,7 +349,6 @@ static void write_lines(const struct winograd *p, idx first, idx tiles, idx f, c
             if (outputs == 1) copy_reals(y + i * p->y_row, line, n);
             else interleave(y + i * p->y_row, n, line, TILE * p->line, outputs, outputs);
         }
-        at += r.length;
     }
 }
 
@@ -520,6 +524,7 @@ static int winograd_backward_input(const struct conv_shape *s, const REAL *dy, c
     return status;
 }
 
+#include "winograd_strided.c"
 #include "winograd_weight.c"
 
 /* Whether the filtering costs less than summing directly. In multiplications per pair of channels: the products, on whole
@@ -542,4 +547,16 @@ static int winograd_pays(const struct conv_shape *s, enum winograd_pass pass) {
     if (pass == BACKWARD_INPUT) in = out, out = (double)(s->C / s->groups);
     double direct = (parts > 1 ? 1 : 1.25) * (double)(s->KH * s->KW) * pixels;
     return ELEMENTS * parts * padded + 600 * tiles * (parts / out + 1 / in) + 400 * parts < direct;
+}
+
+/* The same for stride 2, with a tap's two parts in each dimension: K + 6 products of them for four outputs. */
+static int winograd_strided_pays(const struct conv_shape *s, enum winograd_pass pass) {
+    int fits = s->SH == 2 && s->SW == 2 && s->DH == 1 && s->DW == 1 && MIN(s->KH, s->KW) >= 3 && MAX(s->KH, s->KW) <= 2 * PAIR;
+    if (!REAL_IS_FLOAT || !fits || MIN(s->C, s->F) / s->groups < 16 || cnn_get_exact()) return 0;
+    int back = pass == BACKWARD_INPUT;
+    struct tiling tiling = tiling_of(s->N, back ? ceil_div(s->H, 2) : s->OH, back ? ceil_div(s->W, 2) : s->OW);
+    double products = (double)((s->KH + 6) * (s->KW + 6) * round_up(tiling.count, NR));
+    double in = (double)((back ? s->F : s->C) / s->groups), out = (double)((back ? s->C : s->F) / s->groups);
+    double transforms = 480 * (double)tiling.count * (4 / out + (back ? 4 : 1) / in) + 2400;
+    return products + transforms < (double)(s->KH * s->KW * s->N * s->OH * s->OW);
 }
