@@ -549,7 +549,8 @@ static int winograd_pays(const struct conv_shape *s, enum winograd_pass pass) {
     return ELEMENTS * parts * padded + 600 * tiles * (parts / out + 1 / in) + 400 * parts < direct;
 }
 
-/* The same for stride 2, with a tap's two parts in each dimension: K + 6 products of them for four outputs. */
+/* The same for stride 2, where K taps take K + 6 products for four outputs in each dimension. Large weights are transformed for
+   each chunk of tiles anew. */
 static int winograd_strided_pays(const struct conv_shape *s, enum winograd_pass pass) {
     int fits = s->SH == 2 && s->SW == 2 && s->DH == 1 && s->DW == 1 && MIN(s->KH, s->KW) >= 3 && MAX(s->KH, s->KW) <= 2 * PAIR;
     if (!REAL_IS_FLOAT || !fits || MIN(s->C, s->F) / s->groups < 16 || cnn_get_exact()) return 0;
@@ -557,6 +558,8 @@ static int winograd_strided_pays(const struct conv_shape *s, enum winograd_pass 
     struct tiling tiling = tiling_of(s->N, back ? ceil_div(s->H, 2) : s->OH, back ? ceil_div(s->W, 2) : s->OW);
     double products = (double)((s->KH + 6) * (s->KW + 6) * round_up(tiling.count, NR));
     double in = (double)((back ? s->F : s->C) / s->groups), out = (double)((back ? s->C : s->F) / s->groups);
-    double transforms = 480 * (double)tiling.count * (4 / out + (back ? 4 : 1) / in) + 2400;
-    return products + transforms < (double)(s->KH * s->KW * s->N * s->OH * s->OW);
+    double transforms = 480 * (double)tiling.count * (4 / out + (back ? 4 : 1) / in);
+    double terms = PAIR_POINTS * PAIR_POINTS * (back ? 2 : 4) * in;
+    double chunks = terms * out > SMALL_WEIGHTS ? MAX(1, terms * (double)tiling.count / CHUNK_REALS) : 1;
+    return products + transforms + 2400 * chunks < (double)(s->KH * s->KW * s->N * s->OH * s->OW);
 }

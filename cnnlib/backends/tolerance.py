@@ -15,8 +15,9 @@ textbook's own result moves by when every argument grows by eps is allowed, too.
 
 Winograd's convolution forms sums and differences of a whole tile before it multiplies, so an output's error comes from
 everything that its tile meets: each tap of w counts as the largest of its 3×3, and (|x| ⋆ |w|) as the largest within reach
-of a tile. A larger kernel is filled up to multiples of three with zeros, which meet what they multiply, too. Where the size is
-not finite the result may be anything, as long as no NaN or infinity gets lost.
+of a tile. A larger kernel is filled up to multiples of three with zeros, which meet what they multiply, too. With stride 2 the
+pixels of a tile of dx are two apart. Where the size is not finite the result may be anything, as long as no NaN or infinity
+gets lost.
 
 Source: Higham, "Accuracy and Stability of Numerical Algorithms", 2002, chapter 3.
 """
@@ -42,7 +43,7 @@ BILINEAR = frozenset(
 # Kernels with a Winograd algorithm, and how far apart two outputs of one tile are.
 TILED = {"conv2d_forward": 3, "conv2d_backward_input": 3, "conv2d_backward_weight": 2}
 LEAST_CHANNELS = 16  # with fewer, csrc/winograd.c never pays
-SIDES = range(3, 13)  # of its kernels
+SIDES, STRIDED_SIDES = range(3, 13), range(3, 5)  # of its kernels; with stride 2
 
 # Differences of terms as large as dy, their first argument: the result may be much smaller than what was rounded.
 CANCELLING = frozenset(["softmax_backward", "log_softmax_backward"])
@@ -59,9 +60,9 @@ def algorithm_of(name: str, arguments: tuple, dtype: Any) -> str:
     """What the compiled kernels may compute with: "winograd" or "direct"."""
     if name not in TILED or dtype != np.float32 or cpu.get_precision() == "exact":
         return "direct"
-    w_shape = _w_shape(name, arguments)
-    stride, dilation, groups = arguments[3], arguments[5], arguments[6]
-    fits = all(side in SIDES for side in w_shape[2:]) and tuple(stride) == tuple(dilation) == (1, 1)
+    w_shape, dilation, groups = _w_shape(name, arguments), arguments[5], arguments[6]
+    sides = {(1, 1): SIDES, (2, 2): () if name == "conv2d_backward_weight" else STRIDED_SIDES}.get(tuple(arguments[3]), ())
+    fits = all(side in sides for side in w_shape[2:]) and tuple(dilation) == (1, 1)
     return "winograd" if fits and min(w_shape[0] // groups, w_shape[1]) >= LEAST_CHANNELS else "direct"
 
 
@@ -79,9 +80,9 @@ def bound(name: str, reference: Callable, arguments: tuple, y64: Any, dtype: Any
         terms = reference(*(a * 0.0 + 1.0 if _is_float(a) else a for a in sizes))
         root_k = float(max(1.0, terms.max(initial=1.0))) ** 0.5
         if algorithm == "winograd":
-            beyond = max(-side % 3 for side in _w_shape(name, arguments)[2:])
-            magnitude = _of_tiles(name, reference, sizes, beyond)
-            y64 = _within_reach(abs(y64), TILED[name] + beyond)
+            reach, beyond = _reach(name, arguments)
+            magnitude = _of_tiles(name, reference, sizes, reach, beyond)
+            y64 = _within_reach(abs(y64), reach)
         else:
             magnitude = reference(*sizes)
         allowed = unit * (magnitude + root_k * abs(y64)) + _tiny(dtype)
@@ -107,14 +108,22 @@ def _w_shape(name: str, arguments: tuple) -> tuple[int, ...]:
     return arguments[2] if name == "conv2d_backward_weight" else arguments[1].shape
 
 
-def _of_tiles(name: str, reference: Callable, sizes: tuple, beyond: int) -> Any:
-    """(|x| ⋆ |w|) of all that meets in a tile, with kernels that are filled up with so many zeros."""
+def _reach(name: str, arguments: tuple) -> tuple[int, int]:
+    """How far apart two outputs of a tile are, and with how many zeros the kernel is filled up."""
+    if tuple(arguments[3]) == (2, 2):
+        return TILED[name] * (2 if name == "conv2d_backward_input" else 1), 0
+    beyond = max(-side % 3 for side in _w_shape(name, arguments)[2:])
+    return TILED[name] + beyond, beyond
+
+
+def _of_tiles(name: str, reference: Callable, sizes: tuple, reach: int, beyond: int) -> Any:
+    """(|x| ⋆ |w|) of all that meets in a tile."""
     first, second, *others = sizes
     if name == "conv2d_backward_weight":
         first = _within_reach(first, 3 + beyond)  # dy and x of a tile meet although no tap joins them
     else:
         second = _within_reach(second, 2)
-    return _within_reach(reference(first, second, *others), TILED[name] + beyond)
+    return _within_reach(reference(first, second, *others), reach)
 
 
 def _within_reach(a: Any, reach: int) -> Any:
