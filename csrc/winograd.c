@@ -486,10 +486,14 @@ static const struct filter three_taps = {POINTS, TAPS, input_of_three, weights_o
 static struct taps three_of(idx K, idx from, idx padding, int rotated) {
     return (struct taps){from - padding, rotated ? K - 1 - from : from, rotated ? -1 : 1, MIN(TAPS, K - from)};
 }
+/* To and fro, so that of 2 x 2 parts those with fewer taps in one dimension are at the ends, which terms_of leaves out. */
 static void add_parts(struct winograd *p, idx top, idx left, int rotated) {
+    idx last = (p->KW - 1) / TAPS * TAPS;
     for (idx h = 0; h < p->KH; h += TAPS)
-        for (idx w = 0; w < p->KW; w += TAPS)
-            p->part[p->parts++] = (struct part){three_of(p->KH, h, top, rotated), three_of(p->KW, w, left, rotated)};
+        for (idx w = 0; w < p->KW; w += TAPS) {
+            struct taps columns = three_of(p->KW, h / TAPS % 2 ? w : last - w, left, rotated);
+            p->part[p->parts++] = (struct part){three_of(p->KH, h, top, rotated), columns};
+        }
 }
 
 static int winograd_forward(const struct conv_shape *s, const REAL *x, const REAL *w, const REAL *b, REAL *y) {
