@@ -17,7 +17,8 @@
    numbered along the rows of tiles, over all images, and worked on in pieces.
 
    A larger kernel is a sum of parts, kernels of 3 x 3 whose images are shifted by threes: more channels, for all that follows.
-   What a part has beyond the kernel is zero. For 5 x 5 that makes 4 * 36 multiplications of 400. */
+   What a part has beyond the kernel is zero; so are its weights at infinity, which are left out: 11 * 11 multiplications for
+   5 x 5 taps, of 400. */
 
 enum { TILE = 4, POINTS = 6, ELEMENTS = POINTS * POINTS, TAPS = 3 };
 
