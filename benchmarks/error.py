@@ -40,7 +40,8 @@ def main() -> None:
             columns.append(errors(torch_result(name, arguments), y64) if importlib.util.find_spec("torch") else "")
             shape = f"{batch}×{channels}×{size}×{size}"
             print(
-                f"{name.removeprefix('conv2d_'):16} {shape:>16} {kernel}×{kernel} s{stride:<2} " + " ".join(f"{c:>19}" for c in columns),
+                f"{name.removeprefix('conv2d_'):16} {shape:>16} {kernel}×{kernel} s{stride:<2} "
+                + " ".join(f"{c:>19}" for c in columns),
                 flush=True,
             )
     cl.set_precision(before)

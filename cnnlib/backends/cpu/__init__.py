@@ -88,11 +88,11 @@ def set_precision(precision: str) -> None:
     """How the compiled kernels compute convolutions of stride 1 or 2 in float32: ``"fast"`` (the default) or ``"exact"``.
 
     ``"fast"`` lets convolutions with many channels use Winograd's minimal filtering F(4×4, 3×3), a quarter of the
-    multiplications, in all three passes; larger kernels, up to 12×12, in parts of 3×3; with stride 2, forward and backward-input of 3×3 to
-    4×4, by F(4×4, 2×2) of even and odd pixels. It rounds more: relative to the root
-    mean square of the result, the error measured with 64 to 512 channels is about 1e-6 in the mean square and 1e-5 at most,
-    up to five times that of direct sums (``python -m benchmarks.error``). And an output takes part in what its tile of 4×4
-    meets: a NaN or infinity may reach all 16 outputs of a tile, and all nine taps of a part of a weight's gradient.
+    multiplications, in all three passes; larger kernels, up to 12×12, in parts of 3×3. With stride 2, kernels of 3×3 to 4×4
+    take F(4×4, 2×2) on even and odd pixels, forward and backward-input. It rounds more: relative to the root mean square of the
+    result, the error measured with 64 to 512 channels is about 1e-6 in the mean square and 1e-5 at most, up to five times that
+    of direct sums (``python -m benchmarks.error``). And an output takes part in what its tile of 4×4 meets: a NaN or infinity
+    may reach all 16 outputs of a tile, and all nine taps of a part of a weight's gradient.
     ``"exact"`` sums directly, always. float64, so gradient checks too, and the reference backend always do.
 
     A setting of the process; the choice is taken when a kernel runs. Raises UnknownNameError for another word.
