@@ -4,6 +4,9 @@
 
 enum { MOST_VECTORS = 3, FEW_PIXELS = MR * 2 / 3 };   /* 2 x MR or 3 x FEW_PIXELS vectors of sums */
 
+/* Where vectors hold more pixels than there are registers for addresses, a tile that crosses rows is two whole rows. */
+enum { PAIRS = MR > 6 };
+
 /* y (channels x m pixels, row stride ldy) = bias + weights (vectors per k) times pixels: number i of step k lies at
    image[offset[k] + i] or, when the tile crosses rows, at image[offset[k] + at[i]]. */
 INLINE void channel_tile(const int m, const int vectors, const int crosses, idx K, const REAL *restrict image,
@@ -15,15 +18,17 @@ INLINE void channel_tile(const int m, const int vectors, const int crosses, idx 
 #pragma GCC unroll 16
         for (int i = 0; i < m; i++) sum[i][v] = start;
     }
+    const int pair = PAIRS && crosses;
+    const REAL *row = pair ? image + at[0] : image, *next_row = pair ? image + at[m / 2] : image;
     int pace = 0;
     while (K >> (pace + 1) >= vectors * VL) pace++;
     for (idx k = 0; k < K; k++, weights += vectors * VL) {
-        const REAL *x = image + offset[k];
+        const REAL *x = row + offset[k], *below = next_row + offset[k];
         __builtin_prefetch(y + MIN(k >> pace, channels - 1) * ldy, 1);
         vr w0 = load(weights), w1 = load(weights + VL), w2 = vectors > 2 ? load(weights + 2 * VL) : w0;
 #pragma GCC unroll 16
         for (int i = 0; i < m; i++) {
-            const REAL pixel = x[crosses ? at[i] : i];
+            const REAL pixel = pair && i >= m / 2 ? below[i - m / 2] : x[crosses && !pair ? at[i] : i];
             sum[i][0] += pixel * w0;
             sum[i][1] += pixel * w1;
             if (vectors > 2) sum[i][2] += pixel * w2;
@@ -95,7 +100,7 @@ static int few_sums(idx pixels, idx vectors) { return pixels * vectors < 8; }
 
 /* Whether tiles cross rows, where those inside of a row would be narrow. */
 static int crosses_rows(idx columns, idx most, idx vectors) {
-    return 4 * columns < 3 * most || few_sums(columns / ceil_div(columns, most), vectors);
+    return PAIRS ? 2 * columns <= most : 4 * columns < 3 * most || few_sums(columns / ceil_div(columns, most), vectors);
 }
 
 /* y (channels x pixels, row stride ldy), the images y_image apart: channels [m0, m1) of one phase. */
@@ -106,16 +111,18 @@ static void multiply_channels(const struct correlation *p, const struct block *b
     for (idx f = m0, lanes; f < m1; f += lanes) {
         lanes = strip_lanes(p->M, f);
         idx most = lanes > NR ? FEW_PIXELS : MR, crosses = crosses_rows(b->columns, most, lanes / VL);
-        idx run = crosses ? pixels : b->columns, at[MR], width = block_of(run, most);
+        idx run = !crosses ? b->columns : PAIRS ? 2 * b->columns : pixels, at[MR], width = block_of(run, most);
         int balanced = few_sums(run % width, lanes / VL);
         const REAL *weights = p->weights + (b->group * round_up(p->M, VL) + f) * p->K + p->C * phase.first * lanes;
         for (idx image = 0; image < b->images; image++)
             for (idx j = 0, m; j < pixels; j += m) {
                 const REAL *from = padded + image * p->C * p->PH * p->PS * p->PW;
-                m = balanced ? block_of(run - j % run, most) : MIN(width, run - j % run);
-                if (crosses) find_pixels(p, b, j, m, at);
-                else from += j / run * p->pitch + j % run;
-                channel_kernels[m]((int)(lanes / VL), K, from, offset, crosses ? at : NULL, weights, bias ? bias + f : NULL,
+                idx left = MIN(run - j % run, pixels - j);
+                m = balanced ? block_of(left, most) : MIN(width, left);
+                int across = crosses && (!PAIRS || m > b->columns);   /* an odd row is left alone */
+                if (across) find_pixels(p, b, j, m, at);
+                else from += j / b->columns * p->pitch + j % b->columns;
+                channel_kernels[m]((int)(lanes / VL), K, from, offset, across ? at : NULL, weights, bias ? bias + f : NULL,
                                    y + image * y_image + (f - m0) * ldy + j, ldy, MIN(lanes, p->M - f));
             }
     }
