@@ -261,19 +261,20 @@ static void multiply_in_place(const struct correlation *p, const struct block *b
 
 /* ---- from the sums of a block to y ---- */
 
-/* A row of the output from the rows of its phases, `distance` apart. */
-static void interleave(REAL *d, idx n, const REAL *s, idx distance, idx phases, idx step) {
+/* A row of the output from the rows of its phases, `distance` apart; those without taps are 0 and nowhere. */
+static void interleave(REAL *d, idx n, const struct phase *phase, const REAL *s, idx distance, idx phases, idx step) {
     if (step == 2 && phases == 2) {
         const REAL *odd = s + distance;
+        const int has_even = phase[0].taps > 0, has_odd = phase[1].taps > 0;
         for (idx j = 0; j < n; j += 2 * VL) {
-            vr even_ones = load(s + j / 2), odd_ones = load(odd + j / 2);
+            vr even_ones = has_even ? load(s + j / 2) : (vr){0}, odd_ones = has_odd ? load(odd + j / 2) : (vr){0};
             store_part(d + j, SHUFFLE(even_ones, odd_ones, ZIP_LOW), n - j);
             if (n - j > VL) store_part(d + j + VL, SHUFFLE(even_ones, odd_ones, ZIP_HIGH), n - j - VL);
         }
         return;
     }
     for (idx w = 0; w < phases; w++)
-        for (idx j = 0; j * step + w < n; j++) d[j * step + w] = s[w * distance + j];
+        for (idx j = 0; j * step + w < n; j++) d[j * step + w] = phase[w].taps ? s[w * distance + j] : 0;
 }
 
 static REAL *output_at(const struct correlation *p, const struct block *b, idx image, idx m, idx row) {
@@ -293,7 +294,7 @@ static void write_sums(const struct correlation *p, const struct block *b, idx m
             for (idx r = 0; r < b->rows; r++)
                 for (idx h = 0, row = (b->row + r) * p->step_h; h < MIN(p->step_h, p->y_rows - row); h++)
                     interleave(output_at(p, b, image, m, row + h),
-                               MIN(b->columns * p->step_w, p->y_columns - b->column * p->step_w),
+                               MIN(b->columns * p->step_w, p->y_columns - b->column * p->step_w), p->phase + h * across,
                                s + h * across * distance + r * b->columns, distance, across, p->step_w);
         }
 }
@@ -337,7 +338,8 @@ static void correlate_packed(const struct correlation *p, const struct block *b,
             multiply_channels(p, b, p->phase[i], m0, m1, padded, c, ld, b->rows * b->columns, bias);
         else if (p->in_place && p->phase[i].taps) multiply_in_place(p, b, p->phase[i], padded, c, ld);
         else if (p->C && p->phase[i].taps) multiply_phase(p, b, p->phase[i], m0, m1, padded, strips, c, ld, 1, bias);
-        else for (idx j = 0; j < (m1 - m0) * ld; j++) c[j] = bias ? bias[m0 + j / ld] : 0;
+        else if (!p->C || p->phases == 1)
+            for (idx j = 0; j < (m1 - m0) * ld; j++) c[j] = bias ? bias[m0 + j / ld] : 0;
     }
     write_sums(p, b, m0, m1, sums, ld);
 }
