@@ -246,15 +246,16 @@ static void choose_pixels(struct weight_sum *q) {
     q->worker_reals = q->image_reals + q->line_reals + q->images * q->rows * q->columns * round_up(MIN(q->F, F_BLOCK), NR);
 }
 
-/* Parts of at least 1024 pixels and sums of at most 4 MB do not cost much, whatever the number of threads. Threads that have no
-   part of their own share the channels of one. */
+/* Parts of at least 1024 pixels and sums of at most 4 MB do not cost much, whatever the number of threads. Where they do
+   not come out even, threads share the channels of a part, at the price of packing the other operand twice. */
 static void choose_splits(struct weight_sum *q, idx rows) {
     idx blocks = q->image_blocks * q->row_blocks * q->column_blocks, pixels = q->s->N * q->s->OH * q->s->OW;
     idx most = (4 << 20) / (idx)sizeof(REAL) / (rows * q->lanes * q->s->groups);
     q->parts = MAX(1, MIN(MIN(blocks, pixels / 1024), MIN(most, 16)));
-    idx wanted = ceil_div(4 * cnn_get_num_threads(), q->s->groups * q->parts);
+    idx threads = cnn_get_num_threads(), items = q->s->groups * q->parts;
+    idx wanted = items % threads ? ceil_div(4 * threads, items) : 1;
     q->channel_splits = q->f_splits = 1;
-    if (cnn_get_num_threads() > 1) q->channel_splits = MIN(wanted, MAX(1, MIN(q->channel_blocks, rows / 256)));
+    if (threads > 1) q->channel_splits = MIN(wanted, MAX(1, MIN(q->channel_blocks, rows / 256)));
     q->f_splits = MAX(ceil_div(q->F, F_BLOCK), MIN(ceil_div(wanted, q->channel_splits), q->F / 256));
 }
 
