@@ -128,10 +128,23 @@ static void multiply_channels(const struct correlation *p, const struct block *b
     }
 }
 
+enum { PACKED_ROWS = 64 };   /* of weights: enough that they are written before they are read again */
+
+/* Where the taps want them: rows [first, first + n) of the weights of input channel c. */
+static void place_rows(const struct correlation *p, idx c, idx first, idx n, const REAL *rows, REAL *d, idx lanes) {
+    for (idx i = 0; i < p->phases; i++) {
+        const struct phase *phase = &p->phase[i];
+        REAL *to = d + (p->C * phase->first + c * phase->taps) * lanes;
+        for (idx t = 0; t < phase->taps; t++, to += lanes) {
+            idx row = p->tap[phase->first + t].index - first;
+            if (row >= 0 && row < n) for (idx l = 0; l < lanes; l += VL) store(to + l, load(rows + row * lanes + l));
+        }
+    }
+}
+
 /* Weight `index` of every channel of the sum, for the channels of a strip, becomes a row wherever a tap has it. */
 static void pack_strip(const struct correlation *p, idx group, idx f) {
-    enum { ROWS_AT_ONCE = 32 };
-    REAL rows[ROWS_AT_ONCE * MOST_VECTORS * LANES_IN_VECTOR] __attribute__((aligned(64)));
+    REAL rows[PACKED_ROWS * MOST_VECTORS * LANES_IN_VECTOR] __attribute__((aligned(64)));
     idx lanes = strip_lanes(p->M, f), channels = MIN(lanes, p->M - f), indices = 0;
     REAL *d = p->weights + (group * round_up(p->M, VL) + f) * p->K;
     const REAL *w = p->w + group * p->w_group + f * p->w_out;
@@ -142,18 +155,16 @@ static void pack_strip(const struct correlation *p, idx group, idx f) {
         pack(channels, p->K, w, p->w_out, 1, d, lanes);
         return;
     }
-    for (idx c = 0; c < p->C; c++, w += p->w_in)
-        for (idx first = 0; first < indices; first += ROWS_AT_ONCE) {
-            idx n = MIN(ROWS_AT_ONCE, indices - first);
-            pack(channels, n, w + first, p->w_out, 1, rows, lanes);
-            for (idx i = 0; i < p->phases; i++) {
-                const struct phase *phase = &p->phase[i];
-                REAL *to = d + (p->C * phase->first + c * phase->taps) * lanes;
-                for (idx t = 0; t < phase->taps; t++, to += lanes) {
-                    idx row = p->tap[phase->first + t].index - first;
-                    if (row >= 0 && row < n) for (idx l = 0; l < lanes; l += VL) store(to + l, load(rows + row * lanes + l));
-                }
+    idx together = MAX(1, PACKED_ROWS / indices);
+    for (idx c0 = 0; c0 < p->C; c0 += together)
+        for (idx first = 0; first < indices; first += PACKED_ROWS) {
+            idx n = MIN(PACKED_ROWS, indices - first), c1 = MIN(p->C, c0 + together);
+            for (idx c = c0; c < c1; c++) {
+                const REAL *from = w + c * p->w_in + first;
+                for (idx i = 0; i < channels * p->w_out; i += LINE) __builtin_prefetch(from + together * p->w_in + i);
+                pack(channels, n, from, p->w_out, 1, rows + (c - c0) * n * lanes, lanes);
             }
+            for (idx c = c0; c < c1; c++) place_rows(p, c, first, n, rows + (c - c0) * n * lanes, d, lanes);
         }
 }
 
