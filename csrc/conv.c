@@ -261,16 +261,19 @@ static void multiply_in_place(const struct correlation *p, const struct block *b
 
 /* ---- from the sums of a block to y ---- */
 
+/* A row from its even and its odd numbers; those that are nowhere are 0. */
+INLINE void interleave_two(REAL *d, idx n, const REAL *even, const REAL *odd) {
+    for (idx j = 0; j < n; j += 2 * VL) {
+        vr even_ones = even ? load(even + j / 2) : (vr){0}, odd_ones = odd ? load(odd + j / 2) : (vr){0};
+        store_part(d + j, SHUFFLE(even_ones, odd_ones, ZIP_LOW), n - j);
+        if (n - j > VL) store_part(d + j + VL, SHUFFLE(even_ones, odd_ones, ZIP_HIGH), n - j - VL);
+    }
+}
+
 /* A row of the output from the rows of its phases, `distance` apart; those without taps are 0 and nowhere. */
 static void interleave(REAL *d, idx n, const struct phase *phase, const REAL *s, idx distance, idx phases, idx step) {
     if (step == 2 && phases == 2) {
-        const REAL *odd = s + distance;
-        const int has_even = phase[0].taps > 0, has_odd = phase[1].taps > 0;
-        for (idx j = 0; j < n; j += 2 * VL) {
-            vr even_ones = has_even ? load(s + j / 2) : (vr){0}, odd_ones = has_odd ? load(odd + j / 2) : (vr){0};
-            store_part(d + j, SHUFFLE(even_ones, odd_ones, ZIP_LOW), n - j);
-            if (n - j > VL) store_part(d + j + VL, SHUFFLE(even_ones, odd_ones, ZIP_HIGH), n - j - VL);
-        }
+        interleave_two(d, n, phase[0].taps ? s : NULL, phase[1].taps ? s + distance : NULL);
         return;
     }
     for (idx w = 0; w < phases; w++)

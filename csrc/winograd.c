@@ -200,7 +200,8 @@ struct part { struct taps rows, columns; };
 /* A piece of transformed input, with a block of weights and of products, fits into L2; a chunk and small weights into L3. */
 enum { PIECE_TILES = 64, PIECE_REALS = 72 << 10, BLOCK_ROWS = 28, SMALL_WEIGHTS = 1 << 20, CHUNK_REALS = 2 << 20 };
 enum { CHAIN = 128 };   /* channels summed in one go: with longer chains the error would grow */
-enum { LONGEST = 12, MOST_TAPS = LONGEST * LONGEST, MOST_PARTS = MOST_TAPS / 9, LANES_OF_PANEL = (MR + 15) / 16 * 16 };   /* taps: of weights at a time */
+enum { LONGEST = 12, MOST_TAPS = LONGEST * LONGEST, MOST_PARTS = MOST_TAPS / 9 };   /* of a kernel; of weights at a time */
+enum { LANES_OF_PANEL = (MR + 15) / 16 * 16 };
 
 struct winograd {
     const struct filter *filter;
@@ -348,7 +349,7 @@ static void write_lines(const struct winograd *p, idx first, idx tiles, idx f, c
         for (idx i = 0; i < MIN(TILE, p->OH - r.row * TILE); i++) {
             const REAL *line = lines + i * p->line + at * TILE;
             if (outputs == 1) copy_reals(y + i * p->y_row, line, n);
-            else interleave(y + i * p->y_row, n, line, TILE * p->line, outputs, outputs);
+            else interleave_two(y + i * p->y_row, n, line, line + TILE * p->line);
         }
     }
 }
