@@ -283,6 +283,7 @@ static void multiply_range(const struct product *p, idx m0, idx m1, idx n0, idx 
 /* ---- few rows: B is read once, nothing is packed ---- */
 
 enum { FEW = 4, DOT_ROWS = 16, ROW_CHUNK = 16384 / sizeof(REAL) };   /* of C, to stay near */
+enum { SOON = 1024 / sizeof(REAL) };   /* further on in a row of B */
 
 /* B stored by columns: dot products along k. */
 INLINE void dots(const int m, const int n, const struct product *p, idx i0, idx j0) {
@@ -339,8 +340,8 @@ INLINE void add_rows(const int m, const int depth, const struct product *p, idx 
     idx j = j0;
     for (; j + LINE <= j1; j += LINE) {
 #pragma GCC unroll 8
-        for (int l = 0; l < depth; l++)   /* the rows that come next; of doubles they are longer than the cache */
-            if (REAL_IS_FLOAT) __builtin_prefetch(b + (depth + l) * p->brs + j);
+        for (int l = 0; l < depth; l++)
+            if (REAL_IS_FLOAT) __builtin_prefetch(b + l * p->brs + j + SOON);   /* of doubles, the hardware is ahead by itself */
 #pragma GCC unroll 4
         for (idx v = j; v < j + LINE; v += VL) add_rows_at(m, depth, a, b + v, p->brs, c + v, p->crs, VL);
     }
