@@ -146,9 +146,9 @@ INLINE void convolve_planes(const int K, const int S, const struct depthwise *p,
 
 /* ---- forward, 3x3 with stride 2 behind one column of padding ---- */
 
-/* Half as many loads: columns 1 and 2 of the kernel are the even and odd lanes of what is loaded, column 0 is the odd ones, a lane
-   later. So its sums are kept apart and moved at the end; what lane 0 lacks is the padding in the first chunk, and in others
-   the chunk before writes it. */
+/* Half as many loads: columns 1 and 2 of the kernel are the even and odd lanes of what is loaded, column 0 is the odd ones, a
+   lane later. So its sums are kept apart and moved at the end; what lane 0 lacks is the padding in the first chunk, and in
+   others the chunk before writes it. */
 struct halves { vr here, next; };   /* sums over columns 1 and 2; over column 0 */
 
 INLINE void halve_step(const int inside, const struct view *view, const vi *mask, const REAL *w, idx t, REAL bias,

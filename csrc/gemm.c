@@ -341,7 +341,7 @@ INLINE void add_rows(const int m, const int depth, const struct product *p, idx 
     for (; j + LINE <= j1; j += LINE) {
 #pragma GCC unroll 8
         for (int l = 0; l < depth; l++)
-            if (REAL_IS_FLOAT) __builtin_prefetch(b + l * p->brs + j + SOON);   /* of doubles, the hardware is ahead by itself */
+            if (REAL_IS_FLOAT) __builtin_prefetch(b + l * p->brs + j + SOON);   /* of doubles, it costs more than it brings */
 #pragma GCC unroll 4
         for (idx v = j; v < j + LINE; v += VL) add_rows_at(m, depth, a, b + v, p->brs, c + v, p->crs, VL);
     }
