@@ -57,9 +57,12 @@ static idx panels_of(const struct steps *p) { return (p->s.B + p->height - 1) / 
 static idx blocks_of(const struct steps *p) { return (p->s.H + p->width - 1) / p->width; }
 static idx strip_count(const struct steps *p) { return (p->s.H + NR - 1) / NR; }
 
+/* Panels differ by one row at most: one of two rows takes as long as one of four. */
+static idx first_row(const struct steps *p, idx panel, idx panels) { return (panel * p->s.B + panels - 1) / panels; }
 static struct patch patch_of(const struct steps *p, idx number) {
-    const idx row = number % panels_of(p) * p->height, unit = number / panels_of(p) * p->width;
-    return (struct patch){row, MIN(p->height, p->s.B - row), unit, MIN(p->width, p->s.H - unit)};
+    const idx panels = panels_of(p), panel = number % panels, unit = number / panels * p->width;
+    const idx row = first_row(p, panel, panels);
+    return (struct patch){row, first_row(p, panel + 1, panels) - row, unit, MIN(p->width, p->s.H - unit)};
 }
 
 /* ---- packing ---- */

@@ -222,6 +222,7 @@ static void lstm_cells_backward(void *arg, idx begin, idx end, int worker) {
         ask_for(p, l->gates + gates, 4, 4 * H, at);
         ask_for(p, l->da + gates, 4, 4 * H, at);
         ask_for(p, l->dh + offset_of(p, p->i, H), 1, H, at);
+        ask_for(p, before(p, p->i, l->c0, l->c), 1, H, at);
         lstm_adjoints(l, at, sums);
         lstm_gates_backward(l, at, sums, NULL);
     }
