@@ -35,11 +35,14 @@ struct weight_sum {
 enum { PLANES_AHEAD = 8 };
 struct ahead { const REAL *from; idx plane, step; };   /* step: for PLANES_AHEAD pixels */
 
+/* Rows of a tile of sums. Six of one vector would wait for each other: a multiply-add takes four cycles, two begin in one. */
+enum { TALLEST = MR > 12 ? MR : 12 };
+
 /* sums (m x lanes) = or += x (m values per pixel) times dy (lanes per pixel), row i of them at sums + row[i] * ld. */
 INLINE void outer_products(const int m, const int vectors, idx pixels, const REAL *restrict x, const idx *restrict pixel,
                            const REAL *restrict dy, REAL *restrict sums, const idx *restrict row, idx ld, int accumulate,
                            struct ahead ahead) {
-    vr sum[MR][NV];
+    vr sum[TALLEST][NV];
 #pragma GCC unroll 16
     for (int i = 0; i < m; i++) sum[i][0] = sum[i][1] = (vr){0};
     for (idx p = 0; p < pixels; p++, dy += vectors * VL) {
@@ -65,21 +68,15 @@ typedef void (*outer_kernel)(int, idx, const REAL *, const idx *, const REAL *, 
 #define OUTER(m) \
     static void outer_##m(int vectors, idx pixels, const REAL *x, const idx *pixel, const REAL *dy, REAL *sums, \
                           const idx *row, idx ld, int accumulate, struct ahead ahead) { \
-        if (vectors > 1) outer_products(m, 2, pixels, x, pixel, dy, sums, row, ld, accumulate, ahead); \
+        if (vectors > 1 && m <= MR) outer_products(m, 2, pixels, x, pixel, dy, sums, row, ld, accumulate, ahead); \
         else outer_products(m, 1, pixels, x, pixel, dy, sums, row, ld, accumulate, ahead); \
     }
-OUTER(1) OUTER(2) OUTER(3) OUTER(4) OUTER(5) OUTER(6)
-#if MR > 6
-OUTER(7) OUTER(8) OUTER(9) OUTER(10) OUTER(11) OUTER(12)
-#endif
+OUTER(1) OUTER(2) OUTER(3) OUTER(4) OUTER(5) OUTER(6) OUTER(7) OUTER(8) OUTER(9) OUTER(10) OUTER(11) OUTER(12)
 #if MR > 12
 OUTER(13) OUTER(14)
 #endif
 static const outer_kernel outer_kernels[] = {
-    NULL, outer_1, outer_2, outer_3, outer_4, outer_5, outer_6,
-#if MR > 6
-    outer_7, outer_8, outer_9, outer_10, outer_11, outer_12,
-#endif
+    NULL, outer_1, outer_2, outer_3, outer_4, outer_5, outer_6, outer_7, outer_8, outer_9, outer_10, outer_11, outer_12,
 #if MR > 12
     outer_13, outer_14,
 #endif
@@ -162,7 +159,7 @@ static struct ahead ahead_of(const struct weight_sum *q, const struct pixels *b,
 static void add_products(const struct weight_sum *q, idx pixels, idx c0, const REAL *image, idx f0, idx f1, const REAL *strips,
                          REAL *sums, int accumulate, struct ahead next, idx planes) {
     const struct conv_shape *s = q->s;
-    idx height = block_of(q->run, MR), taps = s->KH * s->KW;
+    idx height = block_of(q->run, f1 - f0 > VL ? MR : TALLEST), taps = s->KH * s->KW;
     for (idx r = 0; r < q->runs; r++) {
         idx tap = r * (taps / q->runs);
         const REAL *x = image + (tap / s->KW * s->DH * q->PW + tap % s->KW * s->DW) * q->cb;
