@@ -27,7 +27,7 @@ struct correlation {
     idx top, left, PH, PW;                        /* the padded image of a block starts at the first tap */
     idx RS, PS, pitch;                            /* it keeps RS rows per output row, PS phases of columns: pitch reals */
     idx K, parts, part;                           /* M in parts of `part` rows, for several threads */
-    int in_place, by_channels;
+    int in_place, by_channels, sheared;
     idx across;                                   /* in place: taps that k goes through before the next channel */
     idx *offset;                                  /* of k inside the padded image */
     REAL *weights, *scratch;
@@ -80,9 +80,9 @@ static void choose_padding(struct correlation *p) {
         p->top = t ? MIN(p->top, p->tap[t].h) : p->tap[t].h, bottom = t ? MAX(bottom, p->tap[t].h) : p->tap[t].h;
         p->left = t ? MIN(p->left, p->tap[t].w) : p->tap[t].w, right = t ? MAX(right, p->tap[t].w) : p->tap[t].w;
     }
-    p->RS = bottom > p->top ? p->SH : 1, p->PS = right > p->left ? p->SW : 1;
+    p->RS = bottom > p->top ? p->SH : 1, p->PS = p->sheared ? right - p->left + 1 : right > p->left ? p->SW : 1;
     p->PH = (p->rows - 1) * p->RS + bottom - p->top + 1;
-    p->PW = p->columns - 1 + (right - p->left) / p->SW + 1;
+    p->PW = p->sheared ? p->columns : p->columns - 1 + (right - p->left) / p->SW + 1;
     p->pitch = p->RS * p->PS * p->PW;
     p->padded_reals = round_up(p->images * p->C * p->PH * p->PS * p->PW, 16) + 2 * NR;
     for (idx i = 0; i < MAX(1, p->phases); i++) {
@@ -91,7 +91,8 @@ static void choose_padding(struct correlation *p) {
         for (idx k = 0; k < p->C * phase.taps; k++) {
             idx c = k / phase.taps, t = k % phase.taps, place = p->in_place && p->phases == 1 ? place_of(p, c, t) : k;
             idx h = p->tap[phase.first + t].h - p->top, w = p->tap[phase.first + t].w - p->left;
-            offset[place] = ((c * p->PH + h) * p->PS + w % p->PS) * p->PW + w / p->PS;
+            offset[place] = p->sheared ? ((c * p->PS + w) * p->PH + h) * p->PW
+                                       : ((c * p->PH + h) * p->PS + w % p->PS) * p->PW + w / p->PS;
         }
     }
 }
@@ -165,12 +166,33 @@ static void pad_plane(const struct correlation *p, const struct block *b, const 
     }
 }
 
+/* One plane, once for each column of the kernel: moved by it and cut to the columns of the output, whose rows then lie next to
+   each other for every tap. Whole vectors, the last ones first: what is too much is overwritten. */
+static void shear_plane(const struct correlation *p, const struct block *b, const REAL *plane, REAL *d) {
+    idx height = p->PH - (p->rows - b->rows), above = MIN(height, MAX(0, -b->row - p->top)), PW = p->PW;
+    idx below = MAX(above, MIN(height, p->H - b->row - p->top)), end_of_x = p->N * p->groups * p->C * p->H * p->W;
+    for (idx shift = 0; shift < p->PS; shift++, d += p->PH * PW) {
+        idx first = b->column + p->left + shift, begin = MAX(0, -first), end = p->W - first;
+        idx at = plane - p->x + (b->row + p->top + above) * p->W + first, last = at + (below - above - 1) * p->W;
+        const REAL *from = p->x + at;
+        REAL *to = d + above * PW;
+        zero_and_beyond(d, above * PW);
+        if (at < 0 || last + round_up(PW, VL) > end_of_x)
+            for (idx r = above; r < below; r++, from += p->W, to += PW) pad_row_by_ones(1, 1, to, from, begin, end, PW);
+        else for (idx j = (PW - 1) / VL * VL; j >= 0; j -= VL) {
+            const vi column = lane_numbers() + (integer)j, seen = (column >= (integer)begin) & (column < (integer)end);
+            for (idx r = 0; r < below - above; r++) store(to + r * PW + j, (vr)((vi)load(from + r * p->W + j) & seen));
+        }
+        zero_and_beyond(d + below * PW, (height - below) * PW);
+    }
+}
+
 /* The padded image of channels [c0, c1). */
 static void pad_block(const struct correlation *p, const struct block *b, idx c0, idx c1, REAL *padded) {
     for (idx n = 0; n < b->images; n++)
         for (idx c = c0; c < c1; c++) {
             const REAL *plane = p->x + (((b->image + n) * p->groups + b->group) * p->C + c) * p->H * p->W;
-            pad_plane(p, b, plane, padded + (n * p->C + c) * p->PH * p->PS * p->PW);
+            (p->sheared ? shear_plane : pad_plane)(p, b, plane, padded + (n * p->C + c) * p->PH * p->PS * p->PW);
         }
 }
 
@@ -366,6 +388,7 @@ static void correlate_items(void *arg, idx begin, idx end, int worker) {
         if (i == begin || i % p->parts == 0) pad_block(p, &b, 0, p->C, padded);
         if (!p->in_place || p->phases > 1) correlate_packed(p, &b, m0, m1, padded);
         else if (p->M == 1) correlate_one_channel(p, &b, padded);
+        else if (p->sheared) correlate_sheared(p, &b, padded);
         else correlate_in_place(p, &b, padded);
     }
 }
@@ -433,8 +456,9 @@ static int correlate(struct correlation p) {
     if (!p.N || !p.groups || !p.M || !p.OH || !p.OW) return CNN_OK;
     p.K = p.C * p.taps;
     p.by_channels = prefers_channels(&p);
-    p.in_place = !p.by_channels && prefers_in_place(&p);
-    if (p.in_place) p.across = p.phases == 1 ? taps_across(&p) : p.taps;
+    p.sheared = !p.by_channels && prefers_sheared(&p);
+    p.in_place = p.sheared || (!p.by_channels && prefers_in_place(&p));
+    if (p.in_place) p.across = p.phases == 1 && !p.sheared ? taps_across(&p) : p.taps;
     choose_items(&p);
     size_t offsets = (size_t)round_up(p.K * (idx)sizeof(idx), 64);
     char *shared = scratch_take(offsets + sizeof(REAL) * (size_t)(p.groups * round_up(p.M, VL) * p.K));

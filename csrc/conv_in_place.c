@@ -52,6 +52,32 @@ static void correlate_in_place(const struct correlation *p, const struct block *
         }
 }
 
+/* All rows of an image lie next to each other. What is left at their end goes with that of the next image. */
+static void correlate_sheared(const struct correlation *p, const struct block *b, const REAL *padded) {
+    const REAL *weights = p->weights + b->group * p->M * p->K, *bias = p->bias ? p->bias + b->group * p->M : NULL;
+    idx ldc = p->y_rows * p->y_columns, height = panel_height(p->M), n = b->rows * b->columns;
+    idx stride = p->C * p->PH * p->PS * p->PW;
+    for (idx image = 0; image < b->images; image++, padded += stride)
+        for (idx j = 0; j < n; j += NR) {
+            int together = n - j <= VL && (image % 2 || image + 1 < b->images);
+            for (idx i = 0; i < p->M && !(together && image % 2); i += height) {
+                REAL t[MR * NR] __attribute__((aligned(64)));
+                idx m = MIN(height, p->M - i);
+                const REAL *w = weights + i * p->K, *start = bias ? bias + i : NULL;
+                REAL *c = output_at(p, b, image, i, b->row) + j, *next = c + p->groups * p->M * ldc;
+                if (!together) {
+                    tile(m, MIN(NR, n - j), p->K, w, padded + j, 0, p->offset, VL, c, ldc, 1, start, 0);
+                    continue;
+                }
+                micro_kernels[m](p->K, w, padded + j, 0, p->offset, stride, t, NR, start, 0);
+                for (idx u = 0; u < m; u++) {
+                    store_part(c + u * ldc, load(t + u * NR), n - j);
+                    store_part(next + u * ldc, load(t + u * NR + VL), n - j);
+                }
+            }
+        }
+}
+
 /* One output channel (depthwise): many rows at once keep enough sums in flight. */
 INLINE void sum_rows(const int rows, const struct correlation *p, const REAL *weights, const REAL *from, REAL bias, REAL *to,
                      idx n) {
@@ -86,4 +112,14 @@ static int prefers_in_place(const struct correlation *p) {
     idx lanes = p->OW <= VL && p->phases == 1 ? VL : round_up(p->OW, NR);
     return p->K
         && ((p->M == 1 && p->phases == 1) || (p->M * p->K <= 32 * KC * MR && p->M * lanes < (p->M + 7) * p->OW));
+}
+
+/* Short rows: copying them once for each column of the kernel costs less than packing patches, and fewer lanes stay empty than
+   with each row on its own. */
+static int prefers_sheared(const struct correlation *p) {
+    idx rows = 1, pixels = p->OH * p->OW, lanes = p->OW <= VL ? VL : round_up(p->OW, NR);
+    for (idx t = 1; t < p->taps; t++) rows += p->tap[t].h != p->tap[t - 1].h;
+    idx cost = p->M * round_up(pixels, VL) * rows + 7 * pixels;
+    return p->phases == 1 && p->SH == 1 && p->SW == 1 && p->K && p->M > 1 && p->M <= NR && pixels <= BLOCK_PIXELS / 2
+        && cost * p->OW < p->M * lanes * pixels * rows && cost < (p->M + 7) * pixels * rows;
 }
