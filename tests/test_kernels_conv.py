@@ -47,6 +47,11 @@ GEOMETRIES = {  # N, groups, channels and outputs per group, image, kernel, stri
     "one output, padded by a kernel": (2, 1, 3, 1, (6, 9), (5, 5), (1, 1), (4, 4, 4, 4), (1, 1)),
     "rows that see only padding": (2, 1, 3, 6, (5, 16), (3, 3), (1, 1), (6, 5, 1, 1), (1, 1)),
     "padding, stride and dilation of rows": (2, 2, 4, 9, (6, 30), (5, 3), (2, 1), (5, 4, 1, 1), (2, 1)),
+    # short rows, copied once for each column of the kernel: the ends of two images in one tile, rows of several vectors
+    "short rows, a pair of images and one": (3, 1, 6, 16, (14, 14), (5, 5), (1, 1), (0, 0, 0, 0), (1, 1)),
+    "short rows in groups, padded": (4, 2, 3, 12, (13, 11), (3, 5), (1, 1), (2, 0, 3, 1), (1, 1)),
+    "short rows of two vectors": (2, 1, 7, 16, (20, 20), (5, 5), (1, 1), (2, 2, 2, 2), (1, 1)),
+    "short rows, dilation": (5, 1, 5, 15, (9, 10), (5, 3), (1, 1), (3, 4, 2, 0), (2, 3)),
     # backward-weight as outer products: strips of outputs, blocks of channels, blocks and parts of pixels
     "a strip and one vector more": (2, 1, 5, 40, (9, 7), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
     "three blocks of channels": (2, 1, 65, 33, (5, 4), (3, 2), (1, 1), (1, 0, 1, 1), (1, 1)),
