@@ -130,6 +130,14 @@ def check(name, arguments):
     assert worst is None, f"{name} {[getattr(a, 'shape', a) for a in arguments]}: {worst}"
 
 
+def results_of_threads(name, arguments):
+    results = set()
+    for threads in (1, 2, 3, 4, 4):
+        cl.set_num_threads(threads)
+        results.add(run(name, arguments).tobytes())
+    return results
+
+
 def by_winograd(name, arguments):
     return run(name, arguments).tobytes() != run(name, arguments, "exact").tobytes()
 
@@ -203,11 +211,7 @@ def test_stride_2_on_one_to_four_threads_gives_equal_bits(name, geometry, isa):
     cpu.set_isa(isa)
     arguments = strided_calls(np.random.default_rng(2), *STRIDED[geometry])[name]
     assert by_winograd(name, arguments)
-    results = set()
-    for threads in (1, 2, 3, 4, 4):
-        cl.set_num_threads(threads)
-        results.add(run(name, arguments).tobytes())
-    assert len(results) == 1
+    assert len(results_of_threads(name, arguments)) == 1
 
 
 @compiled
@@ -284,11 +288,7 @@ def test_one_to_four_threads_give_equal_bits(name, geometry, isa):
     cpu.set_isa(isa)
     arguments = calls(np.random.default_rng(2), *GEOMETRIES[geometry])[name]
     assert by_winograd(name, arguments)
-    results = set()
-    for threads in (1, 2, 3, 4, 4):
-        cl.set_num_threads(threads)
-        results.add(run(name, arguments).tobytes())
-    assert len(results) == 1
+    assert len(results_of_threads(name, arguments)) == 1
 
 
 @compiled
