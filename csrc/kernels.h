@@ -99,26 +99,30 @@ struct loss_kernels {
                                   const int64_t *labels, const void *lse, const void *weight, void *dx);
 };
 
-/* ---- recurrent (recurrent.c); b_hh, peephole and dpeephole may be NULL ---- */
+/* ---- recurrent (recurrent.c); b, b_hh, peephole and dpeephole may be NULL ---- */
 enum nonlinearity { TANH, RELU, SIGMOID, IDENTITY };
 struct sequence_shape {
     idx T, B, H;
     const int64_t *lengths;   /* (B,) or NULL */
     int reverse;
 };
+struct sequence_inputs {
+    const void *x, *w_ih, *b;   /* (T, B, D), (gates H, D), (gates H,) */
+    idx D;
+};
 enum peephole { NO_PEEPHOLE, ONE_PER_UNIT, MATRIX };
 struct recurrent_kernels {
-    int (*rnn_forward)(const struct sequence_shape *s, int nonlinearity, const void *gx, const void *h0, const void *w_hh,
-                       void *h);
+    int (*rnn_forward)(const struct sequence_shape *s, const struct sequence_inputs *in, int nonlinearity, const void *h0,
+                       const void *w_hh, void *h);
     int (*rnn_backward)(const struct sequence_shape *s, int nonlinearity, const void *dh, const void *h, const void *h0,
                         const void *w_hh, void *da, void *dh0, void *dw_hh);
-    int (*lstm_forward)(const struct sequence_shape *s, int nonlinearity, int peepholes, const void *gx, const void *h0,
-                        const void *c0, const void *w_hh, const void *peephole, void *h, void *c, void *gates);
+    int (*lstm_forward)(const struct sequence_shape *s, const struct sequence_inputs *in, int nonlinearity, int peepholes,
+                        const void *h0, const void *c0, const void *w_hh, const void *peephole, void *h, void *c, void *gates);
     int (*lstm_backward)(const struct sequence_shape *s, int nonlinearity, int peepholes, const void *dh, const void *dc,
                          const void *h, const void *c, const void *gates, const void *h0, const void *c0, const void *w_hh,
                          const void *peephole, void *da, void *dh0, void *dc0, void *dw_hh, void *dpeephole);
-    int (*gru_forward)(const struct sequence_shape *s, int reset_after, const void *gx, const void *h0, const void *w_hh,
-                       const void *b_hh, void *h, void *gates);
+    int (*gru_forward)(const struct sequence_shape *s, const struct sequence_inputs *in, int reset_after, const void *h0,
+                       const void *w_hh, const void *b_hh, void *h, void *gates);
     int (*gru_backward)(const struct sequence_shape *s, int reset_after, const void *dh, const void *h, const void *gates,
                         const void *h0, const void *w_hh, void *da, void *dh0, void *dw_hh, void *db_hh);
 };

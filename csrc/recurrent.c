@@ -1,4 +1,5 @@
-/* Recurrent layers, one direction, all steps. Every step multiplies the state before it, B rows, by the same weights: they are
+/* Recurrent layers, one direction, all steps. The inputs' share of the gates is one product for all steps; it goes where the
+   gates will be, and each step works on its own. Every step multiplies the state before it, B rows, by the same weights: they are
    packed once, into the strips of gemm.c. Sequences are cut into panels and units into blocks one strip wide; the sums of all
    gates of a block's units for a panel's sequences (a patch) stay in L1 from the micro-kernel to the non-linearities, and what
    these yield is packed at once for the product of the next step. A step is one parallel region: a thread gets the same
@@ -176,6 +177,13 @@ static void ask_for(const struct steps *p, const REAL *x, idx gates, idx stride,
                 __builtin_prefetch(x + (at.row + row) * stride + g * p->s.H + at.unit + u);
 }
 
+/* gx (T, B, gates H) = x W_ih^T + b, rows `stride` apart: the first sums of every gate at every step. */
+static int share_of_inputs(const struct sequence_shape *s, const struct sequence_inputs *in, idx gates, REAL *gx, idx stride) {
+    return multiply((struct product){.M = s->T * s->B, .N = gates * s->H, .K = in->D, .a = in->x, .ars = in->D, .acs = 1,
+                                     .b = in->w_ih, .brs = 1, .bcs = in->D, .c = gx, .crs = stride, .ccs = 1,
+                                     .bias = in->b, .bias_cs = 1});
+}
+
 /* ---- what the backward passes share ---- */
 
 /* The adjoint of the state after step i is what its output got, plus what the step after it gave: `carried`, without a product
@@ -222,8 +230,9 @@ INLINE vr slope(vr y, int nonlinearity) {   /* by the value */
 struct rnn {
     struct steps steps;
     int nonlinearity;
-    const REAL *gx, *h0, *dh;
-    REAL *h, *da, *carried;
+    const REAL *h0, *dh;
+    REAL *h;                     /* of this step and later ones it holds the share of the inputs; backward reads it */
+    REAL *da, *carried;
 };
 
 static void rnn_cells(void *arg, idx begin, idx end, int worker) {
@@ -231,7 +240,7 @@ static void rnn_cells(void *arg, idx begin, idx end, int worker) {
     const struct rnn *r = arg;
     const struct steps *p = &r->steps;
     const idx i = p->i, H = p->s.H;
-    const REAL *h_before = before(p, i, r->h0, r->h), *gx = r->gx + offset_of(p, i, H);
+    const REAL *h_before = before(p, i, r->h0, r->h);
     REAL *h = r->h + offset_of(p, i, H), sums[PATCH_REALS] __attribute__((aligned(64)));
     for (idx number = begin; number < end; number++) {
         const struct patch at = patch_of(p, number);
@@ -243,7 +252,7 @@ static void rnn_cells(void *arg, idx begin, idx end, int worker) {
                 continue;
             }
             for (idx j = 0; j < at.units; j += VL) {
-                const vr a = load_part(gx + place + j, at.units - j) + load(sums + row * p->width + j);
+                const vr a = load_part(h + place + j, at.units - j) + load(sums + row * p->width + j);
                 store_part(h + place + j, activated(a, r->nonlinearity), at.units - j);
             }
         }
@@ -251,10 +260,11 @@ static void rnn_cells(void *arg, idx begin, idx end, int worker) {
     }
 }
 
-static int rnn_forward(const struct sequence_shape *s, int nonlinearity, const void *gx, const void *h0, const void *w_hh,
-                       void *h) {
-    struct rnn r = {{.s = *s, .weights = {times_weights(w_hh, 1, s->H)}}, nonlinearity, .gx = gx, .h0 = h0, .h = h};
+static int rnn_forward(const struct sequence_shape *s, const struct sequence_inputs *in, int nonlinearity, const void *h0,
+                       const void *w_hh, void *h) {
+    struct rnn r = {{.s = *s, .weights = {times_weights(w_hh, 1, s->H)}}, nonlinearity, .h0 = h0, .h = h};
     struct steps *p = &r.steps;
+    if (share_of_inputs(s, in, 1, h, s->H) != CNN_OK) return CNN_NO_MEMORY;
     if (begin_steps(p, s->H) != CNN_OK) return CNN_NO_MEMORY;
     pack_state(p, p->packed[0], 0, h0);
     for (; p->i < s->T; p->i++) parallel_for(p->patches, p->grain, rnn_cells, &r);

@@ -7,8 +7,8 @@ enum { RESET_UPDATE, CANDIDATE };   /* the products: by W_hr and W_hz, by W_hn *
 struct gru {
     struct steps steps;
     int reset_after;
-    const REAL *gx, *h0, *b_hh, *dh;
-    REAL *h, *gates;             /* backward reads them */
+    const REAL *h0, *b_hh, *dh;
+    REAL *h, *gates;             /* gates hold the inputs' share before their step; backward reads both */
     REAL *da, *dq, *carried;     /* dq: the adjoint of q */
 };
 
@@ -40,7 +40,6 @@ static void gru_cells(void *arg, idx begin, idx end, int worker) {
             multiply_state(p, &p->weights[CANDIDATE], (struct operand){packed, h_before, H}, at, sums + 2 * at.rows * W, 0);
         for (idx row = 0; row < at.rows; row++) {
             const idx b = at.row + row, place = b * H + at.unit;
-            const REAL *gx = g->gx + gru_inputs(g, b, at.unit);
             REAL *gates = g->gates + gru_gates(g, b, at.unit);
             if (!alive(p, i, b)) {
                 for (idx k = 0; k < 4; k++) memset(gates + k * H, 0, sizeof(REAL) * (size_t)at.units);
@@ -50,14 +49,14 @@ static void gru_cells(void *arg, idx begin, idx end, int worker) {
             for (idx j = 0; j < at.units; j += VL) {
                 const idx n = at.units - j, u = at.unit + j, x = row * W + j;
                 const vr old = load_part(h_before + place + j, n);
-                const vr r = vsigmoid(load_part(gx + j, n) + load(sums + x) + gru_bias(g, 0, u, n));
-                const vr z = vsigmoid(load_part(gx + H + j, n) + load(z_sums + x) + gru_bias(g, 1, u, n));
+                const vr r = vsigmoid(load_part(gates + j, n) + load(sums + x) + gru_bias(g, 0, u, n));
+                const vr z = vsigmoid(load_part(gates + H + j, n) + load(z_sums + x) + gru_bias(g, 1, u, n));
                 const vr q = g->reset_after ? load(q_sums + x) + gru_bias(g, 2, u, n) : r * old;
                 store_part(gates + j, r, n);
                 store_part(gates + H + j, z, n);
                 store_part(gates + 3 * H + j, q, n);
                 if (!g->reset_after) continue;
-                const vr candidate = vtanh(load_part(gx + 2 * H + j, n) + r * q);
+                const vr candidate = vtanh(load_part(gates + 2 * H + j, n) + r * q);
                 store_part(gates + 2 * H + j, candidate, n);
                 store_part(h + place + j, z * old + (1 - z) * candidate, n);
             }
@@ -80,12 +79,11 @@ static void gru_candidates(void *arg, idx begin, idx end, int worker) {
         multiply_state(p, &p->weights[CANDIDATE], q, at, sums, 0);
         for (idx row = 0; row < at.rows; row++) {
             const idx b = at.row + row, place = b * H + at.unit;
-            const REAL *gx = g->gx + gru_inputs(g, b, at.unit) + 2 * H;
             REAL *gates = g->gates + gru_gates(g, b, at.unit);
             for (idx j = 0; j < at.units && alive(p, i, b); j += VL) {
                 const idx n = at.units - j;
                 const vr a = load(sums + row * p->width + j) + gru_bias(g, 2, at.unit + j, n), z = load_part(gates + H + j, n);
-                const vr candidate = vtanh(load_part(gx + j, n) + a);
+                const vr candidate = vtanh(load_part(gates + 2 * H + j, n) + a);
                 store_part(gates + 2 * H + j, candidate, n);
                 store_part(h + place + j, z * load_part(h_before + place + j, n) + (1 - z) * candidate, n);
             }
@@ -94,13 +92,14 @@ static void gru_candidates(void *arg, idx begin, idx end, int worker) {
     }
 }
 
-static int gru_forward(const struct sequence_shape *s, int reset_after, const void *gx, const void *h0, const void *w_hh,
-                       const void *b_hh, void *h, void *gates) {
+static int gru_forward(const struct sequence_shape *s, const struct sequence_inputs *in, int reset_after, const void *h0,
+                       const void *w_hh, const void *b_hh, void *h, void *gates) {
     const idx H = s->H;
     struct gru g = {{.s = *s, .weights = {times_weights(w_hh, 2, H), times_weights((const REAL *)w_hh + 2 * H * H, 1, H)}},
-                    reset_after, .gx = gx, .h0 = h0, .b_hh = b_hh, .h = h, .gates = gates};
+                    reset_after, .h0 = h0, .b_hh = b_hh, .h = h, .gates = gates};
     struct steps *p = &g.steps;
     if (!reset_after) p->weights[CANDIDATE].first = H;
+    if (share_of_inputs(s, in, 3, gates, 4 * H) != CNN_OK) return CNN_NO_MEMORY;
     if (begin_steps(p, reset_after ? H : 2 * H) != CNN_OK) return CNN_NO_MEMORY;
     pack_state(p, p->packed[0], 0, h0);
     for (; p->i < s->T; p->i++) {

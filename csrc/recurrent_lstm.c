@@ -7,8 +7,8 @@ enum { STATE, CELLS, OUTPUT };   /* the products: W_hh h, p_i and p_f c, p_o c *
 struct lstm {
     struct steps steps;
     int nonlinearity, peepholes;
-    const REAL *gx, *h0, *c0, *peephole, *dh;
-    REAL *h, *c, *gates;         /* backward reads them */
+    const REAL *h0, *c0, *peephole, *dh;
+    REAL *h, *c, *gates;         /* gates hold the inputs' share before their step; backward reads all three */
     REAL *da, *carried, *dc;
 };
 
@@ -22,7 +22,7 @@ INLINE vr peep(const struct lstm *l, int k, idx unit, idx n, vr c) {
 /* ---- forward ---- */
 
 struct lstm_row {
-    const REAL *gx, *c_before, *sums;   /* of the first unit; gates lie H apart, in sums `gap` */
+    const REAL *c_before, *sums;   /* of the first unit; gates lie H apart, in sums `gap` */
     REAL *gates, *c, *h;
     idx unit, units, gap;
 };
@@ -31,17 +31,18 @@ INLINE void lstm_row(const struct lstm *l, struct lstm_row r) {
     const idx H = l->steps.s.H;
     for (idx j = 0; j < r.units; j += VL) {
         const idx n = r.units - j, u = r.unit + j;
-        const REAL *gx = r.gx + j, *sums = r.sums + j;
+        const REAL *sums = r.sums + j;
+        REAL *gates = r.gates + j;
         const vr before = load_part(r.c_before + j, n);
-        const vr i = vsigmoid(load_part(gx, n) + load(sums) + peep(l, 0, u, n, before));
-        const vr f = vsigmoid(load_part(gx + H, n) + load(sums + r.gap) + peep(l, 1, u, n, before));
-        const vr g = vtanh(load_part(gx + 2 * H, n) + load(sums + 2 * r.gap));
-        const vr c = f * before + i * g, a = load_part(gx + 3 * H, n) + load(sums + 3 * r.gap) + peep(l, 2, u, n, c);
+        const vr i = vsigmoid(load_part(gates, n) + load(sums) + peep(l, 0, u, n, before));
+        const vr f = vsigmoid(load_part(gates + H, n) + load(sums + r.gap) + peep(l, 1, u, n, before));
+        const vr g = vtanh(load_part(gates + 2 * H, n) + load(sums + 2 * r.gap));
+        const vr c = f * before + i * g, a = load_part(gates + 3 * H, n) + load(sums + 3 * r.gap) + peep(l, 2, u, n, c);
         const vr o = is_matrix(l) ? a : vsigmoid(a);
-        store_part(r.gates + j, i, n);
-        store_part(r.gates + H + j, f, n);
-        store_part(r.gates + 2 * H + j, g, n);
-        store_part(r.gates + 3 * H + j, o, n);
+        store_part(gates, i, n);
+        store_part(gates + H, f, n);
+        store_part(gates + 2 * H, g, n);
+        store_part(gates + 3 * H, o, n);
         store_part(r.c + j, c, n);
         if (!is_matrix(l)) store_part(r.h + j, o * activated(c, l->nonlinearity), n);
     }
@@ -63,13 +64,13 @@ static void lstm_cells(void *arg, idx begin, idx end, int worker) {
     REAL sums[PATCH_REALS] __attribute__((aligned(64)));
     for (idx number = begin; number < end; number++) {
         const struct patch at = patch_of(p, number);
-        ask_for(p, l->gx + gates, 4, 4 * H, at);
+        ask_for(p, l->gates + gates, 4, 4 * H, at);
         multiply_state(p, &p->weights[STATE], (struct operand){packed, h_before, H}, at, sums, 0);
         if (is_matrix(l)) multiply_state(p, &p->weights[CELLS], (struct operand){packed, c_before, H}, at, sums, 1);
         for (idx row = 0; row < at.rows; row++) {
             const idx b = at.row + row, place = b * H + at.unit, gate = gates + b * 4 * H + at.unit;
             if (alive(p, i, b)) {
-                lstm_row(l, (struct lstm_row){l->gx + gate, c_before + place, sums + row * p->width, l->gates + gate, c + place,
+                lstm_row(l, (struct lstm_row){c_before + place, sums + row * p->width, l->gates + gate, c + place,
                                               h + place, at.unit, at.units, at.rows * p->width});
             } else {
                 keep_state(l, l->gates + gate, 4, place, at.units, c_before, c);
@@ -105,16 +106,17 @@ static void lstm_outputs(void *arg, idx begin, idx end, int worker) {
     }
 }
 
-static int lstm_forward(const struct sequence_shape *s, int nonlinearity, int peepholes, const void *gx, const void *h0,
-                        const void *c0, const void *w_hh, const void *peephole, void *h, void *c, void *gates) {
+static int lstm_forward(const struct sequence_shape *s, const struct sequence_inputs *in, int nonlinearity, int peepholes,
+                        const void *h0, const void *c0, const void *w_hh, const void *peephole, void *h, void *c, void *gates) {
     const idx H = s->H;
-    struct lstm l = {{.s = *s, .weights = {times_weights(w_hh, 4, H)}}, nonlinearity, peepholes, .gx = gx, .h0 = h0, .c0 = c0,
+    struct lstm l = {{.s = *s, .weights = {times_weights(w_hh, 4, H)}}, nonlinearity, peepholes, .h0 = h0, .c0 = c0,
                      .peephole = peephole, .h = h, .c = c, .gates = gates};
     struct steps *p = &l.steps;
     if (is_matrix(&l)) {
         p->weights[CELLS] = behind(H, times_weights(l.peephole, 2, H));
         p->weights[OUTPUT] = behind(H, times_weights(l.peephole + 2 * H * H, 1, H));
     }
+    if (share_of_inputs(s, in, 4, gates, 4 * H) != CNN_OK) return CNN_NO_MEMORY;
     if (begin_steps(p, is_matrix(&l) ? 2 * H : H) != CNN_OK) return CNN_NO_MEMORY;
     pack_state(p, p->packed[0], 0, h0);
     if (is_matrix(&l)) pack_state(p, p->packed[0], H, c0);

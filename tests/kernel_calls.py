@@ -194,25 +194,27 @@ class Calls:
             yield "cross_entropy_backward", self.floats(s.M), x, labels, lse, weight, smoothing, -100
 
     def recurrent(self, s: Sizes) -> Iterator[tuple[Any, ...]]:
-        T, B, H = s.steps, s.sequences, s.units
-        h0, c0, dh, dc = self.floats(B, H), self.floats(B, H), self.floats(T, B, H), self.floats(B, H)
+        T, B, D, H = s.steps, s.sequences, s.units // 2 + 3, s.units
+        x, h0, c0, dh, dc = self.floats(T, B, D), self.floats(B, H), self.floats(B, H), self.floats(T, B, H), self.floats(B, H)
         lengths = self.rng.integers(1, max(T, 1) + 1, B)
         for nonlinearity, when in (("tanh", (None, False)), ("relu", (lengths, True)), ("sigmoid", (lengths, False))):
-            start = h0, self.weights(H, H), nonlinearity, *when
-            gx = self.floats(T, B, H)
-            yield "rnn_forward", gx, *start
-            yield "rnn_backward", dh, REFERENCE.rnn_forward(gx, *start), *start
+            w_ih, w, b = self.weights(H, D), self.weights(H, H), None if nonlinearity == "relu" else self.floats(H)
+            forward = x, h0, w_ih, w, b, nonlinearity, *when
+            yield "rnn_forward", *forward
+            yield "rnn_backward", dh, REFERENCE.rnn_forward(*forward), h0, w, nonlinearity, *when
         for peephole, when in ((None, (None, True)), ((3, H), (lengths, False)), ((3, H, H), (lengths, True))):
-            w = self.weights(4 * H, H), None if peephole is None else self.weights(*peephole)
-            how = "identity" if peephole == (3, H) else "tanh", *when
-            gx = self.floats(T, B, 4 * H)
-            yield "lstm_forward", gx, h0, c0, *w, *how
-            yield "lstm_backward", dh, dc, *REFERENCE.lstm_forward(gx, h0, c0, *w, *how), h0, c0, *w, *how
+            w_ih, w, b = self.weights(4 * H, D), self.weights(4 * H, H), None if peephole == (3, H) else self.floats(4 * H)
+            p = None if peephole is None else self.weights(*peephole)
+            how = p, "identity" if peephole == (3, H) else "tanh", *when
+            forward = x, h0, c0, w_ih, w, b, *how
+            yield "lstm_forward", *forward
+            yield "lstm_backward", dh, dc, *REFERENCE.lstm_forward(*forward), h0, c0, w, *how
         for bias, *how in ((None, True, lengths, True), (self.floats(3 * H), True, None, False),
                            (self.floats(3 * H), False, lengths, False)):  # fmt: skip
-            gx, w = self.floats(T, B, 3 * H), self.weights(3 * H, H)
-            yield "gru_forward", gx, h0, w, bias, *how
-            yield "gru_backward", dh, *REFERENCE.gru_forward(gx, h0, w, bias, *how), h0, w, *how
+            w_ih, w, b_ih = self.weights(3 * H, D), self.weights(3 * H, H), None if bias is None else self.floats(3 * H)
+            forward = x, h0, w_ih, w, b_ih, bias, *how
+            yield "gru_forward", *forward
+            yield "gru_backward", dh, *REFERENCE.gru_forward(*forward), h0, w, *how
 
     def weights(self, *shape: int) -> np.ndarray:
         """Of a size that lets a state neither explode nor vanish."""

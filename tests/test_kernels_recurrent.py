@@ -47,11 +47,12 @@ def test_rounding_errors_that_a_recurrence_makes_large_are_no_disagreement_but_p
     """Weights of spectral radius 3: one rounding error more or less, and after 100 steps all units are elsewhere."""
     T, B, H = 200, 4, 64
     rng = np.random.default_rng(0)
-    gx, h0, w = (rng.normal(size=s).astype(dtype) for s in ((T, B, H), (B, H), (H, H)))
+    x, h0, w_ih, w = (rng.normal(size=s).astype(dtype) for s in ((T, B, 5), (B, H), (H, 5), (H, H)))
+    w_ih /= 3
     for radius in (3, 0.9):
-        start = h0, (radius / H**0.5 * w).astype(dtype), "tanh", None, False
-        h, h64 = COMPILED.rnn_forward(gx, *start), REFERENCE.rnn_forward(*(in_float64(a) for a in (gx, *start)))
-        allowed = bound("rnn_forward", REFERENCE.rnn_forward, (gx, *start), h64, dtype)
+        call = x, h0, w_ih, (radius / H**0.5 * w).astype(dtype), None, "tanh", None, False
+        h, h64 = COMPILED.rnn_forward(*call), REFERENCE.rnn_forward(*map(in_float64, call))
+        allowed = bound("rnn_forward", REFERENCE.rnn_forward, call, h64, dtype)
         assert first_difference(h, h64, allowed) is None
         assert (abs(h - h64).max() > 0.1) == (radius == 3)
     assert first_difference(1.001 * h, h64, allowed) is not None
@@ -62,16 +63,16 @@ def test_rounding_errors_that_a_recurrence_makes_large_are_no_disagreement_but_p
 def test_a_sequence_meets_no_other(isa, B):
     """NaN in one sequence's inputs, and in what lies behind the ends of the others, reaches that sequence alone."""
     cpu.set_isa(isa)
-    T, H, lengths = 7, 19, np.array([7, 3, 1, 6, 5] * 3)[:B]
+    T, D, H, lengths = 7, 10, 19, np.array([7, 3, 1, 6, 5] * 3)[:B]
     rng = np.random.default_rng(0)
-    gx, h0, w = rng.normal(size=(T, B, 4 * H)), rng.normal(size=(B, H)), rng.normal(size=(4 * H, H)) / 5
-    spoilt = gx.copy()
+    x, h0, w_ih, w = (rng.normal(size=s) / 3 for s in ((T, B, D), (B, H), (4 * H, D), (4 * H, H)))
+    spoilt = x.copy()
     spoilt[2, 1] = np.nan
     for b, length in enumerate(lengths):
         spoilt[length:, b] = np.nan
     for reverse in (False, True):
-        clean = COMPILED.lstm_forward(gx, h0, h0, w, None, "tanh", lengths, reverse)
-        for y, expected in zip(COMPILED.lstm_forward(spoilt, h0, h0, w, None, "tanh", lengths, reverse), clean, strict=True):
+        rest = h0, h0, w_ih, w, None, None, "tanh", lengths, reverse
+        for y, expected in zip(COMPILED.lstm_forward(spoilt, *rest), COMPILED.lstm_forward(x, *rest), strict=True):
             others = np.arange(B) != 1
             assert np.array_equal(y[:, others], expected[:, others])
             assert np.isnan(y[2, 1]).all()
@@ -105,14 +106,10 @@ def test_after_its_end_a_sequence_keeps_its_state_and_passes_adjoints_on(isa):
     cpu.set_isa(isa)
     T, B, H = 6, 7, 33
     rng = np.random.default_rng(1)
-    gx, h0, w, dh = (
-        rng.normal(size=(T, B, 3 * H)),
-        rng.normal(size=(B, H)),
-        rng.normal(size=(3 * H, H)) / 6,
-        np.zeros((T, B, H)),
-    )
+    x, h0, w_ih, w = (rng.normal(size=s) / 3 for s in ((T, B, 8), (B, H), (3 * H, 8), (3 * H, H)))
+    dh = np.zeros((T, B, H))
     lengths = np.array([1, 6, 2, 6, 3, 6, 4])
-    h, gates = COMPILED.gru_forward(gx, h0, w, None, True, lengths, False)
+    h, gates = COMPILED.gru_forward(x, h0, w_ih, w, None, None, True, lengths, False)
     dh[-1] = rng.normal(size=(B, H))
     da, *_ = COMPILED.gru_backward(dh, h, gates, h0, w, True, lengths, False)
     for b, length in enumerate(lengths):
@@ -128,9 +125,9 @@ def test_one_step_after_the_other_is_the_whole_sequence(isa, dtype):
     cpu.set_isa(isa)
     rng = np.random.default_rng(2)
     for B in (1, 3, 6):
-        gx, h, w = (rng.normal(size=s).astype(dtype) for s in ((9, B, 40), (B, 40), (40, 40)))
+        x, h, w = (rng.normal(size=s).astype(dtype) for s in ((9, B, 40), (B, 40), (2, 40, 40)))
         w /= 7
-        whole = COMPILED.rnn_forward(gx, h, w, "tanh", None, False)
+        whole = COMPILED.rnn_forward(x, h, *w, None, "tanh", None, False)
         for t in range(9):
-            h = COMPILED.rnn_forward(gx[t : t + 1], h, w, "tanh", None, False)[0]
+            h = COMPILED.rnn_forward(x[t : t + 1], h, *w, None, "tanh", None, False)[0]
             np.testing.assert_allclose(h, whole[t], rtol=0, atol=100 * np.finfo(dtype).eps)

@@ -146,19 +146,19 @@ def cross_entropy_backward(dloss, x, labels, lse, weight, label_smoothing, ignor
     """dloss (R,) -> dx (R, C)."""
 
 
-# ---- recurrent: one layer in one direction over all steps. gx (T, B, G H) is the inputs' share of every gate, x w_ih^T + b;
+# ---- recurrent: one layer in one direction over all steps. x (T, B, D), w_ih (G H, D), b (G H,) or None, gx = x w_ih^T + b;
 # lengths (B,) int64 or None: from step lengths[b] on, sequence b keeps its state, its gates and adjoints there are 0;
 # reverse: steps T - 1 ... 0. "Before" and "last" are meant in the order of the steps' work. Formulas: cnnlib/ops/recurrent.py.
-def rnn_forward(gx, h0, w_hh, nonlinearity, lengths, reverse):
+def rnn_forward(x, h0, w_ih, w_hh, b, nonlinearity, lengths, reverse):
     """h = g(gx + h_before w_hh^T): h0 (B, H), w_hh (H, H) -> h (T, B, H). nonlinearity: tanh, relu, sigmoid, identity."""
 def rnn_backward(dh, h, h0, w_hh, nonlinearity, lengths, reverse):
     """dh (T, B, H) -> da (T, B, H) = adjoint of gx, dh0 (B, H), dw_hh (H, H)."""
-def lstm_forward(gx, h0, c0, w_hh, peephole, output_activation, lengths, reverse):
+def lstm_forward(x, h0, c0, w_ih, w_hh, b, peephole, output_activation, lengths, reverse):
     """G = 4: i, f, g, o; w_hh (4H, H), peephole (3, H), (3, H, H) or None, output_activation: tanh, identity
     -> h, c (T, B, H), gates (T, B, 4H) after their non-linearities."""
 def lstm_backward(dh, dc, h, c, gates, h0, c0, w_hh, peephole, output_activation, lengths, reverse):
     """dc (B, H): adjoint of the last c -> da (T, B, 4H), dh0, dc0 (B, H), dw_hh (4H, H), dpeephole as peephole."""
-def gru_forward(gx, h0, w_hh, b_hh, reset_after, lengths, reverse):
+def gru_forward(x, h0, w_ih, w_hh, b_ih, b_hh, reset_after, lengths, reverse):
     """G = 3: r, z, n; w_hh (3H, H), b_hh (3H,) or None -> h (T, B, H), gates (T, B, 4H): r, z, n and q = h_before w_n^T + b_n
     if reset_after, else r h_before."""
 def gru_backward(dh, h, gates, h0, w_hh, reset_after, lengths, reverse):

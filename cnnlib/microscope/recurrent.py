@@ -184,7 +184,7 @@ def lstm(ran: Ran) -> Anatomy:
     time, saved = Time(ran), ran.saved
     i, f, g, o = arrays("i f g o")
     here, names = (t, b, u), _gates("ifgo")
-    squashes = saved["how"][2] == "tanh"
+    squashes = saved["how"][1] == "tanh"
     inner = {**_padding(time), **dict(zip("ifgo", np.split(saved["gates"], 4, axis=2), strict=True))}
     inner |= {"c": saved["c"], "tanh_c": np.tanh(saved["c"]) if squashes else saved["c"], "h": saved["h"]}
     if ran.backward_ran:
@@ -228,10 +228,11 @@ def _lstm_adjoints(ran: Ran, time: Time, inner: dict[str, np.ndarray]) -> dict[s
     saved, own = ran.saved, time.arrived(ran)
     last = np.zeros_like(saved["c0"]) if ran.dy[2] is None else ran.dy[2]
     wide = [saved[name].astype(np.float64) for name in ("h", "c", "gates", "h0", "c0")]
-    da = lstm_backward(own, last.astype(np.float64), *wide, *saved["how"])[0]
+    arguments: list[Any] = [own, last.astype(np.float64), *wide, saved["w_hh"], *saved["how"]]
+    da = lstm_backward(*arguments)[0]
     found = dict(zip(_gates("ifgo"), np.split(da, 4, axis=2), strict=True))
     found["dh"] = time.carried(own, da @ saved["w_hh"])
-    slope = 1 - inner["tanh_c"] ** 2 if saved["how"][2] == "tanh" else 1
+    slope = 1 - inner["tanh_c"] ** 2 if saved["how"][1] == "tanh" else 1
     from_state = found["dh"] * inner["o"] * slope + _through_peephole(ran, 2, found["da_o"])
     back = _through_peephole(ran, 0, found["da_i"]) + _through_peephole(ran, 1, found["da_f"])
     return {**found, "dc": time.carried(from_state, back + np.zeros_like(from_state), inner["f"], last)}

@@ -39,8 +39,9 @@ over all steps at once, as the inputs' share was::
 direction: read backwards, a sequence starts with its last real step.
 
 Memory: beside x, forward keeps T·B·H numbers for the RNN, 6·T·B·H for the LSTM (h, c, four gates), 5·T·B·H for the GRU (h,
-three gates, q); while it runs, forward needs G·T·B·H more (gx), and so does backward (da). Lengths that leave padding add T·B·H
-to each of them (y and dy without what stands there); the textbook kernels, not the compiled ones, copy some arrays besides.
+three gates, q), and no more while it runs: gx stands where the results will be. Backward needs G·T·B·H more while it runs (da).
+Lengths that leave padding add T·B·H to each (y and dy without what stands there). The textbook kernels, not the compiled ones,
+copy some arrays besides; on a GPU a GRU keeps gx, 3·T·B·H, while forward runs.
 
 Source: lecture: recurrent networks; Elman, "Finding structure in time", 1990; Werbos, "Backpropagation through time", 1990;
 Hochreiter & Schmidhuber, "Long short-term memory", 1997; Gers, Schraudolph & Schmidhuber, "Learning precise timing with LSTM
@@ -63,8 +64,17 @@ OUTPUT_ACTIVATIONS = ("tanh", "identity")
 # ---- the textbook
 
 
+def share_of_inputs(x, w_ih, b):
+    """gx of every step: (T, B, D) -> (T, B, G·H)."""
+    return x @ w_ih.T if b is None else x @ w_ih.T + b
+
+
 @kernel
-def rnn_forward(gx, h0, w_hh, nonlinearity, lengths, reverse):
+def rnn_forward(x, h0, w_ih, w_hh, b, nonlinearity, lengths, reverse):
+    return rnn_steps(share_of_inputs(x, w_ih, b), h0, w_hh, nonlinearity, lengths, reverse)
+
+
+def rnn_steps(gx, h0, w_hh, nonlinearity, lengths, reverse):
     h, before = xp_of(gx).empty_like(gx), h0
     for t in _order(len(gx), reverse):
         new = _activated(gx[t] + before @ w_hh.T, nonlinearity)
@@ -83,7 +93,11 @@ def rnn_backward(dh, h, h0, w_hh, nonlinearity, lengths, reverse):
 
 
 @kernel
-def lstm_forward(gx, h0, c0, w_hh, peephole, output_activation, lengths, reverse):
+def lstm_forward(x, h0, c0, w_ih, w_hh, b, peephole, output_activation, lengths, reverse):
+    return lstm_steps(share_of_inputs(x, w_ih, b), h0, c0, w_hh, peephole, output_activation, lengths, reverse)
+
+
+def lstm_steps(gx, h0, c0, w_hh, peephole, output_activation, lengths, reverse):
     xp, H = xp_of(gx), h0.shape[1]
     h, c, gates = xp.empty((*gx.shape[:2], H), gx.dtype), xp.empty((*gx.shape[:2], H), gx.dtype), xp.empty_like(gx)
     for t in _order(len(gx), reverse):
@@ -117,7 +131,11 @@ def lstm_backward(dh, dc, h, c, gates, h0, c0, w_hh, peephole, output_activation
 
 
 @kernel
-def gru_forward(gx, h0, w_hh, b_hh, reset_after, lengths, reverse):
+def gru_forward(x, h0, w_ih, w_hh, b_ih, b_hh, reset_after, lengths, reverse):
+    return gru_steps(share_of_inputs(x, w_ih, b_ih), h0, w_hh, b_hh, reset_after, lengths, reverse)
+
+
+def gru_steps(gx, h0, w_hh, b_hh, reset_after, lengths, reverse):
     xp, H = xp_of(gx), h0.shape[1]
     h, gates = xp.empty((*gx.shape[:2], H), gx.dtype), xp.empty((*gx.shape[:2], 4 * H), gx.dtype)
     b_rz, b_n = (0, 0) if b_hh is None else (b_hh[: 2 * H], b_hh[2 * H :])
@@ -255,14 +273,14 @@ class RNN(_Recurrent):
         _check_word("rnn", "nonlinearity", nonlinearity, NONLINEARITIES)
         lengths, mask = _checked_lengths(ctx.xp, "rnn", x, lengths)
         h0 = _initial(ctx.xp, x, h0, w_hh)
-        h = ctx.kernels.rnn_forward(_project(ctx, x, w_ih, _sum(b_ih, b_hh)), h0, w_hh, nonlinearity, lengths, reverse)
+        h = ctx.kernels.rnn_forward(x, h0, w_ih, w_hh, _sum(b_ih, b_hh), nonlinearity, lengths, reverse)
         ctx.save(x=x, w_ih=w_ih, w_hh=w_hh, h0=h0, h=h, mask=mask, how=(nonlinearity, lengths, reverse))
         return _masked(h, mask), _last(h, reverse)
 
     @staticmethod
     def backward(ctx, dy, dh_n):
         da, dh0, dw_hh = RNN.through_time(ctx, dy, dh_n)
-        dx, dw_ih, db = _project_backward(ctx, da, 2)
+        dx, dw_ih, db = _inputs_backward(ctx, da, 2)
         return dx, dh0, dw_ih, dw_hh, db, db
 
     @staticmethod
@@ -288,22 +306,22 @@ class LSTM(_Recurrent):
         _check_word("lstm", "output_activation", output_activation, OUTPUT_ACTIVATIONS)
         lengths, mask = _checked_lengths(ctx.xp, "lstm", x, lengths)
         h0, c0 = _initial(ctx.xp, x, h0, w_hh), _initial(ctx.xp, x, c0, w_hh)
-        how = (w_hh, peephole, output_activation, lengths, reverse)
-        h, c, gates = ctx.kernels.lstm_forward(_project(ctx, x, w_ih, _sum(b_ih, b_hh)), h0, c0, *how)
+        how = (peephole, output_activation, lengths, reverse)
+        h, c, gates = ctx.kernels.lstm_forward(x, h0, c0, w_ih, w_hh, _sum(b_ih, b_hh), *how)
         ctx.save(x=x, w_ih=w_ih, w_hh=w_hh, peephole=peephole, h0=h0, c0=c0, h=h, c=c, gates=gates, mask=mask, how=how)
         return _masked(h, mask), _last(h, reverse), _last(c, reverse)
 
     @staticmethod
     def backward(ctx, dy, dh_n, dc_n):
         da, dh0, dc0, dw_hh, dpeephole = LSTM.through_time(ctx, dy, dh_n, dc_n)
-        dx, dw_ih, db = _project_backward(ctx, da, 3)
+        dx, dw_ih, db = _inputs_backward(ctx, da, 3)
         return dx, dh0, dc0, dw_ih, dw_hh, db, db, dpeephole
 
     @staticmethod
     def through_time(ctx, dy, dh_n, dc_n):
         dh = _adjoint_of_states(ctx, dy, dh_n)
         dc = ctx.xp.zeros_like(ctx.c0) if dc_n is None else dc_n
-        return ctx.kernels.lstm_backward(dh, dc, ctx.h, ctx.c, ctx.gates, ctx.h0, ctx.c0, *ctx.how)
+        return ctx.kernels.lstm_backward(dh, dc, ctx.h, ctx.c, ctx.gates, ctx.h0, ctx.c0, ctx.w_hh, *ctx.how)
 
     @staticmethod
     def computed(ctx):
@@ -323,7 +341,7 @@ class GRU(_Recurrent):
         _check("gru", 3, x, (("h0", h0),), w_ih, w_hh, b_ih, b_hh)
         lengths, mask = _checked_lengths(ctx.xp, "gru", x, lengths)
         h0 = _initial(ctx.xp, x, h0, w_hh)
-        h, gates = ctx.kernels.gru_forward(_project(ctx, x, w_ih, b_ih), h0, w_hh, b_hh, reset_after, lengths, reverse)
+        h, gates = ctx.kernels.gru_forward(x, h0, w_ih, w_hh, b_ih, b_hh, reset_after, lengths, reverse)
         how = (reset_after, lengths, reverse)
         ctx.save(x=x, w_ih=w_ih, w_hh=w_hh, h0=h0, h=h, gates=gates, mask=mask, how=how)
         return _masked(h, mask), _last(h, reverse)
@@ -331,7 +349,7 @@ class GRU(_Recurrent):
     @staticmethod
     def backward(ctx, dy, dh_n):
         da, dh0, dw_hh, db_hh = GRU.through_time(ctx, dy, dh_n)
-        dx, dw_ih, db_ih = _project_backward(ctx, da, 2)
+        dx, dw_ih, db_ih = _inputs_backward(ctx, da, 2)
         return dx, dh0, dw_ih, dw_hh, db_ih, db_hh
 
     @staticmethod
@@ -344,13 +362,7 @@ class GRU(_Recurrent):
         return [dict([r, z]), dict([q]), dict([n]), {"the state h": ctx.h}]
 
 
-def _project(ctx, x, w_ih, b):
-    """gx: the inputs' share of every gate at every step, (T, B, D) -> (T, B, G·H)."""
-    T, B, D = x.shape
-    return ctx.kernels.linear_forward(x.reshape(T * B, D), w_ih, b).reshape(T, B, -1)
-
-
-def _project_backward(ctx, da, w):
+def _inputs_backward(ctx, da, w):
     """dx, dw_ih, db; w is the place of w_ih among the arguments."""
     x, rows = _masked(ctx.x, ctx.mask), da.reshape(-1, da.shape[2])  # da is 0 in the padding, but 0 · NaN is not
     dx = ctx.kernels.linear_backward_input(rows, ctx.w_ih).reshape(x.shape) if ctx.needs[0] else None

@@ -149,22 +149,23 @@ static int recurrent(const struct recurrent_kernels *k, int i, struct output *o)
     const void *x = o->in->x, *w = o->in->w, *p = o->in->positive;
     const struct sequence_shape all = {3, 9, 21, NULL, 0}, some = {6, 15, 17, labels, 1};
     const struct sequence_shape one = {6, 1, 70, NULL, 0}, few_steps = {2, 1, 70, NULL, 0}, few = {2, 3, 40, labels, 1};
+    const struct sequence_inputs in = {x, w, p, 11}, without_bias = {x, w, NULL, 11};
     switch (i) {
-    case 0: return k->rnn_forward(&all, TANH, x, w, p, room(o, 567));
+    case 0: return k->rnn_forward(&all, &in, TANH, w, p, room(o, 567));
     case 1: return k->rnn_backward(&some, RELU, x, w, p, p, room(o, 1530), room(o, 255), room(o, 289));
-    case 2: return k->lstm_forward(&some, TANH, NO_PEEPHOLE, x, w, p, w, NULL, room(o, 1530), room(o, 1530), room(o, 6120));
-    case 3: return k->lstm_forward(&all, IDENTITY, MATRIX, x, w, p, w, p, room(o, 567), room(o, 567), room(o, 2268));
+    case 2: return k->lstm_forward(&some, &in, TANH, NO_PEEPHOLE, w, p, w, NULL, room(o, 1530), room(o, 1530), room(o, 6120));
+    case 3: return k->lstm_forward(&all, &without_bias, IDENTITY, MATRIX, w, p, w, p, room(o, 567), room(o, 567), room(o, 2268));
     case 4: return k->lstm_backward(&all, TANH, ONE_PER_UNIT, x, w, p, w, x, w, p, w, p, room(o, 2268), room(o, 189),
                                     room(o, 189), room(o, 1764), room(o, 63));
     case 5: return k->lstm_backward(&some, TANH, MATRIX, x, w, p, w, x, w, p, w, p, room(o, 6120), room(o, 255), room(o, 255),
                                     room(o, 1156), room(o, 867));
-    case 6: return k->gru_forward(&all, 1, x, w, w, p, room(o, 567), room(o, 2268));
-    case 7: return k->gru_forward(&one, 0, x, w, w, NULL, room(o, 420), room(o, 1680));
+    case 6: return k->gru_forward(&all, &in, 1, w, w, p, room(o, 567), room(o, 2268));
+    case 7: return k->gru_forward(&one, &in, 0, w, w, NULL, room(o, 420), room(o, 1680));
     case 8: return k->gru_backward(&some, 1, x, w, p, x, w, room(o, 4590), room(o, 255), room(o, 867), room(o, 51));
     case 9: return k->gru_backward(&few_steps, 0, x, w, p, x, w, room(o, 420), room(o, 70), room(o, 14700), room(o, 210));
-    case 10: return k->gru_forward(&some, 0, x, w, w, p, room(o, 1530), room(o, 6120));
+    case 10: return k->gru_forward(&some, &in, 0, w, w, p, room(o, 1530), room(o, 6120));
     case 11: return k->gru_backward(&some, 0, x, w, p, x, w, room(o, 4590), room(o, 255), room(o, 867), room(o, 51));
-    case 12: return k->lstm_forward(&few, TANH, MATRIX, x, w, p, w, p, room(o, 240), room(o, 240), room(o, 960));
+    case 12: return k->lstm_forward(&few, &in, TANH, MATRIX, w, p, w, p, room(o, 240), room(o, 240), room(o, 960));
     case 13: return k->lstm_backward(&few, IDENTITY, MATRIX, x, w, p, w, x, w, p, w, p, room(o, 960), room(o, 120),
                                      room(o, 120), room(o, 6400), room(o, 4800));
     default: return NO_SUCH_CALL;

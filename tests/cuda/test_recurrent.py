@@ -24,27 +24,28 @@ class Layer:
         self.rng, self.dtype, self.gates = np.random.default_rng(seed), dtype, gates
         T, B, H = self.sizes = sizes
         self.order = (self.rng.integers(1, T + 1, B) if lengths else None), reverse
-        self.gx, self.h0, self.w = self.normal(T, B, gates * H), self.normal(B, H), self.normal(gates * H, H) / (2 * H**0.5)
-        self.w, self.dh = self.w.astype(dtype), self.normal(T, B, H)
+        self.x, self.h0, self.dh = self.normal(T, B, 6), self.normal(B, H), self.normal(T, B, H)
+        self.w_ih, self.b = self.normal(gates * H, 6) / 2, self.normal(gates * H)
+        self.w = (self.normal(gates * H, H) / (2 * H**0.5)).astype(dtype)
 
     def normal(self, *shape):
         return self.rng.standard_normal(shape).astype(self.dtype)
 
     def rnn(self, nonlinearity):
-        forward = self.gx, self.h0, self.w, nonlinearity, *self.order
+        forward = self.x, self.h0, self.w_ih, self.w, self.b, nonlinearity, *self.order
         return "rnn", forward, (self.dh, REFERENCE.rnn_forward(*forward), self.h0, self.w, nonlinearity, *self.order)
 
     def lstm(self, peephole, output_activation):
         _, B, H = self.sizes
         c0, dc = self.normal(B, H), self.normal(B, H)
         p = None if peephole is None else (self.normal(3, *(H,) * (peephole - 1)) / (2 * H**0.5)).astype(self.dtype)
-        forward = self.gx, self.h0, c0, self.w, p, output_activation, *self.order
+        forward = self.x, self.h0, c0, self.w_ih, self.w, self.b, p, output_activation, *self.order
         states = REFERENCE.lstm_forward(*forward)
         return "lstm", forward, (self.dh, dc, *states, self.h0, c0, self.w, p, output_activation, *self.order)
 
     def gru(self, reset_after, bias):
         b = self.normal(3 * self.sizes[2]) if bias else None
-        forward = self.gx, self.h0, self.w, b, reset_after, *self.order
+        forward = self.x, self.h0, self.w_ih, self.w, self.b if bias else None, b, reset_after, *self.order
         states = REFERENCE.gru_forward(*forward)
         return "gru", forward, (self.dh, *states, self.h0, self.w, reset_after, *self.order)
 
@@ -207,6 +208,6 @@ def test_long_sums_of_few_units_are_shared_by_warps():
 
 def test_a_nan_stays_in_its_sequence(mode):
     layer = Layer(3, (3, 5, 7), "float32", False, False)
-    layer.gx[1, 2, 3] = np.nan
+    layer.x[1, 2, 3] = np.nan
     h, _ = results(recurrent.gru_forward, layer.gru(True, True)[1])
     assert np.isfinite(h[0]).all() and np.isnan(h[2, 2]).all() and np.isfinite(h[:, [0, 1, 3, 4]]).all()

@@ -3,23 +3,28 @@ cdef extern from "kernels.h":
         idx T, B, H
         const int64_t *lengths
         int reverse
+    struct sequence_inputs:
+        const void *x
+        const void *w_ih
+        const void *b
+        idx D
     enum nonlinearity:
         TANH, RELU, SIGMOID, IDENTITY
     enum peephole:
         NO_PEEPHOLE, ONE_PER_UNIT, MATRIX
     struct recurrent_kernels:
-        int (*rnn_forward)(const sequence_shape *s, int nonlinearity, const void *gx, const void *h0, const void *w_hh,
-                           void *h) noexcept nogil
+        int (*rnn_forward)(const sequence_shape *s, const sequence_inputs *inputs, int nonlinearity, const void *h0,
+                           const void *w_hh, void *h) noexcept nogil
         int (*rnn_backward)(const sequence_shape *s, int nonlinearity, const void *dh, const void *h, const void *h0,
                             const void *w_hh, void *da, void *dh0, void *dw_hh) noexcept nogil
-        int (*lstm_forward)(const sequence_shape *s, int nonlinearity, int peepholes, const void *gx, const void *h0,
-                            const void *c0, const void *w_hh, const void *peephole, void *h, void *c,
+        int (*lstm_forward)(const sequence_shape *s, const sequence_inputs *inputs, int nonlinearity, int peepholes,
+                            const void *h0, const void *c0, const void *w_hh, const void *peephole, void *h, void *c,
                             void *gates) noexcept nogil
         int (*lstm_backward)(const sequence_shape *s, int nonlinearity, int peepholes, const void *dh, const void *dc,
                              const void *h, const void *c, const void *gates, const void *h0, const void *c0, const void *w_hh,
                              const void *peephole, void *da, void *dh0, void *dc0, void *dw_hh, void *dpeephole) noexcept nogil
-        int (*gru_forward)(const sequence_shape *s, int reset_after, const void *gx, const void *h0, const void *w_hh,
-                           const void *b_hh, void *h, void *gates) noexcept nogil
+        int (*gru_forward)(const sequence_shape *s, const sequence_inputs *inputs, int reset_after, const void *h0,
+                           const void *w_hh, const void *b_hh, void *h, void *gates) noexcept nogil
         int (*gru_backward)(const sequence_shape *s, int reset_after, const void *dh, const void *h, const void *gates,
                             const void *h0, const void *w_hh, void *da, void *dh0, void *dw_hh, void *db_hh) noexcept nogil
 
@@ -32,22 +37,27 @@ cdef sequence_shape sequence_of(idx T, ndarray h0, object lengths, bint reverse)
     s.lengths = NULL if lengths is None else <const int64_t *>integers(<ndarray>lengths, cnp.NPY_INT64)
     return s
 
+cdef sequence_inputs inputs_of(ndarray x, ndarray w_ih, object b) except *:
+    cdef sequence_inputs given
+    given.x, given.w_ih, given.b, given.D = ptr(x), ptr(w_ih), ptr_or_null(b), x.shape[2]
+    return given
+
 cdef int peepholes_of(object peephole):
     return NO_PEEPHOLE if peephole is None else ONE_PER_UNIT if peephole.ndim == 2 else MATRIX
 
 
-def rnn_forward(ndarray gx, ndarray h0, ndarray w_hh, nonlinearity, lengths, reverse):
-    cdef sequence_shape s = sequence_of(gx.shape[0], h0, lengths, reverse)
+def rnn_forward(ndarray x, ndarray h0, ndarray w_ih, ndarray w_hh, b, nonlinearity, lengths, reverse):
+    cdef sequence_shape s = sequence_of(x.shape[0], h0, lengths, reverse)
+    cdef sequence_inputs inputs = inputs_of(x, w_ih, b)
     cdef int g = _NONLINEARITIES[nonlinearity]
-    cdef ndarray h = empty((s.T, s.B, s.H), gx)
-    cdef const recurrent_kernels *k = table(gx).recurrent
-    cdef const void *gx_data = ptr(gx)
+    cdef ndarray h = empty((s.T, s.B, s.H), x)
+    cdef const recurrent_kernels *k = table(x).recurrent
     cdef const void *h0_data = ptr(h0)
     cdef const void *w_data = ptr(w_hh)
     cdef void *h_data = ptr(h)
     cdef int status
     with nogil:
-        status = k.rnn_forward(&s, g, gx_data, h0_data, w_data, h_data)
+        status = k.rnn_forward(&s, &inputs, g, h0_data, w_data, h_data)
     check(status)
     return h
 
@@ -70,12 +80,13 @@ def rnn_backward(ndarray dh, ndarray h, ndarray h0, ndarray w_hh, nonlinearity, 
     return da, dh0, dw_hh
 
 
-def lstm_forward(ndarray gx, ndarray h0, ndarray c0, ndarray w_hh, peephole, output_activation, lengths, reverse):
-    cdef sequence_shape s = sequence_of(gx.shape[0], h0, lengths, reverse)
+def lstm_forward(ndarray x, ndarray h0, ndarray c0, ndarray w_ih, ndarray w_hh, b, peephole, output_activation, lengths,
+                 reverse):
+    cdef sequence_shape s = sequence_of(x.shape[0], h0, lengths, reverse)
+    cdef sequence_inputs inputs = inputs_of(x, w_ih, b)
     cdef int g = _NONLINEARITIES[output_activation], peepholes = peepholes_of(peephole)
-    cdef ndarray h = empty((s.T, s.B, s.H), gx), c = empty((s.T, s.B, s.H), gx), gates = empty_like(gx)
-    cdef const recurrent_kernels *k = table(gx).recurrent
-    cdef const void *gx_data = ptr(gx)
+    cdef ndarray h = empty((s.T, s.B, s.H), x), c = empty((s.T, s.B, s.H), x), gates = empty((s.T, s.B, 4 * s.H), x)
+    cdef const recurrent_kernels *k = table(x).recurrent
     cdef const void *h0_data = ptr(h0)
     cdef const void *c0_data = ptr(c0)
     cdef const void *w_data = ptr(w_hh)
@@ -85,7 +96,7 @@ def lstm_forward(ndarray gx, ndarray h0, ndarray c0, ndarray w_hh, peephole, out
     cdef void *gates_data = ptr(gates)
     cdef int status
     with nogil:
-        status = k.lstm_forward(&s, g, peepholes, gx_data, h0_data, c0_data, w_data, peephole_data, h_data, c_data, gates_data)
+        status = k.lstm_forward(&s, &inputs, g, peepholes, h0_data, c0_data, w_data, peephole_data, h_data, c_data, gates_data)
     check(status)
     return h, c, gates
 
@@ -118,12 +129,12 @@ def lstm_backward(ndarray dh, ndarray dc, ndarray h, ndarray c, ndarray gates, n
     return da, dh0, dc0, dw_hh, dpeephole
 
 
-def gru_forward(ndarray gx, ndarray h0, ndarray w_hh, b_hh, reset_after, lengths, reverse):
-    cdef sequence_shape s = sequence_of(gx.shape[0], h0, lengths, reverse)
+def gru_forward(ndarray x, ndarray h0, ndarray w_ih, ndarray w_hh, b_ih, b_hh, reset_after, lengths, reverse):
+    cdef sequence_shape s = sequence_of(x.shape[0], h0, lengths, reverse)
+    cdef sequence_inputs inputs = inputs_of(x, w_ih, b_ih)
     cdef int after = bool(reset_after)
-    cdef ndarray h = empty((s.T, s.B, s.H), gx), gates = empty((s.T, s.B, 4 * s.H), gx)
-    cdef const recurrent_kernels *k = table(gx).recurrent
-    cdef const void *gx_data = ptr(gx)
+    cdef ndarray h = empty((s.T, s.B, s.H), x), gates = empty((s.T, s.B, 4 * s.H), x)
+    cdef const recurrent_kernels *k = table(x).recurrent
     cdef const void *h0_data = ptr(h0)
     cdef const void *w_data = ptr(w_hh)
     cdef const void *b_data = ptr_or_null(b_hh)
@@ -131,7 +142,7 @@ def gru_forward(ndarray gx, ndarray h0, ndarray w_hh, b_hh, reset_after, lengths
     cdef void *gates_data = ptr(gates)
     cdef int status
     with nogil:
-        status = k.gru_forward(&s, after, gx_data, h0_data, w_data, b_data, h_data, gates_data)
+        status = k.gru_forward(&s, &inputs, after, h0_data, w_data, b_data, h_data, gates_data)
     check(status)
     return h, gates
 

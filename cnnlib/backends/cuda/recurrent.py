@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cnnlib.backends import xp_of
-from cnnlib.backends.cuda.linear import gemm, linear_backward_bias
+from cnnlib.backends.cuda.linear import gemm, linear_backward_bias, linear_forward
 from cnnlib.backends.cuda.source import launch, multiprocessors
 
 # To be measured on a GPU by benchmarks/gpu.py. Up to so many units a block does all of them, reading their weights from the
@@ -69,9 +69,14 @@ def _states_before(h, h0, reverse):
     return _rows(xp_of(h).concatenate(states)[: len(h)])
 
 
-def rnn_forward(gx, h0, w_hh, nonlinearity, lengths, reverse):
-    h = xp_of(gx).empty_like(gx)
-    _run("rnn", gx, 4, gx.shape, gx.shape[2], (lengths, reverse), NONLINEARITIES[nonlinearity], gx, h0, w_hh, h)
+def _share_of_inputs(x, w_ih, b):
+    """gx of every step, (T, B, D) -> (T, B, G·H); a kernel may write what a step becomes over its share."""
+    return linear_forward(_rows(x), w_ih, b).reshape(*x.shape[:2], len(w_ih))
+
+
+def rnn_forward(x, h0, w_ih, w_hh, b, nonlinearity, lengths, reverse):
+    h = _share_of_inputs(x, w_ih, b)
+    _run("rnn", h, 4, h.shape, h.shape[2], (lengths, reverse), NONLINEARITIES[nonlinearity], h, h0, w_hh, h)
     return h
 
 
@@ -86,16 +91,11 @@ def _peepholes(peephole):
     return PEEPHOLES[None if peephole is None else peephole.ndim]
 
 
-def lstm_forward(gx, h0, c0, w_hh, peephole, output_activation, lengths, reverse):
-    xp, (T, B, _), H = xp_of(gx), gx.shape, h0.shape[1]
-    h, c, gates, peepholes = (
-        xp.empty((T, B, H), gx.dtype),
-        xp.empty((T, B, H), gx.dtype),
-        xp.empty_like(gx),
-        _peepholes(peephole),
-    )
-    arguments = NONLINEARITIES[output_activation], peepholes, gx, h0, c0, w_hh, peephole, h, c, gates
-    _run("lstm", gx, 1, (T, B, H), H, (lengths, reverse), *arguments)
+def lstm_forward(x, h0, c0, w_ih, w_hh, b, peephole, output_activation, lengths, reverse):
+    xp, (T, B, _), H = xp_of(x), x.shape, h0.shape[1]
+    h, c, gates = xp.empty((T, B, H), x.dtype), xp.empty((T, B, H), x.dtype), _share_of_inputs(x, w_ih, b)
+    arguments = NONLINEARITIES[output_activation], _peepholes(peephole), gates, h0, c0, w_hh, peephole, h, c, gates
+    _run("lstm", x, 1, (T, B, H), H, (lengths, reverse), *arguments)
     return h, c, gates
 
 
@@ -122,9 +122,9 @@ def _peepholes_adjoint(peephole, da, c_before, c):
     return dpeephole
 
 
-def gru_forward(gx, h0, w_hh, b_hh, reset_after, lengths, reverse):
-    xp, (T, B, _), H = xp_of(gx), gx.shape, h0.shape[1]
-    h, gates = xp.empty((T, B, H), gx.dtype), xp.empty((T, B, 4 * H), gx.dtype)
+def gru_forward(x, h0, w_ih, w_hh, b_ih, b_hh, reset_after, lengths, reverse):
+    gx, xp, (T, B, _), H = _share_of_inputs(x, w_ih, b_ih), xp_of(x), x.shape, h0.shape[1]
+    h, gates = xp.empty((T, B, H), x.dtype), xp.empty((T, B, 4 * H), x.dtype)
     arguments = int(reset_after), gx, h0, w_hh, b_hh, h, gates
     _run("gru", gx, 1 if reset_after else 2, (T, B, H), H, (lengths, reverse), *arguments)
     return h, gates

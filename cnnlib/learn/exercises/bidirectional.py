@@ -39,7 +39,7 @@ from cnnlib.ops.recurrent import (
     _states_before,
     _where_alive,
     rnn_backward,
-    rnn_forward,
+    rnn_steps,
 )
 
 
@@ -104,7 +104,7 @@ EXERCISE = Exercise(
         _where_alive,
         _states_before,
         _outer,
-        rnn_forward,
+        rnn_steps,
         rnn_backward,
         rnn,
         rnn_bptt,

@@ -36,11 +36,11 @@ import numpy as np
 
 from cnnlib.learn.exercise import Case, Exercise, Explanation, Fast, Mutant, Numerical, Train
 from cnnlib.ops.activation import sigmoid_forward
-from cnnlib.ops.recurrent import _order, _outer, _parts, _states_before, _where_alive, gru_backward, gru_forward
+from cnnlib.ops.recurrent import _order, _outer, _parts, _states_before, _where_alive, gru_backward, gru_steps, share_of_inputs
 
 
 def gru(gx, h0, w_hh, b_hh, reset_after):
-    return gru_forward(gx, h0, w_hh, b_hh, reset_after, None, False)
+    return gru_steps(gx, h0, w_hh, b_hh, reset_after, None, False)
 
 
 def gru_bptt(dh, gx, h0, w_hh, b_hh, reset_after, h, gates):
@@ -97,7 +97,8 @@ def kernels(f):
     gru, gru_bptt = f
     last = {}
 
-    def forward(gx, h0, w_hh, b_hh, reset_after, lengths, reverse):
+    def forward(x, h0, w_ih, w_hh, b_ih, b_hh, reset_after, lengths, reverse):
+        gx = share_of_inputs(x, w_ih, b_ih)
         last["given"] = gx, b_hh
         return gru(gx, h0, w_hh, b_hh, reset_after)
 
@@ -113,7 +114,7 @@ EXERCISE = Exercise(
     name="gru",
     topic="lecture: recurrent networks (GRU)",
     function=(gru, gru_bptt),
-    uses=(sigmoid_forward, _order, _where_alive, _states_before, _outer, _parts, gru_forward, gru_backward),
+    uses=(sigmoid_forward, _order, _where_alive, _states_before, _outer, _parts, gru_steps, gru_backward),
     specialised=True,
     outputs={"gru": ("h", "gates"), "gru_bptt": ("da", "dh0", "dw_hh", "db_hh")},
     starter='''\

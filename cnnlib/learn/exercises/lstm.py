@@ -47,12 +47,13 @@ from cnnlib.ops.recurrent import (
     _states_before,
     _where_alive,
     lstm_backward,
-    lstm_forward,
+    lstm_steps,
+    share_of_inputs,
 )
 
 
 def lstm(gx, h0, c0, w_hh):
-    return lstm_forward(gx, h0, c0, w_hh, None, "tanh", None, False)
+    return lstm_steps(gx, h0, c0, w_hh, None, "tanh", None, False)
 
 
 def lstm_bptt(dh, dc, gx, h0, c0, w_hh, h, c, gates):
@@ -111,9 +112,9 @@ def kernels(f):
     lstm, lstm_bptt = f
     last = {}
 
-    def forward(gx, h0, c0, w_hh, peephole, output_activation, lengths, reverse):
-        last["gx"] = gx
-        return lstm(gx, h0, c0, w_hh)
+    def forward(x, h0, c0, w_ih, w_hh, b, peephole, output_activation, lengths, reverse):
+        last["gx"] = share_of_inputs(x, w_ih, b)
+        return lstm(last["gx"], h0, c0, w_hh)
 
     def backward(dh, dc, h, c, gates, h0, c0, w_hh, peephole, output_activation, lengths, reverse):
         return (*lstm_bptt(dh, dc, last["gx"], h0, c0, w_hh, h, c, gates), None)
@@ -139,7 +140,7 @@ EXERCISE = Exercise(
         _peep,
         _peep_backward,
         _peep_weights,
-        lstm_forward,
+        lstm_steps,
         lstm_backward,
     ),
     specialised=True,

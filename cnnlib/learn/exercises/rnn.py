@@ -41,12 +41,13 @@ from cnnlib.ops.recurrent import (
     _states_before,
     _where_alive,
     rnn_backward,
-    rnn_forward,
+    rnn_steps,
+    share_of_inputs,
 )
 
 
 def rnn(x, h0, w_ih, w_hh, b):
-    return rnn_forward(x @ w_ih.T + b, h0, w_hh, "tanh", None, False)
+    return rnn_steps(x @ w_ih.T + b, h0, w_hh, "tanh", None, False)
 
 
 def rnn_bptt(dy, x, h0, w_ih, w_hh, b, h):
@@ -90,7 +91,7 @@ def kernel_args(dy, x, h0, w_ih, w_hh, b, h):
 
 
 def kernels(f):
-    """The learner's two functions as kernels, which get gx = x W_ihᵀ + b: with gx for x and the identity for W_ih, dx is da."""
+    """The learner's two functions as kernels, which give da: dx, with gx = x W_ihᵀ + b for x and the identity for W_ih."""
     rnn, rnn_bptt = f
     last = {}
 
@@ -98,9 +99,9 @@ def kernels(f):
         H = len(w_hh)
         return gx, h0, np.eye(H, dtype=gx.dtype), w_hh, np.zeros(H, gx.dtype)
 
-    def forward(gx, h0, w_hh, nonlinearity, lengths, reverse):
-        last["gx"] = gx
-        return rnn(*with_identity(gx, h0, w_hh))
+    def forward(x, h0, w_ih, w_hh, b, nonlinearity, lengths, reverse):
+        last["gx"] = share_of_inputs(x, w_ih, b)
+        return rnn(*with_identity(last["gx"], h0, w_hh))
 
     def backward(dh, h, h0, w_hh, nonlinearity, lengths, reverse):
         da, dh0, _, dw_hh, _ = rnn_bptt(dh, *with_identity(last["gx"], h0, w_hh), h)
@@ -123,7 +124,7 @@ EXERCISE = Exercise(
         _where_alive,
         _states_before,
         _outer,
-        rnn_forward,
+        rnn_steps,
         rnn_backward,
     ),
     specialised=True,
