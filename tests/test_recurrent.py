@@ -515,4 +515,4 @@ def test_memory_is_what_the_docstring_says(op, backend):
     numbers = {ops.RNN: 1, ops.LSTM: 6, ops.GRU: 5}[op]
     assert numbers <= kept < numbers + 0.1
     if backend == "cpu":
-        assert most < numbers + gates + 0.1 and during < gates + 1
+        assert most < numbers + 0.1 and during < gates + 1
