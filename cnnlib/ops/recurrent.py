@@ -382,6 +382,8 @@ def _masked(a, mask):
     """a with 0 in the padding, whatever stands there: 0 · NaN would be NaN."""
     if mask is None:
         return a
+    if on_gpu(a):  # where CuPy indexes by a mask it waits for the number of its elements
+        return xp_of(a).where(mask != 0, a, 0)
     a = a.copy()
     a[mask[:, :, 0] == 0] = 0
     return a

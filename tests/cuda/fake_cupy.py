@@ -34,8 +34,6 @@ class ndarray(np.ndarray):
 
     def __getitem__(self, where):
         host, where = self.view(np.ndarray), _index(where)
-        if any(getattr(part, "dtype", None) == np.dtype(bool) for part in (where if isinstance(where, tuple) else (where,))):
-            wait("a mask, whose true elements are counted")
         return _device(do(lambda: host[where]))
 
     def __setitem__(self, where, value):
@@ -133,9 +131,12 @@ def _host(a, what):
 
 
 def _index(where):
-    """As an index CuPy takes NumPy's arrays and lists, too, and sends them."""
+    """As an index CuPy takes NumPy's arrays and lists, too, and sends them. Of a mask it counts the true elements and waits for
+    their number, also where they are only written to."""
     if isinstance(where, tuple):
         return tuple(map(_index, where))
+    if getattr(where, "dtype", None) == np.dtype(bool):
+        wait("a mask, whose true elements are counted")
     if isinstance(where, (list, np.ndarray)) and not isinstance(where, ndarray):
         cuda.from_host(np.asarray(where).nbytes)
     return where.view(np.ndarray) if isinstance(where, np.ndarray) else where
