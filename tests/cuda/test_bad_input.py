@@ -46,3 +46,12 @@ def test_device_arrays_of_every_layout_give_the_same(device, change):
 def test_half_precision_is_refused(device):
     with pytest.raises(DtypeError, match="float16"):
         cl.Tensor(to_device(X.astype(np.float16), "cuda"))
+
+
+def test_a_class_to_ignore_is_a_whole_number_of_any_kind(device):
+    """Kernels take 64 bits; CuPy passes a NumPy number of 32 bits as it is, and None would be read as class 0."""
+    x, labels = cl.Tensor(device.asarray(rng.standard_normal((3, 3)))), device.asarray(np.arange(3))
+    expected = ops.cross_entropy(x, labels, ignore_index=1).item()
+    assert ops.cross_entropy(x, labels, ignore_index=np.int32(1)).item() == expected
+    with pytest.raises(TypeError):
+        ops.cross_entropy(x, labels, ignore_index=None)

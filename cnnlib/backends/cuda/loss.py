@@ -11,7 +11,7 @@ def cross_entropy_forward(x, labels, weight, label_smoothing, ignore_index):
     R, C = x.shape
     xp = xp_of(x)
     loss, lse = xp.empty(R, x.dtype), xp.empty(R, x.dtype)
-    arguments = R, C, float(label_smoothing), ignore_index, x, labels, weight, loss, lse
+    arguments = R, C, float(label_smoothing), int(ignore_index), x, labels, weight, loss, lse
     launch("loss", "cross_entropy", x.dtype.char, *rows(R, C), *arguments)
     return loss, lse
 
@@ -19,7 +19,7 @@ def cross_entropy_forward(x, labels, weight, label_smoothing, ignore_index):
 def cross_entropy_backward(dloss, x, labels, lse, weight, label_smoothing, ignore_index):
     R, C = x.shape
     dx = xp_of(x).empty_like(x)
-    arguments = R, C, float(label_smoothing), ignore_index, dloss, x, labels, lse, weight, dx
+    arguments = R, C, float(label_smoothing), int(ignore_index), dloss, x, labels, lse, weight, dx
     launch("loss", "cross_entropy_backward", x.dtype.char, *rows(R, C), *arguments)
     return dx
 
@@ -29,7 +29,7 @@ def check_labels(op, x, labels, weight, ignore_index, reduction):
     mean over them divides by, their number or weights without those ignored, as an array (). Errors go to the error word."""
     xp = xp_of(x)
     clean, count = xp.empty_like(labels), xp.empty((), x.dtype)
-    ignored = (0, 0) if ignore_index is None else (1, ignore_index)
+    ignored = (0, 0) if ignore_index is None else (1, int(ignore_index))
     bits = errors.bit(op), errors.bit(f"{op} mean") if reduction == "mean" else 0
     arguments = labels.size, x.shape[1], *ignored, labels, weight, *bits, errors.word(), clean, count
     launch("loss", "check_labels", x.dtype.char, (1,), (1024,), *arguments)
