@@ -30,13 +30,14 @@ static __device__ __forceinline__ REAL negative_power(REAL s, double beta) {
         }                                                                                           \
     } while (0)
 
-KERNEL local_response_norm(idx n, idx C, idx S, idx size, double alpha, double beta, double k, const REAL *__restrict__ x,
+/* each = alpha / size comes from the host: most GPUs have one unit for doubles to 64 for floats. */
+KERNEL local_response_norm(idx n, idx C, idx S, idx size, double each, double beta, double k, const REAL *__restrict__ x,
                            REAL *__restrict__ y, REAL *__restrict__ s) {
     const idx i = thread_number();
     if (i >= n) return;
     REAL sum = 0;
     SUM_OF_NEIGHBOURS(sum, j, size / 2, (size - 1) / 2, x[j] * x[j]);
-    const REAL base = (REAL)k + (REAL)(alpha / (double)size) * sum;
+    const REAL base = (REAL)k + (REAL)each * sum;
     s[i] = base, y[i] = x[i] * negative_power(base, beta);
 }
 
@@ -47,14 +48,14 @@ KERNEL local_response_norm_inhibition(idx n, double beta, const REAL *__restrict
     if (i < n) inhibition[i] = dy[i] * x[i] * negative_power(s[i], beta) / s[i];
 }
 
-KERNEL local_response_norm_backward(idx n, idx C, idx S, idx size, double alpha, double beta, const REAL *__restrict__ dy,
+KERNEL local_response_norm_backward(idx n, idx C, idx S, idx size, double each, double beta, const REAL *__restrict__ dy,
                                     const REAL *__restrict__ x, const REAL *__restrict__ s,
                                     const REAL *__restrict__ inhibition, REAL *__restrict__ dx) {
     const idx i = thread_number();
     if (i >= n) return;
     REAL sum = 0;
     SUM_OF_NEIGHBOURS(sum, j, (size - 1) / 2, size / 2, inhibition[j]);
-    dx[i] = dy[i] * negative_power(s[i], beta) - (REAL)(2 * alpha * beta / (double)size) * x[i] * sum;
+    dx[i] = dy[i] * negative_power(s[i], beta) - (REAL)(2 * each * beta) * x[i] * sum;
 }
 
 /* ---- local contrast norm: the Gaussian mean ---- */

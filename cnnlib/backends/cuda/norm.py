@@ -101,14 +101,14 @@ def _local(name, like, n, *arguments):
 
 def local_response_norm_forward(x, size, alpha, beta, k):
     y, s = xp_of(x).empty_like(x), xp_of(x).empty_like(x)
-    _local("local_response_norm", x, x.size, *x.shape[1:], size, alpha, beta, k, x, y, s)
+    _local("local_response_norm", x, x.size, *x.shape[1:], size, alpha / size, beta, k, x, y, s)
     return y, s
 
 
 def local_response_norm_backward(dy, x, s, size, alpha, beta):
     dx, inhibition = xp_of(x).empty_like(x), xp_of(x).empty_like(x)
     _local("local_response_norm_inhibition", x, x.size, beta, dy, x, s, inhibition)
-    _local("local_response_norm_backward", x, x.size, *x.shape[1:], size, alpha, beta, dy, x, s, inhibition, dx)
+    _local("local_response_norm_backward", x, x.size, *x.shape[1:], size, alpha / size, beta, dy, x, s, inhibition, dx)
     return dx
 
 
