@@ -6,11 +6,13 @@ file on the stand-in, too.
 
 import contextlib
 import json
+import os
 
 import numpy as np
 import pytest
 
 import cnnlib as cl
+from benchmarks import gpu
 from cnnlib import doctor, nn, ops, optim
 from cnnlib.backends import REFERENCE, available, cuda, kernel_set
 from cnnlib.backends.cuda import conv, recurrent, tuning
@@ -29,6 +31,20 @@ reason = available()["cuda"]
 pytestmark = pytest.mark.skipif(reason is not None, reason=f"no GPU: {reason}")
 rng = np.random.default_rng(0)
 DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
+
+
+@pytest.fixture(autouse=True)
+def the_gpu_still_works(request):
+    yield
+    if not gpu.works():
+        end_the_process(request.node.name)
+
+
+def end_the_process(test):
+    """After an illegal address every call fails until the process ends; pytest-xdist names the test and starts another."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        os._exit(1)
+    pytest.exit(f"after {test} nothing runs on the GPU any more: the tests behind it were not run", returncode=1)
 
 
 # ---- results
@@ -283,6 +299,7 @@ def test_memory_that_ends_is_told_with_the_operation_and_a_batch_size():
     import cupy
 
     pool = cupy.get_default_memory_pool()
+    pool.free_all_blocks()  # of what other tests left, a part of one would have room for all
     try:
         with pytest.raises(DeviceMemoryError, match=r"conv2d: Out of memory allocating .*Try batch_size=4 instead of 8"):
             trained("cuda", epochs=1, net=lambda: nn.Sequential(nn.Conv2d(3, 20_000, 3), nn.Flatten(), nn.Linear(320_000, 4)),

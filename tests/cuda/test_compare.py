@@ -15,6 +15,7 @@ from cnnlib.backends import kernel_set
 from cnnlib.backends.cuda import tuning
 from cnnlib.compare import compare
 from cnnlib.tensor import to_device
+from tests import test_cuda
 
 rng = np.random.default_rng(0)
 X, Y = rng.standard_normal((2, 1, 32, 32)).astype(np.float32), np.array([0, 3])
@@ -102,6 +103,20 @@ def test_a_gpu_that_works_no_more_ends_the_process(device, few, tmp_path, monkey
     monkeypatch.setattr(gpu, "works", lambda: False)
     assert gpu.measured(options(tmp_path, "--section", "rows")) == 1
     assert len(gpu.read(tmp_path / "figures.json")["rows"]) == 1
+
+
+def test_a_test_after_which_nothing_works_ends_its_process(monkeypatch):
+    """What follows would fail for nothing: in a process of pytest-xdist, which is started anew, and without."""
+    ended = []
+    monkeypatch.setattr(test_cuda.os, "_exit", ended.append)
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    with pytest.raises(pytest.exit.Exception, match="after test_x nothing runs on the GPU any more"):
+        test_cuda.end_the_process("test_x")
+    assert not ended
+    monkeypatch.setenv("PYTEST_XDIST_WORKER", "gw3")
+    with pytest.raises(pytest.exit.Exception):
+        test_cuda.end_the_process("test_x")
+    assert ended == [1]
 
 
 def test_the_method_of_a_convolution_is_told_with_its_times(device, monkeypatch):
