@@ -449,6 +449,8 @@ static __device__ void gru_steps_backward(const steps &s, idx reset_after, const
 
 /* ---- the kernels: of BATCH sequences a block; BOUNDS = (most threads of a block, blocks at a time) ---- */
 
+/* Only what no block writes is __restrict__: the compiler may read that by another way, on which others' writes are not seen. */
+
 #define KERNELS(BATCH, BOUNDS)                                                                                                  \
     extern "C" __global__ void __launch_bounds__ BOUNDS                                                                          \
     rnn_##BATCH(STEPS_PARAMETERS, idx nonlinearity, const REAL *gx, const REAL *h0, const REAL *__restrict__ w, REAL *h) {       \

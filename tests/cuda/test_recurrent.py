@@ -187,6 +187,16 @@ MEETINGS = [  # in the order of the source
 ]  # fmt: skip
 
 
+def test_what_blocks_write_for_each_other_is_read_from_where_they_meet():
+    """Of a pointer to const that is __restrict__ the compiler reads by ld.global.nc, which need not see other blocks' writes;
+    a fence before and after is what makes those of a step seen in the next. Neither shows on the emulator."""
+    text = source.text("recurrent")
+    assert set(re.findall(r"__restrict__ (\w+)", text)) == {"lengths", "w", "peephole", "bias"}
+    meet = text.partition("static __device__ void meet(")[2].partition("\n}\n")[0]
+    steps = re.findall(r"__syncthreads|__threadfence|atomicAdd|volatile word", meet)
+    assert steps == ["__syncthreads", "__threadfence", "atomicAdd", "volatile word", "__threadfence", "__syncthreads"]
+
+
 @pytest.mark.parametrize("real_is_float", [1, 0])
 def test_no_more_blocks_are_launched_together_than_the_compiler_was_told(real_is_float):
     """__launch_bounds__(threads, blocks): so many registers are left to a thread that these are at the same time on a GPU."""
