@@ -64,11 +64,63 @@ def test_two_classes_are_told_apart(run):
     assert float(out.split("accuracy ")[-1].split()[0]) > 0.9
 
 
+def test_co2_is_foretold_in_ppm_from_a_checkpoint(run):
+    code, out, err = run("train", "gaussian-regression", "--data", "co2", "--epochs", 20, "--out", "run")
+    assert code == 0, err
+    code, evaluated, err = run("evaluate", "run", "--data", "co2")
+    assert code == 0, err
+    said = evaluated.removeprefix("co2, test: 105 foretold, ").strip()
+    assert f", {said} after epoch 20" in out  # what the training measured
+
+    saved = load("run")
+    net = cl.models.create(saved.name, **saved.options)
+    saved.load_into(net)
+    ppm = cl.data.series.co2()[1]
+    before = np.lib.stride_tricks.sliding_window_view(ppm[:-1], 24)[-105:, :, None].astype(np.float32)
+    foretold = net.predictive(saved.transform()(before)).restored(saved.scale)
+    error = float(np.sqrt(np.mean((foretold.mean[:, 0] - ppm[-105:]) ** 2)))
+    assert said.startswith(f"off by {error:.4g} (root mean square)")
+    assert error < 0.5 * np.sqrt(np.mean((saved.scale.mean - ppm[-105:]) ** 2))
+    low, high = foretold.interval(0.9)
+    assert f"{np.mean((low[:, 0] <= ppm[-105:]) & (ppm[-105:] <= high[:, 0])):.1%} inside" in said
+
+
+def test_a_table_in_other_units_is_foretold_in_those(run, table):
+    rows = np.loadtxt("table.csv", delimiter=",", skiprows=1)
+    np.savetxt("other.csv", rows * [1, 1000, 0.01] + [0, 5, 3], delimiter=",", header="a,b,price", comments="")
+    found = []
+    for data in ("table.csv", "other.csv"):
+        assert run("train", "gaussian-regression", "--data", data, "--epochs", 10, "--out", f"run-{data}")[0] == 0
+        found.append(json.loads(run("evaluate", f"run-{data}", "--data", data, "--json")[1]))
+    assert found[1]["rmse"] == pytest.approx(0.01 * found[0]["rmse"], rel=1e-3)
+    assert found[1]["inside_90"] == found[0]["inside_90"] and found[0]["samples"] == 40
+
+
+def test_other_rows_are_measured_by_what_the_training_saw(run, table):
+    assert run("train", "gaussian-regression", "--data", "table.csv", "--epochs", 30, "--out", "run")[0] == 0
+    before = json.loads(run("evaluate", "run", "--data", "table.csv", "--part", "all", "--json")[1])
+    rows = np.loadtxt("table.csv", delimiter=",", skiprows=1)
+    np.savetxt("dearer.csv", rows + [0, 0, 1000], delimiter=",", header="a,b,price", comments="")
+    after = json.loads(run("evaluate", "run", "--data", "dearer.csv", "--part", "all", "--json")[1])
+    assert before["samples"] == after["samples"] == 200
+    assert before["rmse"] < 100 and after["rmse"] == pytest.approx(1000, abs=30) and after["inside_90"] == 0
+
+
+def test_a_run_does_not_go_on_unsaid_in_other_units(run, table):
+    assert run("train", "gaussian-regression", "--data", "table.csv", "--epochs", 1, "--out", "run")[0] == 0
+    rows = np.loadtxt("table.csv", delimiter=",", skiprows=1)
+    np.savetxt("table.csv", rows * [1, 1, 10], delimiter=",", header="a,b,price", comments="")
+    code, _, err = run("train", "gaussian-regression", "--data", "table.csv", "--epochs", 2, "--out", "run", "--resume")
+    assert code == 0 and "scale was Scale(mean=" in err and "the run will differ from an uninterrupted one" in err
+
+
 @pytest.mark.parametrize("name", REGRESSIONS)
 def test_a_regression_is_no_classifier(run, table, name):
     assert run("train", name, "--data", "table.csv", "--epochs", 1, "--out", "run")[0] == 0
-    code, _, err = run("evaluate", "run", "--data", "table.csv")
-    assert code == 1 and f"holds {name}, which does not name classes: in Python, net.predictive(x) foretells numbers" in err
+    code, _, err = run("predict", "run", "picture.png")
+    assert code == 1 and f"holds {name}, which does not name classes: `cnnlib evaluate` measures its numbers; in Python" in err
+    code, _, err = run("evaluate", "run", "--data", "table.csv", "--picture", "confusion.png")
+    assert code == 2 and f"{name} foretells numbers: --picture is of classes." in err and one_line(err)
 
 
 def test_a_run_that_kept_no_draw_yet_says_so_and_goes_on(run, table):

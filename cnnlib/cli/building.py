@@ -9,6 +9,7 @@ from typing import Any
 
 from cnnlib import data, models
 from cnnlib.data import Dataset, Resize, series
+from cnnlib.data.scale import Scale
 from cnnlib.errors import DataError, ValueRangeError, unknown_name
 
 SERIES = {"co2": 24, "sunspots": 22}  # how many values are known when the next is foretold
@@ -117,7 +118,9 @@ def _two_parts(spec: str, samples: Dataset) -> tuple[Dataset, Dataset]:
 def load_for(kind: type[Any], spec: str, **options: Any) -> tuple[Dataset, Dataset]:
     """(train, test) with what ``kind``, a model with an objective of its own, has to be told beside the samples."""
     if kind.targets == "numbers":
-        return load_numbers(spec, options.get("label"))
+        train, test = load_numbers(spec, options.get("label"))
+        scale = Scale.fit(train.y)
+        return standardised(train, scale), standardised(test, scale)
     train, test = load_split(spec, kind.picture_size, fewest=2 if kind.targets else 1, **options)
     if kind.targets == "two classes" and len(train.classes) != 2:
         raise DataError(f"{spec}: has {len(train.classes)} classes; a Bernoulli distribution tells two apart. For more: "
@@ -126,31 +129,31 @@ def load_for(kind: type[Any], spec: str, **options: Any) -> tuple[Dataset, Datas
 
 
 def load_numbers(spec: str, label: str | None = None) -> tuple[Dataset, Dataset]:
-    """(train, test) of a series, to foretell its next value, or of a CSV file, to foretell the column ``label``.
+    """(train, test) of a series, to foretell its next value, or of a CSV file, to foretell the column ``label``; y (N, 1).
 
-    Both in units of the training part's deviations about its means. A fifth is for testing: the end of a series, rows of a
-    file drawn once.
+    In their own units. A fifth is for testing: the end of a series, rows of a file drawn once.
     """
     if spec in SERIES:
         values, length = getattr(series, spec)()[1], SERIES[spec]
-        train, test, _ = series.windows(values, length, HELD_OUT, spec)
-        return train, test
+        train, test, scale = series.windows(values, length, HELD_OUT, spec)
+        return restored(train, scale), restored(test, scale)
     if Path(spec).suffix and not Path(spec).is_file():
         raise DataError(f"{spec}: there is no such file.")
     if not Path(spec).is_file():
         raise DataError(f"{spec}: expected a CSV file of numbers or a series: {', '.join(SERIES)}.")
     table = data.csv(spec, _column(label), regression=True)
-    train, test = _two_parts(spec, Dataset(table.x, table.y[:, None], (), table.name))
-    return standardised(train, train), standardised(test, train)
+    return _two_parts(spec, Dataset(table.x, table.y[:, None], (), table.name))
 
 
-def standardised(part: Dataset, train: Dataset) -> Dataset:
-    """x and y of ``part`` in units of the deviations of ``train`` about its means; what is constant there stays 0."""
-    scaled = []
-    for values, known in ((part.x, train.x), (part.y, train.y)):
-        std = known.std(axis=0, dtype="float64")
-        scaled.append(((values - known.mean(axis=0, dtype="float64")) / (std + (std == 0))).astype("float32"))
-    return Dataset(scaled[0], scaled[1], (), part.name)
+def restored(part: Dataset, scale: Scale) -> Dataset:
+    """Windows of a series in the unit that it was measured in."""
+    x, y = (scale.restore(numbers).astype("float32") for numbers in (part.x, part.y))
+    return Dataset(x, y, (), part.name)
+
+
+def standardised(part: Dataset, scale: Scale) -> Dataset:
+    """With y as the numbers that a network learns."""
+    return Dataset(part.x, scale.apply(part.y), (), part.name, scale)
 
 
 def _folder(root: Path, classes: Sequence[str] | None, **settings: Any) -> tuple[Dataset, Dataset | None]:

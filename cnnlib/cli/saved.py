@@ -7,18 +7,29 @@ from typing import Any
 import numpy as np
 
 from cnnlib import models
+from cnnlib.data.scale import Scale
 from cnnlib.errors import CheckpointError
+from cnnlib.models.predictive import Predictive
 from cnnlib.train import checkpoint
+
+
+def _use(kind: type[Any]) -> str:
+    """What a model that names no classes is good for."""
+    if hasattr(kind, "train_command"):
+        return ": `cnnlib sample` writes with it"
+    if hasattr(kind, "predictive"):
+        return ": `cnnlib evaluate` measures its numbers; in Python, net.predictive(x) foretells them, and how sure they are"
+    return ": `cnnlib sample` draws from it" if hasattr(kind, "sample") else ""
 
 
 class Trained:
     """The model, in evaluation mode, with what it takes to use it: class names, the shape of a sample, preprocessing.
 
     ``shape`` is that of the training data's samples, from which the preprocessing makes what the model takes: with
-    ``--size``, pictures of another size.
+    ``--size``, pictures of another size. With ``numbers`` a regression will do, too.
     """
 
-    def __init__(self, path: str, device: str = "cpu"):
+    def __init__(self, path: str, device: str = "cpu", numbers: bool = False):
         saved = checkpoint.load(path)
         if saved.name is None:
             raise CheckpointError(
@@ -26,16 +37,12 @@ class Trained:
                 "or load it in Python with cnnlib.train.checkpoint.load."
             )
         kind = models.get(saved.name)
-        if hasattr(kind, "train_command") or getattr(kind, "targets", "classes") not in ("classes", "two classes"):
-            use = ": `cnnlib sample` draws from it" if hasattr(kind, "sample") else ""
-            use = (
-                ": in Python, net.predictive(x) foretells numbers, and how sure they are"
-                if hasattr(kind, "predictive")
-                else use
-            )
-            use = ": `cnnlib sample` writes with it" if hasattr(kind, "train_command") else use
-            raise CheckpointError(f"{saved.path}: holds {saved.name}, which does not name classes{use}.")
+        targets = None if hasattr(kind, "train_command") else getattr(kind, "targets", "classes")
+        self.numbers = targets == "numbers"
+        if targets not in ("classes", "two classes") and not (numbers and self.numbers):
+            raise CheckpointError(f"{saved.path}: holds {saved.name}, which does not name classes{_use(kind)}.")
         self.name, self.classes, self.path = saved.name, saved.classes, saved.path
+        self.scale = saved.scale or Scale(0.0, 1.0)
         self.model: Any = models.create(saved.name, **saved.options)
         saved.load_into(self.model)
         self.shape: tuple[int, ...] = saved.sample_shape or self.model.input_shape
@@ -51,6 +58,12 @@ class Trained:
     def prepare(self, x: np.ndarray) -> np.ndarray:
         """Samples as the model learnt to see them."""
         return x if self._transform is None else self._transform(x, np.arange(len(x)), 0, 0)
+
+    def predictive(self, x: np.ndarray) -> Predictive:
+        """What a regression says of (N, ...), in the unit of its targets."""
+        from cnnlib.tensor import Tensor
+
+        return self.model.predictive(Tensor(self.prepare(x)).to(self.device)).restored(self.scale)
 
     def scores(self, x: np.ndarray, batch_size: int = 256) -> np.ndarray:
         """(N, ...) -> the model's outputs (N, classes)."""

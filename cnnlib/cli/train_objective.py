@@ -119,7 +119,8 @@ def _train(name: str, kind: Any, given: dict[str, Any]) -> None:
     loop = AdversarialTrainer if hasattr(kind, "turns") else ObjectiveTrainer
     trainer = loop(
         net, _optimizer(net, chosen["optimizer"], given["lr"]), [Checkpoint(out, save_every=given["save_every"]), NaNStop()],
-        chosen["batch_size"], seed=chosen["seed"], device=given["device"], model_name=name, model_options=options,
+        chosen["batch_size"], cl.data.Normalize.fit(train) if kind.targets == "numbers" else None, chosen["seed"],
+        given["device"], model_name=name, model_options=options,
     )  # fmt: skip
     click.echo(f"{name}, {sum(p.size for p in net.parameters()):,} parameters, on {spec}: {len(train):,} samples to learn "
                f"from, {len(test):,} held out")  # fmt: skip
@@ -130,14 +131,20 @@ def _train(name: str, kind: Any, given: dict[str, Any]) -> None:
     history.to_csv(out / "history.csv")
     measured = ", ".join(f"{m} {history[-1][f'validation_{m}']:.4g}" for m in ("loss", *net.measures))
     if kind.targets == "numbers":
-        measured += f", {_certainty(net, test)}"
+        measured += f", {_certainty(trainer, test)}"
     click.echo(f"held-out {measured} after epoch {len(history)}; saved in {out}")
 
 
-def _certainty(net: Any, test: Any) -> str:
+def _certainty(trainer: Any, test: Any) -> str:
+    net = trainer.model
     if not getattr(net, "remembered", True):
         return f"no draws of the weights yet: one is kept every {net.every} steps (--epochs, --every)"
-    return f"{net.predictive(test.x).coverage(test.y, 0.9):.1%} of them inside their 90 % interval"
+    return in_words(net.predictive(trainer.eval_transform(test.x)).restored(test.scale), test.scale.restore(test.y))
+
+
+def in_words(predicted: Any, y: Any) -> str:
+    """How good a regression is, in the unit of y (N, K)."""
+    return f"off by {predicted.rmse(y):.4g} (root mean square), {predicted.coverage(y, 0.9):.1%} inside their 90 % interval"
 
 
 def _optimizer(net: Any, name: str, lr: float | None) -> Any:

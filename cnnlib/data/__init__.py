@@ -4,7 +4,7 @@
 >>> loader = DataLoader(train, batch_size=64, transform=Normalize.fit(train))
 """
 
-from cnnlib.data import transforms, words
+from cnnlib.data import emoji, series, transforms, words
 from cnnlib.data.catalogues import parallel
 from cnnlib.data.dataset import Dataset, arrays
 from cnnlib.data.datasets import Info, cifar10, digits, fashion, fashion_subset, info, load, mnist, names, prefetch
@@ -60,6 +60,7 @@ __all__ = [
     "csv",
     "dates",
     "digits",
+    "emoji",
     "fashion",
     "fashion_subset",
     "image",
@@ -77,6 +78,7 @@ __all__ = [
     "reviews",
     "ring",
     "sequences",
+    "series",
     "sonnets",
     "ten_crops",
     "text_names",

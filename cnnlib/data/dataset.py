@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from cnnlib.data.scale import Scale
 from cnnlib.data.streams import SPLIT, check_seed, philox
 from cnnlib.errors import DataError, DtypeError, ShapeError, ValueRangeError
 
@@ -22,12 +23,14 @@ class Dataset:
     x        (N, ...) float32; pictures are (N, C, H, W) in [0, 1]. Token sequences are (N, T) int64.
     y        (N,) int64 class numbers; or float32 targets (N,) or (N, K); or int64 target sequences (N, T).
     classes  the names of the classes, ``classes[y[i]]``; empty where the targets are not classes.
+    scale    what brings y back into its unit, ``scale.restore(y)``; None where y is in it. Checkpoints keep both.
 
     The arrays are shared, not copied: take copies before changing them. `arrays` is the checked way to build one
     from your own data.
     """
 
-    def __init__(self, x: np.ndarray, y: np.ndarray, classes: Sequence[str] = (), name: str = "data"):
+    def __init__(self, x: np.ndarray, y: np.ndarray, classes: Sequence[str] = (), name: str = "data",
+                 scale: Scale | None = None):  # fmt: skip
         if len(x) != len(y):
             raise ShapeError(
                 f"{name}: x has {len(x)} samples (x.shape = {x.shape}) but y has {len(y)} targets "
@@ -35,7 +38,7 @@ class Dataset:
             )
         self.x, self.y = x, y
         self.classes = tuple(str(c) for c in classes)
-        self.name = name
+        self.name, self.scale = name, scale
         if y.dtype.kind in "iu" and y.size:
             _check_labels(y, len(self.classes), name)
 
@@ -78,7 +81,7 @@ class Dataset:
             raise IndexError(
                 f"{self.name}.subset: indices reach from {indices.min()} to {indices.max()}, but there are {len(self)} samples."
             )
-        return Dataset(self.x[indices], self.y[indices], self.classes, self.name)
+        return Dataset(self.x[indices], self.y[indices], self.classes, self.name, self.scale)
 
     def split(self, held_out: float | int, seed: int = 0) -> tuple[Dataset, Dataset]:
         """Two data sets, (the rest, the held-out part): for instance ``train, validation = train.split(0.1)``.

@@ -11,12 +11,11 @@ the National Geophysical Data Center (sunspots).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from cnnlib.data.builtin import FOLDER
 from cnnlib.data.dataset import Dataset
+from cnnlib.data.scale import Scale
 from cnnlib.errors import DataError, DtypeError, ShapeError, ValueRangeError
 
 
@@ -43,17 +42,6 @@ def sunspots() -> tuple[list[int], np.ndarray]:
     return [int(float(year)) for year, _ in rows], np.array([float(number) for _, number in rows])
 
 
-@dataclass(frozen=True)
-class Scale:
-    """What turns values into the numbers that a network sees, and back: value = mean + std · number."""
-
-    mean: float
-    std: float
-
-    def restore(self, numbers):
-        return self.mean + self.std * np.asarray(numbers, np.float64)
-
-
 def windows(values, length: int, held_out: float = 0.2, name: str = "series") -> tuple[Dataset, Dataset, Scale]:
     """(train, test, scale): x (N, length, 1) and the value that follows, y (N, 1), float32.
 
@@ -76,10 +64,11 @@ def windows(values, length: int, held_out: float = 0.2, name: str = "series") ->
     scale = Scale(float(values[:first].mean()), float(values[:first].std()))
     if scale.std == 0:
         raise DataError(f"{name}: all values before the held-out part are {scale.mean:g}: there is nothing to learn.")
-    numbers = ((values - scale.mean) / scale.std).astype(np.float32)
+    numbers = scale.apply(values)
     x = np.lib.stride_tricks.sliding_window_view(numbers[:-1], length)[:, :, None].copy()
     y, cut = numbers[length:, None].copy(), first - length
-    return Dataset(x[:cut], y[:cut], (), f"{name} train"), Dataset(x[cut:], y[cut:], (), f"{name} test"), scale
+    train = Dataset(x[:cut], y[:cut], (), f"{name} train", scale)
+    return train, Dataset(x[cut:], y[cut:], (), f"{name} test", scale), scale
 
 
 def _rows(file: str) -> list[list[str]]:

@@ -45,6 +45,16 @@ class Predictive(NamedTuple):
         means, variances = zip(*[(mean, np.broadcast_to(np.exp(log_var), mean.shape)) for mean, log_var in draws], strict=True)
         return cls(np.mean(means, axis=0), np.var(means, axis=0), np.mean(variances, axis=0))
 
+    def restored(self, scale: Any) -> Predictive:
+        """In the unit of the targets that ``scale``, a `cnnlib.data.scale.Scale`, brought to deviation 1.
+
+        >>> from cnnlib.data.scale import Scale
+        >>> p = Predictive(np.array([[2.0]]), np.array([[0.5]]), np.array([[0.5]])).restored(Scale(mean=320.0, std=10.0))
+        >>> p.mean.item(), p.std.item()
+        (340.0, 10.0)
+        """
+        return Predictive(scale.restore(self.mean), scale.std**2 * self.epistemic, scale.std**2 * self.aleatoric)
+
     @property
     def std(self) -> Any:
         """√(epistemic + aleatoric)."""

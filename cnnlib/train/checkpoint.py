@@ -4,8 +4,9 @@ Layout of the file (https://github.com/huggingface/safetensors):
 
 - arrays ``model.PATH``, ``optimizer.PATH``, ``training.PATH``: parameters and buffers, the optimiser's state, copies that
   callbacks keep;
-- header ``__metadata__["cnnlib"]``: JSON with the model's name and options, class names, preprocessing, position in the
-  run, random state, history, and what it was computed on; ``__metadata__["sha256"]``: of that JSON and of all arrays.
+- header ``__metadata__["cnnlib"]``: JSON with the model's name and options, class names, the targets' scale, preprocessing,
+  position in the run, random state, history, and what it was computed on; ``__metadata__["sha256"]``: of that JSON and of all
+  arrays.
 
 Any safetensors reader opens it; a file of another program, a truncated or a changed one is refused.
 """
@@ -24,6 +25,7 @@ import numpy as np
 
 from cnnlib import files
 from cnnlib.backends import backend, cpu
+from cnnlib.data.scale import Scale
 from cnnlib.errors import CheckpointError
 from cnnlib.nn.module import Module
 from cnnlib.tensor import to_device
@@ -42,6 +44,7 @@ class Saved:
     name: str | None  # of the model, as for cnnlib.models.create
     options: dict[str, Any]  # of the model, as for cnnlib.models.create
     classes: tuple[str, ...]
+    scale: Scale | None  # what brings a regression's outputs into the unit of its targets
     preprocessing: list[dict[str, Any]]  # see cnnlib/train/preprocessing.py
     sample_shape: tuple[int, ...] | None  # of the data, before the preprocessing: pictures met later are brought to it first
     environment: dict[str, str]  # backend, instruction set, dtype, version
@@ -64,8 +67,8 @@ class Saved:
 
 
 def save(path: str | os.PathLike, model: Module, optimizer: Any = None, *, name: str | None = None,
-         options: Mapping[str, Any] | None = None, classes: Any = (), preprocessing: Any = (),
-         sample_shape: tuple[int, ...] | None = None, training: dict[str, Any] | None = None,
+         options: Mapping[str, Any] | None = None, classes: Any = (), scale: Scale | None = None,
+         preprocessing: Any = (), sample_shape: tuple[int, ...] | None = None, training: dict[str, Any] | None = None,
          about: Mapping[str, Any] | None = None) -> Path:  # fmt: skip
     """Write a checkpoint: the whole of it or, on any failure, nothing, and an old file of that name stays.
 
@@ -81,6 +84,7 @@ def save(path: str | os.PathLike, model: Module, optimizer: Any = None, *, name:
         "name": name,
         "options": dict(options or {}),
         "classes": list(classes),
+        "scale": None if scale is None else dataclasses.asdict(scale),
         "preprocessing": list(preprocessing),
         "sample_shape": sample_shape,
         "environment": environment(model),
@@ -125,6 +129,7 @@ def load(path: str | os.PathLike) -> Saved:
         name=content["name"],
         options=content["options"],
         classes=tuple(content["classes"]),
+        scale=Scale(**content["scale"]) if content.get("scale") else None,
         preprocessing=content["preprocessing"],
         sample_shape=tuple(content.get("sample_shape") or ()) or None,
         environment=content["environment"],

@@ -97,10 +97,12 @@ def _matched(callbacks: Iterable[Callback], states: dict[str, Any], path: Path) 
 def _data(loader: Any) -> dict[str, Any]:
     """What decides which samples are in which batch, and how they are changed."""
     transform = repr(getattr(loader, "transform", None))
+    scale = getattr(getattr(loader, "dataset", None), "scale", None)
     return {
         "samples": len(loader.dataset) if hasattr(loader, "dataset") else None,
         **{name: getattr(loader, name, None) for name in ("batch_size", "length", "shuffle", "seed", "drop_last")},
         "transform": None if " at 0x" in transform else transform,
+        "scale": scale and repr(scale),
     }
 
 

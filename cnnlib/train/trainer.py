@@ -23,6 +23,7 @@ import numpy as np
 from cnnlib import optim, random
 from cnnlib.backends import xp_of
 from cnnlib.data import DataLoader, Dataset
+from cnnlib.data.scale import Scale
 from cnnlib.errors import DataError, DtypeError, ShapeError, ValueRangeError
 from cnnlib.nn.module import Module, in_mode
 from cnnlib.op import no_grad
@@ -104,6 +105,7 @@ class Trainer:
         self.seconds = 0.0  # of the current epoch
         self.running: dict[str, Mean] = {}  # of the current epoch
         self.classes: tuple[str, ...] = ()
+        self.scale: Scale | None = None  # of the targets
         self.sample_shape: tuple[int, ...] | None = None  # of the training data, before any transform
         self.columns: tuple[str, ...] = ()  # of the rows that this fit will write
         self.loader: Any = None
@@ -176,7 +178,7 @@ class Trainer:
         """Write a checkpoint from which ``fit(..., resume=path)`` goes on. Raises CheckpointError; an old file then stays."""
         written = checkpoint.save(
             path, self.model, self.optimizer, name=self.model_name, options=self.model_options, classes=self.classes,
-            preprocessing=preprocessing.describe(self.eval_transform), sample_shape=self.sample_shape,
+            scale=self.scale, preprocessing=preprocessing.describe(self.eval_transform), sample_shape=self.sample_shape,
             training=resume.capture(self),
         )  # fmt: skip
         self.last_saved = (written, self.epoch, self.step)
@@ -342,6 +344,7 @@ class Trainer:
         self._choose_metrics(loader)
         dataset = getattr(loader, "dataset", None)
         self.classes = tuple(getattr(dataset, "classes", ())) or self.classes
+        self.scale = self.scale if dataset is None else getattr(dataset, "scale", None)
         self.sample_shape = self.sample_shape if dataset is None else tuple(dataset.x.shape[1:])
         measured = ("loss", *(self.metrics or ()))
         checked = tuple(f"validation_{name}" for name in measured) if validation is not None else ()
