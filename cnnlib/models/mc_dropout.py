@@ -57,8 +57,6 @@ class MCDropout(BayesianRegression):
         if not 0.0 <= p < 1.0:
             raise ValueRangeError(f"MCDropout: p, the probability that a unit is dropped, must be in 0 <= p < 1, got {p}.")
         super().__init__(input_shape, hidden, out_features, noise, beta, activation, prior_std, data_size)
-        if not 0.0 <= p < 1.0:
-            raise ValueRangeError(f"MCDropout: p, the probability that a unit is dropped, must be in 0 <= p < 1, got {p!r}.")
         self.p = p
         for layer in self.network.modules():
             if isinstance(layer, nn.Dropout):
