@@ -85,9 +85,10 @@ class Normal(Distribution):
         if (std is None) == (log_var is None):
             raise ValueRangeError("Normal: give either std = σ or log_var = ln σ², by name.")
         self._numbers = None if any(hasattr(v, "dtype") for v in (mean, std, log_var)) else (mean, std, log_var)
-        mean, spread = _alike(mean, std if log_var is None else log_var)
+        which = "std" if log_var is None else "log_var"
+        mean, spread = _alike("Normal", **{"mean": mean, which: std if log_var is None else log_var})
         _check_numbers("Normal", "mean", mean)
-        _check_numbers("Normal", "std" if log_var is None else "log_var", spread)
+        _check_numbers("Normal", which, spread)
         if log_var is None:
             where = _first(~(spread.data > 0.0))
             if where is not None:
@@ -115,8 +116,9 @@ class Normal(Distribution):
         return Normal(mean, std=std, log_var=log_var)
 
     def log_prob(self, x: Any) -> Tensor:
-        _broadcast("Normal.log_prob", x=_shape_of(x), distribution=self.shape)
         own = self.beside(x)
+        x = _beside("Normal.log_prob", x, own.mean)
+        _broadcast("Normal.log_prob", x=x.shape, distribution=self.shape)
         distance = (x - own.mean) ** 2 * ops.exp(-own.log_var)
         return -0.5 * (distance + own.log_var + LOG_2PI)
 
@@ -143,7 +145,7 @@ class Bernoulli(Distribution):
     """
 
     def __init__(self, logits: Any):
-        (self.logits,) = _alike(logits)
+        (self.logits,) = _alike("Bernoulli", logits=logits)
         _check_numbers("Bernoulli", "logits", self.logits)
         self.shape = self.logits.shape
 
@@ -152,8 +154,7 @@ class Bernoulli(Distribution):
         return ops.sigmoid(self.logits)
 
     def log_prob(self, x: Any) -> Tensor:
-        x, _ = _alike(x, self.logits)
-        x = x if x.dtype.kind == "f" else Tensor.wrap(x.data.astype(self.logits.dtype))
+        x = _beside("Bernoulli.log_prob", x, self.logits)
         where = _first(~((x.data >= 0.0) & (x.data <= 1.0)))
         if where is not None:
             raise ValueRangeError(
@@ -181,7 +182,7 @@ class Categorical(Distribution):
     """
 
     def __init__(self, logits: Any):
-        (self.logits,) = _alike(logits)
+        (self.logits,) = _alike("Categorical", logits=logits)
         if self.logits.ndim == 0 or self.logits.size == 0:
             raise ShapeError(f"Categorical: logits must have shape (..., C) with at least one class, got {self.logits.shape}.")
         _check_numbers("Categorical", "logits", self.logits)
@@ -192,7 +193,7 @@ class Categorical(Distribution):
         return ops.softmax(self.logits, axis=-1)
 
     def log_prob(self, labels: Any) -> Tensor:
-        labels = labels.data if isinstance(labels, Tensor) else Tensor(labels).data
+        labels = labels.data if isinstance(labels, Tensor) else _numbers("Categorical.log_prob", "labels", labels)
         C = self.logits.shape[-1]
         check_integers("Categorical.log_prob", "labels", labels)
         if labels.shape != self.shape:
@@ -253,17 +254,35 @@ _KL: dict[type, Any] = {Normal: _kl_normal, Bernoulli: _kl_bernoulli, Categorica
 # ---- arguments
 
 
-def _alike(*values: Any) -> tuple[Tensor, ...]:
+def _alike(op: str, **values: Any) -> tuple[Tensor, ...]:
     """Tensors of the values; numbers and lists become float, of the dtype and on the device of what else is given."""
-    like = next((v.data if isinstance(v, Tensor) else v for v in values if hasattr(v, "dtype")), np.float32(0))
+    like = next((v.data if isinstance(v, Tensor) else v for v in values.values() if hasattr(v, "dtype")), np.float32(0))
     dtype, xp = like.dtype if like.dtype.kind == "f" else np.float32, xp_of(like)
-    return tuple(
-        v if isinstance(v, Tensor) else Tensor(v if hasattr(v, "dtype") else xp.asarray(v, dtype=dtype)) for v in values
-    )
+
+    def tensor(name: str, value: Any) -> Tensor:
+        if isinstance(value, Tensor):
+            return value
+        array = _numbers(op, name, value)
+        return Tensor(array if hasattr(value, "dtype") else xp.asarray(array, dtype=dtype))
+
+    return tuple(tensor(name, value) for name, value in values.items())
 
 
-def _shape_of(x: Any) -> tuple[int, ...]:
-    return tuple(getattr(x, "shape", ()))
+def _beside(op: str, x: Any, parameter: Tensor) -> Tensor:
+    """x as floats; whole numbers and lists have the parameter's dtype."""
+    x, _ = _alike(op, x=x, parameter=parameter)
+    return x if x.dtype.kind == "f" else Tensor.wrap(x.data.astype(parameter.dtype))
+
+
+def _numbers(op: str, name: str, value: Any) -> Any:
+    """An array as it is, or that of a number or of lists of numbers."""
+    try:
+        array = value if hasattr(value, "dtype") else np.asarray(value)
+    except ValueError:  # lists that are not equally long
+        array = None
+    if array is None or array.dtype.kind not in "fiub":
+        raise DtypeError(f"{op}: {name} must be a Tensor, an array, a number or equally long lists of numbers, got {value!r}.")
+    return array
 
 
 def _broadcast(op: str, **shapes: tuple[int, ...]) -> tuple[int, ...]:

@@ -47,7 +47,10 @@ class Tensor:
         if isinstance(data, Tensor):
             data = data.data
         elif not hasattr(data, "dtype") or isinstance(data, np.generic):
-            data = np.asarray(data)
+            try:
+                data = np.asarray(data)
+            except ValueError:
+                raise ShapeError(f"Tensor: lists inside a list must be equally long, got {data!r}.") from None
             if data.dtype == np.float64:
                 data = data.astype(np.float32)
         if data.dtype.kind not in "fiub":

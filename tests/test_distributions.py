@@ -230,3 +230,36 @@ def test_what_cannot_be_is_refused(case):
     call, error, message = REFUSED[case]
     with pytest.raises(error, match=message):
         call()
+
+
+TAKES_NUMBERS = {
+    "Normal: mean": lambda x: Normal(x, std=1.0),
+    "Normal: std": lambda x: Normal(0.0, std=[x]),
+    "Normal: log_var": lambda x: Normal(F32, log_var=[x]),
+    "Bernoulli: logits": Bernoulli,
+    "Categorical: logits": Categorical,
+    "Normal.log_prob: x": Normal(F32, std=1.0).log_prob,
+    "Bernoulli.log_prob: x": Bernoulli(F32).log_prob,
+    "Categorical.log_prob: labels": Categorical(F32).log_prob,
+}
+
+
+@pytest.mark.parametrize("value", [None, "a", [None], ["a"], {}, 1j, [[1], [1, 2]], np.array(["a"])], ids=repr)
+@pytest.mark.parametrize("which", TAKES_NUMBERS)
+def test_what_is_no_number_is_refused_by_name(which, value):
+    with pytest.raises(
+        DtypeError, match=f"^{which} must be a Tensor, an array, a number or equally long lists of numbers, got "
+    ):
+        TAKES_NUMBERS[which](value)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "x", [[1, 0, 1], [1.0, 0.0, 1.0], np.array([1, 0, 1]), Tensor([1, 0, 1]), np.array([True, False, True])]
+)
+def test_lists_and_whole_numbers_have_the_dtype_of_the_parameters(x, dtype):
+    parameter = np.array([0.5, -1.0, 2.0], dtype)
+    for distribution in (Normal(parameter, std=2.0), Bernoulli(parameter)):
+        found = distribution.log_prob(x)
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found.numpy(), distribution.log_prob(np.array([1, 0, 1], dtype)).numpy())

@@ -59,6 +59,11 @@ def test_what_is_no_number_is_refused(value):
         Tensor(value)
 
 
+def test_a_ragged_list_is_refused():
+    with pytest.raises(ShapeError, match=r"must be equally long, got \[\[1\], \[1, 2\]\]"):
+        Tensor([[1], [1, 2]])
+
+
 # ---- types: operations
 
 
