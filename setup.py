@@ -58,7 +58,7 @@ class BuildKernels(build_ext):
             self.distribution.ext_modules = []  # a wheel without it is pure
             print(f"\ncnnlib: the compiled kernels could not be built ({error}).\n"
                   "cnnlib works without them, on the slower NumPy reference backend. Install a C compiler (GCC 12,\n"
-                  "clang 16 or newer), then: pip install --force-reinstall --no-cache-dir --no-deps cnnlib\n",
+                  "clang 16 or newer), then the same pip install with --force-reinstall --no-deps --no-cache-dir.\n",
                   file=sys.stderr, flush=True)
             raise error if isinstance(error, (CompileError, LinkError)) else CompileError(str(error)) from error
 

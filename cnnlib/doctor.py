@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import importlib.util
+import json
 import os
 import platform
 import shutil
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-REINSTALL = "pip install --force-reinstall --no-cache-dir --no-binary cnnlib cnnlib"  # past pip's cache of the wheel it built
+REINSTALL = "pip install --force-reinstall --no-deps --no-cache-dir"  # past pip's cache of the wheel it built
 
 
 @dataclasses.dataclass
@@ -61,9 +63,22 @@ def _kernels() -> Check:
 
 
 def _rebuild() -> str:
-    """In a checkout that was installed with -e the sources are next to the package."""
+    """In a checkout that was installed with -e the sources are next to the package; else pip has noted where they were."""
     root = Path(__file__).parent.parent
-    return f"cd {root} && pip install -e ." if (root / "setup.py").is_file() else REINSTALL
+    if (root / "setup.py").is_file():
+        return f"cd {root} && pip install -e ."
+    folder = sources()
+    return f"{REINSTALL} {folder}" if folder else f"{REINSTALL} --no-binary cnnlib cnnlib"
+
+
+def sources() -> str | None:
+    """The folder that pip installed cnnlib from (PEP 610); None where it came from an index, or without pip."""
+    try:
+        noted = importlib.metadata.distribution("cnnlib").read_text("direct_url.json")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    url = json.loads(noted)["url"] if noted else ""
+    return url if url.startswith("file:") else None
 
 
 def _compiler() -> Check:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import click
 
 from cnnlib import __version__
+from cnnlib.cli.options import Group
 
 COMMANDS = {
     "compare": "Run one training step on every backend and show where they differ.",
@@ -31,7 +32,7 @@ COMMANDS = {
 }
 
 
-class Commands(click.Group):
+class Commands(Group):
     """A group whose commands live in modules of their own name."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

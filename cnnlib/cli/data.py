@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from cnnlib.cli.options import examples
+from cnnlib.cli.options import Group, examples
 
 
-@click.group(epilog=examples("cnnlib data list", "cnnlib data prefetch mnist"))
+@click.group(cls=Group, epilog=examples("cnnlib data list", "cnnlib data prefetch mnist"))
 def command() -> None:
     """List the data sets, or fetch one so that later runs need no network."""
 

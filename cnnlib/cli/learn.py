@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cnnlib.cli import learn_teaching
-from cnnlib.cli.options import examples
+from cnnlib.cli.options import Group, examples
 
 if TYPE_CHECKING:
     from cnnlib.learn.exercise import Exercise
@@ -70,7 +70,7 @@ def in_workspace(function: Callable) -> Callable:
 
 
 @click.group(
-    epilog=examples(
+    cls=Group, epilog=examples(
         "cnnlib learn start", "cd cnnlib-learn", "cnnlib learn check", "cnnlib learn watch", "cnnlib learn hint 8",
     )
 )  # fmt: skip

@@ -9,6 +9,20 @@ from typing import Any
 import click
 
 
+class Group(click.Group):
+    """Alone it shows its help; there each command has its first sentence, uncut."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args:
+            click.echo(ctx.get_help(), err=True)
+            ctx.exit(2)
+        return super().parse_args(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, self.commands[name].get_short_help_str(1000)) for name in self.list_commands(ctx)])
+
+
 class PositiveNumber(click.ParamType):
     """A finite number above 0: click's own FloatRange lets NaN and infinity pass."""
 
