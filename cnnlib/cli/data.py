@@ -15,19 +15,14 @@ def command() -> None:
 @command.command("list", epilog=examples("cnnlib data list"))
 def list_() -> None:
     """Names, sizes, licences, and where each is or would come from; texts, for character models, last."""
-    from rich.box import SIMPLE
-    from rich.console import Console
-    from rich.table import Table
-
     from cnnlib import data
     from cnnlib.data import texts
 
-    table = Table(box=SIMPLE, pad_edge=False)
-    for column in ("name", "what", "samples", "licence", "where"):
-        table.add_column(column, overflow="fold")
-    for row in [*data.info(), *texts.info()]:
-        table.add_row(row.name, row.what, row.count, row.licence, row.where)
-    Console().print(table)
+    formatter = click.HelpFormatter()
+    formatter.write_dl(
+        [(r.name, f"{r.what}: {r.count}; licence: {r.licence}; {r.where}") for r in [*data.info(), *texts.info()]]
+    )
+    click.echo(formatter.getvalue(), nl=False)
 
 
 @command.command(epilog=examples("cnnlib data prefetch mnist", "cnnlib data prefetch fashion cifar10"))
