@@ -268,8 +268,17 @@ def test_ctrl_c_names_the_checkpoint(tmp_path, capsys):
         t.fit(blobs(), epochs=3)
     assert str(stop.value) in capsys.readouterr().out
     assert load(tmp_path).training["position"]["epoch"] == 1
-    with pytest.raises(KeyboardInterrupt, match="no checkpoint was written"):
+    with pytest.raises(KeyboardInterrupt, match=r"no checkpoint was written \(callbacks=\[Checkpoint\(folder\)\]"):
         trainer(Press()).fit(blobs(), epochs=3)
+    with pytest.raises(KeyboardInterrupt, match=r"no checkpoint was written yet \(save_every=N writes them within an epoch"):
+        trainer(Press(), Checkpoint(tmp_path / "none"), batch_size=4).fit(blobs(), epochs=3)
+
+
+def test_a_resumed_run_that_is_done_says_so(tmp_path, capsys):
+    trainer(Checkpoint(tmp_path)).fit(blobs(), epochs=2)
+    again = trainer(Checkpoint(tmp_path), progress=True)
+    assert len(again.fit(blobs(), epochs=1, resume=True)) == 2
+    assert "nothing to do: of 1 epochs in all, 2 are done" in capsys.readouterr().out
 
 
 # ---- NaNStop

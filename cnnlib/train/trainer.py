@@ -143,6 +143,8 @@ class Trainer:
             self._begin_epoch()
 
         def epochs_left(shown: progress.Silent) -> None:
+            if self.epoch >= last:
+                shown.say(f"nothing to do: of {last} epochs in all, {self.epoch} are done")
             while self.epoch < last and not self.stopped:
                 self._run_epoch(checked, last, shown)
 
@@ -366,7 +368,9 @@ class Trainer:
     def _interrupted(self) -> str:
         where = f"interrupted in epoch {self.epoch + 1}, after {self.batch} of {len(self.loader)} batches"
         if self.last_saved is None:
-            return f"{where}; no checkpoint was written (callbacks=[Checkpoint(folder)] writes them)."
+            among = any(isinstance(callback, Checkpoint) for callback in self.callbacks)
+            cure = "save_every=N writes them within an epoch, too" if among else "callbacks=[Checkpoint(folder)] writes them"
+            return f"{where}; no checkpoint was written{' yet' if among else ''} ({cure})."
         path, _, step = self.last_saved
         lost = f"{self.step - step} batches since then will be repeated" if self.step > step else "nothing is lost"
         return f"{where}; {path} goes on from step {step}: {lost}."
