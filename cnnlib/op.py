@@ -236,14 +236,19 @@ def _output(ctx: Context, index: int, y: Any, recorded: bool) -> Tensor:
 
 def _as_arrays(op: type[Op], inputs: tuple) -> list:
     """Arrays of the inputs, contiguous where the operation wants that; one device, one float dtype."""
-    arrays = []
+    arrays: list[Any] = []
     dtype = None
     numbers = False
     for t in inputs:
         if isinstance(t, Tensor):
             a = t.data
-        elif t is None or isinstance(t, np.ndarray):
+        elif isinstance(t, np.ndarray):
             a = t
+        elif t is None:
+            if not arrays:
+                raise DtypeError(f"{op.name()}: {op.argument(0)} is None, expected a Tensor or an array: does the function or "
+                                 "layer that should give it end without a return?")  # fmt: skip
+            a = None
         elif isinstance(t, (bool, int, float, np.generic)):
             arrays.append(t.item() if isinstance(t, np.generic) else t)
             numbers = True

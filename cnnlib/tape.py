@@ -113,6 +113,9 @@ def _adjoints(ctx: Context, dys: list) -> list:
     """What the operation's backward returns, checked, and shown to the trace that was recording."""
     started = time.perf_counter() if ctx.recorder is not None else 0.0
     dxs = ctx.backward(ctx, *dys)
+    if dxs is None:
+        raise GraphError(f"{ctx.where()}: backward returned None: does it end without a return? It gives one adjoint per array "
+                         f"argument of forward ({', '.join(ctx.op.arguments())}).")  # fmt: skip
     dxs = _checked_adjoints(ctx, dxs if isinstance(dxs, (tuple, list)) else (dxs,), dys)
     if ctx.recorder is not None:
         ctx.recorder.backward(ctx, dys, dxs, started)

@@ -59,6 +59,14 @@ def test_what_is_no_number_is_refused(value):
         Tensor(value)
 
 
+@pytest.mark.parametrize("layer", [nn.Linear(2, 3), nn.Conv2d(1, 2, 3), nn.ReLU(), nn.CrossEntropyLoss()], ids=repr)
+def test_none_where_a_layer_forgot_its_return_is_refused(layer):
+    with pytest.raises(
+        DtypeError, match="x is None, expected a Tensor or an array: does the function or layer that should give"
+    ):
+        layer(None, *([np.array([0])] if isinstance(layer, nn.CrossEntropyLoss) else []))
+
+
 def test_a_ragged_list_is_refused():
     with pytest.raises(ShapeError, match=r"must be equally long, got \[\[1\], \[1, 2\]\]"):
         Tensor([[1], [1, 2]])

@@ -283,6 +283,15 @@ def test_backward_with_a_wrong_return_value_is_named(adjoints, error, text):
     assert a.grad is None and b.grad is None
 
 
+def test_a_backward_that_ends_without_a_return_is_named():
+    x = leaf([1.0, 2.0])
+    with cl.override(ops.ReLU, backward=lambda ctx, dy: None):
+        y = ops.relu(x)
+    with pytest.raises(GraphError, match=r"relu: backward returned None: does it end without a return\? .* of forward \(x\)"):
+        y.backward(np.ones(2, np.float32))
+    assert x.grad is None
+
+
 @pytest.mark.parametrize("shape", [(), (2,), (3, 1), (1, 1, 2)])
 def test_an_adjoint_that_cannot_be_summed_back_is_refused(shape):
     class Wrong(Op):
