@@ -1,7 +1,8 @@
 /* The gradient of a convolution's weights where it has few outputs: dot products over pixels.
 
    dw[f, k] = sum over pixels of dy[f, pixel] patch[k, pixel]. Both are contiguous along the pixels, so vectors run along them and
-   few channels cost nothing extra. A thread owns rows k of the patches: it gathers them once and meets all f. */
+   few channels cost nothing extra. A thread owns tiles of rows k of the patches: it gathers them once and meets all f. Its first
+   and its last tile it may share with other threads, each with channels f of its own. */
 
 #if VECTOR_BYTES == 64 || defined(__aarch64__)
 enum { DOT_F = 4, DOT_K = 6 };   /* 24 of 32 registers accumulate */
@@ -13,6 +14,7 @@ enum { WEIGHT_BLOCK_PIXELS = 1024 };   /* DOT_K rows of it fit into L1 */
 struct weight_gradient {
     struct correlation seen;   /* which pixels of x each output pixel sees */
     idx F, tiles, tile;        /* per group; tiles of at most DOT_K rows k */
+    idx items;                 /* of a group: tiles, each in blocks of DOT_F channels */
     const REAL *dy;
     REAL *dw;
     vr *sums;                  /* (group, tile, F, DOT_K): lanes are added once, after the last block */
@@ -69,25 +71,33 @@ static void gather_patch_row(const struct correlation *p, const struct block *b,
     }
 }
 
-static void weight_tile(const struct weight_gradient *q, const struct block *b, idx tile, const REAL *padded, REAL *patches,
-                        int accumulate) {
+struct channels { idx begin, end; };
+
+/* The channels of a tile that are among the items [first, last) of its group. */
+static struct channels channels_of(const struct weight_gradient *q, idx tile, idx first, idx last) {
+    idx each = q->items / q->tiles, at = tile * each;
+    return (struct channels){MAX(0, first - at) * DOT_F, MIN(q->F, (last - at) * DOT_F)};
+}
+
+static void weight_tile(const struct weight_gradient *q, const struct block *b, idx tile, struct channels channels,
+                        const REAL *padded, REAL *patches, int accumulate) {
     const struct correlation *p = &q->seen;
     idx run = b->rows * b->columns, pitch = round_up(run, VL), ld = b->images * pitch;
     idx k0 = tile * q->tile, kn = MIN(q->tile, p->K - k0), S = p->OH * p->OW;
     for (idx l = 0; l < kn; l++) gather_patch_row(p, b, k0 + l, padded, pitch, patches + l * ld);
     memset(patches + kn * ld, 0, sizeof(REAL) * (size_t)((DOT_K - kn) * ld));
-    for (idx f = 0; f < q->F; f += DOT_F) {
-        idx m = MIN(DOT_F, q->F - f);
+    for (idx f = channels.begin; f < channels.end; f += DOT_F) {
+        idx m = MIN(DOT_F, channels.end - f);
         vr *sums = q->sums + ((b->group * q->tiles + tile) * q->F + f) * DOT_K;
         const REAL *dy = q->dy + ((b->image * p->groups + b->group) * q->F + f) * S + b->row * p->OW + b->column;
         dots_of_channels(m, b->images, run, dy, p->groups * q->F * S, S, patches, pitch, sums, accumulate);
     }
 }
 
-static void finish_tile(const struct weight_gradient *q, idx group, idx tile) {
+static void finish_tile(const struct weight_gradient *q, idx group, idx tile, struct channels channels) {
     idx k0 = tile * q->tile, kn = MIN(q->tile, q->seen.K - k0);
-    const vr *sums = q->sums + (group * q->tiles + tile) * q->F * DOT_K;
-    for (idx f = 0; f < q->F; f++, sums += DOT_K)
+    const vr *sums = q->sums + ((group * q->tiles + tile) * q->F + channels.begin) * DOT_K;
+    for (idx f = channels.begin; f < channels.end; f++, sums += DOT_K)
         for (idx l = 0; l < kn; l++) q->dw[(group * q->F + f) * q->seen.K + k0 + l] = horizontal_sum(sums[l]);
 }
 
@@ -96,14 +106,15 @@ static void weight_tiles(void *arg, idx begin, idx end, int worker) {
     const struct correlation *p = &q->seen;
     REAL *padded = p->scratch + worker * p->worker_reals, *patches = padded + p->padded_reals;
     while (begin < end) {
-        idx group = begin / q->tiles, first = begin % q->tiles, last = MIN(q->tiles, first + end - begin);
-        idx c0 = first * q->tile / p->taps, c1 = ceil_div(MIN(p->K, last * q->tile), p->taps);
+        idx group = begin / q->items, first = begin % q->items, last = MIN(q->items, first + end - begin);
+        idx t0 = first * q->tiles / q->items, t1 = ceil_div(last * q->tiles, q->items);
+        idx c0 = t0 * q->tile / p->taps, c1 = ceil_div(MIN(p->K, t1 * q->tile), p->taps);
         for (idx i = 0; i < blocks(p); i++) {
             struct block b = block_at(p, group * blocks(p) + i);
             pad_block(p, &b, c0, c1, padded);
-            for (idx t = first; t < last; t++) weight_tile(q, &b, t, padded, patches, i > 0);
+            for (idx t = t0; t < t1; t++) weight_tile(q, &b, t, channels_of(q, t, first, last), padded, patches, i > 0);
         }
-        for (idx t = first; t < last; t++) finish_tile(q, group, t);
+        for (idx t = t0; t < t1; t++) finish_tile(q, group, t, channels_of(q, t, first, last));
         begin += last - first;
     }
 }
@@ -118,13 +129,13 @@ static int weight_by_dots(const struct conv_shape *s, const void *dy, const void
     struct weight_gradient q = {
         {.N = s->N, .groups = s->groups, .C = C, .H = s->H, .W = s->W, .OH = s->OH, .OW = s->OW, .SH = s->SH, .SW = s->SW,
          .taps = taps, .tap = tap, .x = x, .K = K, .offset = (idx *)(shared + sums)},
-        F, ceil_div(K, tile), tile, dy, dw, (vr *)shared};
+        F, ceil_div(K, tile), tile, ceil_div(K, tile) * ceil_div(F, DOT_F), dy, dw, (vr *)shared};
     struct correlation *p = &q.seen;
     choose_blocks(p, WEIGHT_BLOCK_PIXELS);
     choose_padding(p);
     p->worker_reals = p->padded_reals + round_up(DOT_K * p->images * round_up(p->rows * p->columns, VL), 16) + 2 * NR;
-    idx items = s->groups * q.tiles;
-    idx grain = grain_of(0.1 * (double)(tile * (F + 4)) * (double)(s->N * s->OH * s->OW));
+    idx items = s->groups * q.items;
+    idx grain = grain_of(0.1 * (double)(tile * DOT_F) * (double)(s->N * s->OH * s->OW));
     p->scratch = scratch_take(sizeof(REAL) * (size_t)p->worker_reals * (size_t)parallel_workers(items, grain));
     if (p->scratch) parallel_for(items, grain, weight_tiles, &q);
     int status = p->scratch ? CNN_OK : CNN_NO_MEMORY;

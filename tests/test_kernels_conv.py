@@ -56,6 +56,7 @@ GEOMETRIES = {  # N, groups, channels and outputs per group, image, kernel, stri
     "a strip and one vector more": (2, 1, 5, 40, (9, 7), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
     "three blocks of channels": (2, 1, 65, 33, (5, 4), (3, 2), (1, 1), (1, 0, 1, 1), (1, 1)),
     "two blocks of outputs": (1, 2, 3, 530, (3, 4), (2, 3), (1, 1), (1, 0, 1, 1), (1, 1)),
+    "tiles of weights that threads share": (16, 2, 3, 9, (14, 14), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
     "parts of the pixels": (5, 1, 3, 34, (29, 23), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
     "parts of a row": (1, 1, 2, 35, (2, 1111), (2, 3), (1, 1), (0, 1, 1, 0), (1, 1)),
     "many outputs, strides and dilation": (2, 2, 7, 36, (17, 19), (3, 5), (2, 3), (2, 1, 0, 3), (2, 2)),
@@ -147,7 +148,14 @@ def test_depthwise_convolutions_of_every_width(isa, dtype, threads):
 @each_dtype
 @pytest.mark.parametrize(
     "name",
-    ["parts of the pixels", "three blocks of channels", "two blocks of outputs", "depthwise", "depthwise, small maps"],
+    [
+        "parts of the pixels",
+        "three blocks of channels",
+        "two blocks of outputs",
+        "tiles of weights that threads share",
+        "depthwise",
+        "depthwise, small maps",
+    ],
 )
 def test_gradients_of_weights_do_not_depend_on_threads(isa, dtype, name):
     cpu.set_isa(isa)
