@@ -22,6 +22,7 @@ struct weight_sum {
     idx step_h, step_w;              /* of x for one of it: a 1x1 kernel with stride never sees the pixels between */
     idx parts;                       /* of the pixels, each with sums of its own */
     idx channel_splits, f_splits;
+    int ahead;                       /* products ask for the rows of the next image; else each row asks for the one below it */
     int swapped;                     /* x and dy have changed their parts: dw is (C, F) here, (F, C) for the caller */
     idx lanes;                       /* F, rounded up to whole vectors */
     idx *pixel, *row;                /* where a pixel starts in the padded image; where an element of a run is in dw */
@@ -31,7 +32,8 @@ struct weight_sum {
 
 /* ---- micro-kernel ---- */
 
-/* What will be packed next: so many planes, a little of each per pixel, while memory has nothing else to do. */
+/* What will be packed next: so many planes, a little of each per pixel, while memory has nothing else to do. Given by reference:
+   a copy would wait for the last products to be stored. */
 enum { PLANES_AHEAD = 8 };
 struct ahead { const REAL *from; idx plane, step; };   /* step: for PLANES_AHEAD pixels */
 
@@ -41,14 +43,14 @@ enum { TALLEST = MR > 12 ? MR : 12 };
 /* sums (m x lanes) = or += x (m values per pixel) times dy (lanes per pixel), row i of them at sums + row[i] * ld. */
 INLINE void outer_products(const int m, const int vectors, idx pixels, const REAL *restrict x, const idx *restrict pixel,
                            const REAL *restrict dy, REAL *restrict sums, const idx *restrict row, idx ld, int accumulate,
-                           struct ahead ahead) {
+                           const struct ahead *ahead) {
     vr sum[TALLEST][NV];
 #pragma GCC unroll 16
     for (int i = 0; i < m; i++) sum[i][0] = sum[i][1] = (vr){0};
     for (idx p = 0; p < pixels; p++, dy += vectors * VL) {
         const REAL *a = x + pixel[p];
         if (vectors > 1)   /* with one, there are no instructions to spare */
-            __builtin_prefetch(ahead.from + p % PLANES_AHEAD * ahead.plane + p / PLANES_AHEAD * ahead.step);
+            __builtin_prefetch(ahead->from + p % PLANES_AHEAD * ahead->plane + p / PLANES_AHEAD * ahead->step);
         vr d0 = load(dy), d1 = vectors > 1 ? load(dy + VL) : d0;
 #pragma GCC unroll 16
         for (int i = 0; i < m; i++) {
@@ -64,10 +66,11 @@ INLINE void outer_products(const int m, const int vectors, idx pixels, const REA
         }
 }
 
-typedef void (*outer_kernel)(int, idx, const REAL *, const idx *, const REAL *, REAL *, const idx *, idx, int, struct ahead);
+typedef void (*outer_kernel)(int, idx, const REAL *, const idx *, const REAL *, REAL *, const idx *, idx, int,
+                             const struct ahead *);
 #define OUTER(m) \
     static void outer_##m(int vectors, idx pixels, const REAL *x, const idx *pixel, const REAL *dy, REAL *sums, \
-                          const idx *row, idx ld, int accumulate, struct ahead ahead) { \
+                          const idx *row, idx ld, int accumulate, const struct ahead *ahead) { \
         if (vectors > 1 && m <= MR) outer_products(m, 2, pixels, x, pixel, dy, sums, row, ld, accumulate, ahead); \
         else outer_products(m, 1, pixels, x, pixel, dy, sums, row, ld, accumulate, ahead); \
     }
@@ -127,7 +130,7 @@ static void pack_image_row(const struct weight_sum *q, idx channels, idx ih, idx
     idx H = q->s->H, W = q->s->W, S = H * W, step = q->step_w, cb = q->cb, seen = ih >= 0 && ih < H ? W - first : 0;
     idx begin = MIN(q->PW, ceil_div(MAX(0, -first), step)), end = MAX(begin, MIN(q->PW, ceil_div(MAX(0, seen), step)));
     memset(d, 0, sizeof(REAL) * (size_t)(begin * cb));
-    for (idx c = 0; c < channels && H > 1; c++) prefetch_reals(x + c * S + (ih + q->step_h) * W, W);
+    for (idx c = 0; c < channels && !q->ahead; c++) prefetch_reals(x + c * S + (ih + q->step_h) * W, W);
     if (begin < end) {
         const REAL *from = x + ih * W + first + begin * step;
         if (step > 1) skip_columns(channels, end - begin, from, S, step, line);
@@ -136,9 +139,13 @@ static void pack_image_row(const struct weight_sum *q, idx channels, idx ih, idx
     memset(d + end * cb, 0, sizeof(REAL) * (size_t)((q->PW - end) * cb));
 }
 
+static idx height_of(const struct weight_sum *q, const struct pixels *b) {
+    return q->PH - (q->rows - b->rows) * (q->s->SH / q->step_h);
+}
+
 static void pack_image(const struct weight_sum *q, const struct pixels *b, idx c0, REAL *line, REAL *d) {
     const struct conv_shape *s = q->s;
-    idx channels = MIN(q->cb, q->C - c0), height = q->PH - (q->rows - b->rows) * (s->SH / q->step_h);
+    idx channels = MIN(q->cb, q->C - c0), height = height_of(q, b);
     for (idx i = b->image; i < b->image + b->images; i++, d += q->PH * q->PW * q->cb) {
         const REAL *x = q->x + (i * s->C + b->group * q->C + c0) * s->H * s->W;
         for (idx r = 0; r < height; r++)
@@ -149,17 +156,24 @@ static void pack_image(const struct weight_sum *q, const struct pixels *b, idx c
 
 /* ---- sums ---- */
 
-/* Channels from c0 on where an image is one long row. Short rows are better prefetched as they are packed. */
-static struct ahead ahead_of(const struct weight_sum *q, const struct pixels *b, idx c0) {
-    const REAL *from = q->x + ((b->image * q->s->groups + b->group) * q->C + c0) * q->s->W + b->column;
-    return (struct ahead){from, q->s->W, q->s->H == 1 ? PLANES_AHEAD : 0};
+/* A row of the next image, of PLANES_AHEAD channels: what the n-th products with the image at hand ask for. */
+static struct ahead ahead_of(const struct weight_sum *q, const struct pixels *b, idx c0, idx n) {
+    const struct conv_shape *s = q->s;
+    idx groups = ceil_div(MIN(q->cb, q->C - c0), PLANES_AHEAD), height = height_of(q, b);
+    idx row = n / groups, image = row / height;
+    idx ih = b->row * s->SH - s->top + row % height * q->step_h, first = MAX(0, b->column * s->SW - s->left);
+    if (!q->ahead || image >= b->images || ih < 0 || ih >= s->H) return (struct ahead){q->x, 0, 0};
+    idx width = MIN(s->W - first, q->PW * q->step_w), plane = s->H * s->W;
+    idx channel = ((b->image + image) * s->groups + b->group) * q->C + c0 + n % groups * PLANES_AHEAD;
+    return (struct ahead){q->x + channel * plane + ih * s->W + first, plane,
+                          ceil_div(width * PLANES_AHEAD, q->images * q->rows * q->columns)};
 }
 
 /* What one block of pixels adds to the rows of one block of channels and to the columns [f0, f1). */
 static void add_products(const struct weight_sum *q, idx pixels, idx c0, const REAL *image, idx f0, idx f1, const REAL *strips,
-                         REAL *sums, int accumulate, struct ahead next, idx planes) {
+                         REAL *sums, int accumulate, const struct pixels *after, idx next) {
     const struct conv_shape *s = q->s;
-    idx height = block_of(q->run, f1 - f0 > VL ? MR : TALLEST), taps = s->KH * s->KW;
+    idx height = block_of(q->run, f1 - f0 > VL ? MR : TALLEST), taps = s->KH * s->KW, n = 0;
     for (idx r = 0; r < q->runs; r++) {
         idx tap = r * (taps / q->runs);
         const REAL *x = image + (tap / s->KW * s->DH * q->PW + tap % s->KW * s->DW) * q->cb;
@@ -168,10 +182,9 @@ static void add_products(const struct weight_sum *q, idx pixels, idx c0, const R
             const REAL *strip = strips;
             for (idx f = f0; f < f1; f += NR) {
                 int vectors = f1 - f > VL ? 2 : 1;
-                struct ahead ahead = planes > 0 && next.step ? next : (struct ahead){strip, 0, 0};
+                struct ahead ahead = ahead_of(q, after, next, n++);
                 outer_kernels[MIN(height, q->run - i)](vectors, pixels, x + i, q->pixel, strip, d + f, q->row + i, q->lanes,
-                                                       accumulate, ahead);
-                next.from += PLANES_AHEAD * next.plane, planes -= PLANES_AHEAD;
+                                                       accumulate, &ahead);
                 strip += pixels * vectors * VL;
             }
         }
@@ -196,7 +209,7 @@ static void sum_item(const struct weight_sum *q, idx item, REAL *scratch) {
             idx next = c + 1 < last ? c + 1 : first;
             pack_image(q, &b, c * q->cb, line, image);
             add_products(q, b.images * b.rows * b.columns, c * q->cb, image, f0, f1, strips, sums, i > begin,
-                         ahead_of(q, c + 1 < last ? &b : &after, next * q->cb), MIN(q->cb, q->C - next * q->cb));
+                         c + 1 < last ? &b : &after, next * q->cb);
         }
     }
 }
@@ -238,6 +251,8 @@ static void choose_pixels(struct weight_sum *q) {
     q->step_h = s->KH == 1 ? s->SH : 1, q->step_w = s->KW == 1 ? s->SW : 1;
     q->PH = (q->rows - 1) * (s->SH / q->step_h) + (s->KH - 1) * s->DH + 1;
     q->PW = (q->columns - 1) * (s->SW / q->step_w) + (s->KW - 1) * s->DW + 1;
+    idx products = ceil_div(q->run, MR) * ceil_div(MIN(q->F, F_BLOCK), NR);   /* with one image: enough for all of the next? */
+    q->ahead = s->H == 1 || (s->KH * s->KW == 1 && products >= q->images * q->PH * ceil_div(q->cb, PLANES_AHEAD));
     q->image_reals = round_up(q->images * q->PH * q->PW * q->cb, 16);
     q->line_reals = q->step_w > 1 ? round_up(q->columns * q->cb, 16) : 0;
     q->worker_reals = q->image_reals + q->line_reals + q->images * q->rows * q->columns * round_up(MIN(q->F, F_BLOCK), NR);
