@@ -146,12 +146,13 @@ class Worker:
         """Put what arrives into ``run``; whether the child is ready for the next text."""
         started, deadline = time.monotonic(), time.monotonic() + START
         while True:
-            run.seconds = time.monotonic() - started
             try:
                 frame = self.frames.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
                 run.trouble = run.trouble or Trouble("timeout", f"{seconds:g}")
                 return False
+            finally:
+                run.seconds = time.monotonic() - started
             if frame is None:
                 run.trouble = run.trouble or self._death(filename, seconds)
                 return False
@@ -160,7 +161,6 @@ class Worker:
                 continue
             try:
                 if _take(run, *frame):
-                    run.seconds = time.monotonic() - started
                     return True
             except Exception:  # whatever a hostile child may have written
                 run.trouble = run.trouble or Trouble("ended", "its answer could not be read")
