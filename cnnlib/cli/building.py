@@ -25,7 +25,9 @@ def trainable(name: str) -> type[Any]:
     """The class of a model that learns by gradient descent, or an error that says which do."""
     model = models.get(name)
     if hasattr(model, "objective"):
-        raise ValueRangeError(f"{name} learns by an objective of its own: `cnnlib train {name}` trains it.")
+        raise ValueRangeError(
+            f"{name} learns by an objective of its own: `cnnlib train {name}` trains it. This is for classifiers."
+        )
     if hasattr(model, "train_command"):
         raise ValueRangeError(f"{name} does not learn to tell classes apart: `{model.train_command}` trains it.")
     if not hasattr(model, "options_for"):
