@@ -32,7 +32,7 @@ struct weight_sum {
 
 /* ---- micro-kernel ---- */
 
-/* What will be packed next: so many planes, a little of each per pixel, while memory has nothing else to do. Given by reference:
+/* What will be packed next: so many planes, a little of each per pixel, while memory has nothing else to do. By reference:
    a copy would wait for the last products to be stored. */
 enum { PLANES_AHEAD = 8 };
 struct ahead { const REAL *from; idx plane, step; };   /* step: for PLANES_AHEAD pixels */

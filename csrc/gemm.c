@@ -16,15 +16,17 @@
 #define KC ((idx)(2048 / sizeof(REAL)))   /* a panel of A fits into L1 */
 #define MC 168                            /* a block of A into a third of L2 */
 #define NC 2048                           /* a block of B into L3 */
+enum { PAGE = 4096 / sizeof(REAL) };      /* reals */
 enum { GROUP = 8, ROWS_AHEAD = 4 };       /* strips packed together, into L2; rows of them that are on their way meanwhile */
 
 /* ---- micro-kernel ---- */
 
 /* C (m x NR, row stride ldc) = panel a (m values per k) times strip b, plus C itself, a bias per row or nothing.
    Per k two vectors of b, `gap` apart, lie ldb after those of the last k or, when there are offsets, at offset[k]. m is a
-   constant where this is inlined, so x lives in registers. */
+   constant where this is inlined, so x lives in registers. `strip`, where it is not NULL, becomes what was read of b. */
 INLINE void micro_kernel(const int m, idx K, const REAL *restrict a, const REAL *restrict b, idx ldb,
-                         const idx *restrict offset, idx gap, REAL *restrict c, idx ldc, const REAL *bias, int accumulate) {
+                         const idx *restrict offset, idx gap, REAL *restrict strip, REAL *restrict c, idx ldc, const REAL *bias,
+                         int accumulate) {
     vr x[MR][NV];
     int pace = 1;
     while (K >> (pace + 1) >= m) pace++;
@@ -39,6 +41,12 @@ INLINE void micro_kernel(const int m, idx K, const REAL *restrict a, const REAL 
             row += ldc, next += (idx)1 << pace;
         }
         vr b0 = load(bk), b1 = load(bk + gap);
+        if (strip) {
+            __builtin_prefetch(bk + NR + VL - 1);   /* the strip after this one; the line that it begins in is here already */
+            __builtin_prefetch(bk + 2 * NR - 1);
+            store(strip + k * NR, b0);
+            store(strip + k * NR + VL, b1);
+        }
 #pragma GCC unroll 16
         for (int i = 0; i < m; i++) {
             x[i][0] += a[i] * b0;
@@ -55,8 +63,12 @@ INLINE void micro_kernel(const int m, idx K, const REAL *restrict a, const REAL 
 #define ROWS(m) \
     static void micro_kernel_##m(idx K, const REAL *a, const REAL *b, idx ldb, const idx *offset, idx gap, REAL *c, idx ldc, \
                                  const REAL *bias, int accumulate) { \
-        if (offset) micro_kernel(m, K, a, b, 0, offset, gap, c, ldc, bias, accumulate); \
-        else micro_kernel(m, K, a, b, ldb, NULL, VL, c, ldc, bias, accumulate); \
+        if (offset) micro_kernel(m, K, a, b, 0, offset, gap, NULL, c, ldc, bias, accumulate); \
+        else micro_kernel(m, K, a, b, ldb, NULL, VL, NULL, c, ldc, bias, accumulate); \
+    } \
+    static void packing_kernel_##m(idx K, const REAL *a, const REAL *b, idx ldb, REAL *strip, REAL *c, idx ldc, \
+                                   const REAL *bias, int accumulate) { \
+        micro_kernel(m, K, a, b, ldb, NULL, VL, strip, c, ldc, bias, accumulate); \
     }
 ROWS(1) ROWS(2) ROWS(3) ROWS(4) ROWS(5) ROWS(6)
 #if MR > 6
@@ -74,6 +86,17 @@ static const micro_kernel_function micro_kernels[] = {
 #endif
 #if MR > 12
     micro_kernel_13, micro_kernel_14,
+#endif
+};
+
+typedef void (*packing_kernel_function)(idx, const REAL *, const REAL *, idx, REAL *, REAL *, idx, const REAL *, int);
+static const packing_kernel_function packing_kernels[] = {
+    NULL, packing_kernel_1, packing_kernel_2, packing_kernel_3, packing_kernel_4, packing_kernel_5, packing_kernel_6,
+#if MR > 6
+    packing_kernel_7, packing_kernel_8, packing_kernel_9, packing_kernel_10, packing_kernel_11, packing_kernel_12,
+#endif
+#if MR > 12
+    packing_kernel_13, packing_kernel_14,
 #endif
 };
 
@@ -225,8 +248,18 @@ static idx round_up(idx n, idx unit) { return (n + unit - 1) / unit * unit; }
 
 /* With one panel of rows, each strip of B is read once: packing it would only cost. */
 static int reads_b_in_place(const struct product *p) { return p->M <= MR && p->bcs == 1; }
+/* Else the first panel that meets a strip packs it, and asks for the next one. But single lines far apart come slower than a
+   group is packed, and rows of B whole pages apart would push each other out of the caches before the next strip needs them. */
+static int packs_on_the_way(const struct product *p) {
+    return NR > LINE && p->M > MR && p->bcs == 1 && p->ccs == 1 && p->brs % PAGE;
+}
 
-static idx panel_reals(const struct product *p) { return round_up(MIN(p->M, MC) * block_of(p->K, KC), 16); }
+/* Rows of a block of A: more of them where K is short. */
+static idx rows_at_once(const struct product *p) {
+    idx height = panel_height(p->M);
+    return MAX(1, MC * KC / block_of(p->K, KC) / height) * height;
+}
+static idx panel_reals(const struct product *p) { return round_up(MIN(p->M, rows_at_once(p)) * block_of(p->K, KC), 16); }
 static idx product_reals(const struct product *p) {   /* scratch of one worker */
     idx strips = reads_b_in_place(p) ? NR : round_up(MIN(p->N, NC), NR);
     return panel_reals(p) + strips * block_of(p->K, KC);
@@ -244,16 +277,22 @@ static void start_from_bias(const struct product *p, idx m0, idx m1, idx n0, idx
             for (idx j = n0; j < n1; j++) p->c[i * p->crs + j * p->ccs] = bias_at(p, i, j);
 }
 
-/* mc x nc of C. With `once`, these are all the rows that the strips will meet: a group is packed when its turn comes. */
-static void multiply_blocks(const struct product *p, idx mc, idx nc, idx kc, const REAL *panels, REAL *strips, int once,
-                            const REAL *b, REAL *c, const REAL *bias, int accumulate) {
+/* mc x nc of C. The first rows that meet the strips find them still to be packed: each on the way through its first panel, or a
+   group when its turn comes. `once`: they are also the last ones, so that a group is all there is. */
+static void multiply_blocks(const struct product *p, idx mc, idx nc, idx kc, const REAL *panels, REAL *strips, int first,
+                            int once, const REAL *b, REAL *c, const REAL *bias, int accumulate) {
     idx height = panel_height(p->M);
-    idx group = once ? (reads_b_in_place(p) ? NR : GROUP * NR) : NC;
+    idx group = !once ? NC : reads_b_in_place(p) || packs_on_the_way(p) ? NR : GROUP * NR;
     for (idx j = 0; j < nc; j += NR) {
-        idx n = MIN(NR, nc - j), at = j % group;
+        idx n = MIN(NR, nc - j), at = j % group, done = 0;
         int in_place = reads_b_in_place(p) && n == NR;
-        if (once && !in_place && !at) pack_strips(kc, MIN(group, nc - j), b + j * p->bcs, p->brs, p->bcs, strips);
-        for (idx i = 0; i < mc; i += height)
+        if (first && packs_on_the_way(p) && n == NR) {
+            done = MIN(height, mc);
+            packing_kernels[done](kc, panels, b + j, p->brs, strips + at * kc, c + j, p->crs, bias, accumulate);
+        } else if (first && !in_place && (!at || packs_on_the_way(p))) {
+            pack_strips(kc, MIN(group - at, nc - j), b + j * p->bcs, p->brs, p->bcs, strips + at * kc);
+        }
+        for (idx i = done; i < mc; i += height)
             tile(MIN(height, mc - i), n, kc, panels + i * kc, in_place ? b + j : strips + at * kc, in_place ? p->brs : NR,
                  NULL, VL, c + i * p->crs + j * p->ccs, p->crs, p->ccs, bias ? bias + i : NULL, accumulate);
     }
@@ -263,18 +302,17 @@ static void multiply_blocks(const struct product *p, idx mc, idx nc, idx kc, con
 static void multiply_range(const struct product *p, idx m0, idx m1, idx n0, idx n1, REAL *scratch) {
     int per_row = p->bias && p->bias_rs == 1 && p->bias_cs == 0, started = (p->bias && !per_row) || !p->K;
     if (started) start_from_bias(p, m0, m1, n0, n1);
-    idx height = panel_height(p->M), mc0 = MAX(1, MC / height) * height, kc0 = block_of(p->K, KC);
+    idx height = panel_height(p->M), mc0 = rows_at_once(p), kc0 = block_of(p->K, KC);
     REAL *panels = scratch, *strips = scratch + panel_reals(p);
     int once = m1 - m0 <= mc0;
     for (idx jc = n0; jc < n1; jc += NC)
         for (idx pc = 0; pc < p->K; pc += kc0) {
             idx nc = MIN(NC, n1 - jc), kc = MIN(kc0, p->K - pc);
             const REAL *b = p->b + pc * p->brs + jc * p->bcs;
-            if (!once) pack_strips(kc, nc, b, p->brs, p->bcs, strips);
             for (idx ic = m0; ic < m1; ic += mc0) {
                 idx mc = MIN(mc0, m1 - ic);
                 pack_panels(mc, kc, p->a + ic * p->ars + pc * p->acs, p->ars, p->acs, height, panels);
-                multiply_blocks(p, mc, nc, kc, panels, strips, once, b, p->c + ic * p->crs + jc * p->ccs,
+                multiply_blocks(p, mc, nc, kc, panels, strips, ic == m0, once, b, p->c + ic * p->crs + jc * p->ccs,
                                 per_row && !pc ? p->bias + ic : NULL, started || pc > 0);
             }
         }

@@ -113,6 +113,7 @@ def test_products_of_random_shapes(isa, dtype):
     shapes += [(*rng.choice(edges, 2), K) for K in (0, KC - 1, KC, KC + 1, 2 * KC + 1) for _ in range(4)]
     shapes += [(337, NR + 1, KC + 1), (2, 2049, 5), (2049, 3, 7), (1, 40, 3 * KC), (3, 41, 4 * VL + 1)]  # MC, NC, dots
     shapes += [(9, 6, 9 * VL + 3), (16, 5, 16 * VL), (3, 4099, 13), (4, 2 * NR + 3, 11), (7, NR + 2, 3)]  # dots, rows of B
+    shapes += [(345, 2 * NR + 3, 2 * KC - 1), (500, 3 * NR + 5, 40), (2 * MR + 1, 1024, 9)]  # strips packed on the way, or not
     for M, N, K in shapes:
         check(matrix_cases(rng, dtype, int(M), int(N), int(K)), isa, dtype)
 
