@@ -4,7 +4,7 @@
 
 enum { MOST_VECTORS = 3, FEW_PIXELS = MR * 2 / 3 };   /* 2 x MR or 3 x FEW_PIXELS vectors of sums */
 
-/* Where vectors hold more pixels than there are registers for addresses, a tile that crosses rows is two whole rows. */
+/* Where a tile has more pixels than there are registers for addresses, one that crosses rows is two whole rows. */
 enum { PAIRS = MR > 6 };
 
 /* y (channels x m pixels, row stride ldy) = bias + weights (vectors per k) times pixels: number i of step k lies at
@@ -18,17 +18,18 @@ INLINE void channel_tile(const int m, const int vectors, const int crosses, idx 
 #pragma GCC unroll 16
         for (int i = 0; i < m; i++) sum[i][v] = start;
     }
-    const int pair = PAIRS && crosses;
-    const REAL *row = pair ? image + at[0] : image, *next_row = pair ? image + at[m / 2] : image;
+    const REAL *from[MR];
+#pragma GCC unroll 16
+    for (int i = 0; i < m; i++)
+        from[i] = !crosses ? image + i : !PAIRS ? image + at[i] : i < m / 2 ? image + at[0] + i : image + at[m / 2] + i - m / 2;
     int pace = 0;
     while (K >> (pace + 1) >= vectors * VL) pace++;
     for (idx k = 0; k < K; k++, weights += vectors * VL) {
-        const REAL *x = row + offset[k], *below = next_row + offset[k];
         __builtin_prefetch(y + MIN(k >> pace, channels - 1) * ldy, 1);
         vr w0 = load(weights), w1 = load(weights + VL), w2 = vectors > 2 ? load(weights + 2 * VL) : w0;
 #pragma GCC unroll 16
         for (int i = 0; i < m; i++) {
-            const REAL pixel = pair && i >= m / 2 ? below[i - m / 2] : x[crosses && !pair ? at[i] : i];
+            const REAL pixel = from[i][offset[k]];
             sum[i][0] += pixel * w0;
             sum[i][1] += pixel * w1;
             if (vectors > 2) sum[i][2] += pixel * w2;
@@ -86,45 +87,58 @@ static const channel_kernel channel_kernels[] = {
 static idx strips_of(idx channels) { return ceil_div(channels, VL) / 2; }
 static idx strip_lanes(idx channels, idx f) { return ceil_div(channels - f, VL) == 3 ? 3 * VL : NR; }
 
-/* Where the pixels of a tile lie that crosses rows: at `first`, and so on, of those of one image. */
-static void find_pixels(const struct correlation *p, const struct block *b, idx first, idx m, idx *at) {
-    idx row = first / b->columns, column = first % b->columns;
-    for (idx i = 0; i < m; i++) {
-        at[i] = row * p->pitch + column;
-        if (++column == b->columns) column = 0, row++;
-    }
+/* A pixel of a block, and where it lies in the padded image. */
+struct position { idx image, row, column; };
+
+static idx place_of_pixel(const struct correlation *p, struct position at) {
+    return at.image * p->C * p->PH * p->PS * p->PW + at.row * p->pitch + at.column;
+}
+static struct position pixels_after(const struct block *b, struct position at, idx n) {
+    for (at.column += n; at.column >= b->columns; at.column -= b->columns)
+        if (++at.row == b->rows) at.row = 0, at.image++;
+    return at;
 }
 
 /* Too few to hide the latency of a multiply-add. */
 static int few_sums(idx pixels, idx vectors) { return pixels * vectors < 8; }
 
-/* Whether tiles cross rows, where those inside of a row would be narrow. */
-static int crosses_rows(idx columns, idx most, idx vectors) {
-    return PAIRS ? 2 * columns <= most : 4 * columns < 3 * most || few_sums(columns / ceil_div(columns, most), vectors);
+/* Pixels that are cut into tiles whatever their rows, where those inside of one would be narrow: two rows, or a block. */
+static idx joined(idx columns, idx pixels, idx most, idx vectors) {
+    if (PAIRS) return 2 * columns <= most ? 2 * columns : columns;
+    return columns < 4 * most || few_sums(columns % most, vectors) ? pixels : columns;
+}
+
+/* A tile whose first `split` pixels are the last ones of an image. */
+static void copy_split(const REAL *tile, idx m, idx split, idx channels, REAL *y, REAL *next, idx ldy) {
+    for (idx l = 0; l < channels; l++, tile += MR, y += ldy, next += ldy)
+        for (idx i = 0; i < m; i++) *(i < split ? y + i : next + i - split) = tile[i];
 }
 
 /* y (channels x pixels, row stride ldy), the images y_image apart: channels [m0, m1) of one phase. */
 static void multiply_channels(const struct correlation *p, const struct block *b, struct phase phase, idx m0, idx m1,
                               const REAL *padded, REAL *y, idx ldy, idx y_image, const REAL *bias) {
-    idx pixels = b->rows * b->columns, K = p->C * phase.taps;
+    idx in_image = b->rows * b->columns, pixels = b->images * in_image, K = p->C * phase.taps;
     const idx *offset = p->offset + p->C * phase.first;
     for (idx f = m0, lanes; f < m1; f += lanes) {
         lanes = strip_lanes(p->M, f);
-        idx most = lanes > NR ? FEW_PIXELS : MR, crosses = crosses_rows(b->columns, most, lanes / VL);
-        idx run = !crosses ? b->columns : PAIRS ? 2 * b->columns : pixels, at[MR], width = block_of(run, most);
+        idx most = lanes > NR ? FEW_PIXELS : MR, channels = MIN(lanes, p->M - f), at[MR];
+        idx run = joined(b->columns, pixels, most, lanes / VL), width = block_of(run, most);
         int balanced = few_sums(run % width, lanes / VL);
         const REAL *weights = p->weights + (b->group * round_up(p->M, VL) + f) * p->K + p->C * phase.first * lanes;
-        for (idx image = 0; image < b->images; image++)
-            for (idx j = 0, m; j < pixels; j += m) {
-                const REAL *from = padded + image * p->C * p->PH * p->PS * p->PW;
-                idx left = MIN(run - j % run, pixels - j);
-                m = balanced ? block_of(left, most) : MIN(width, left);
-                int across = crosses && (!PAIRS || m > b->columns);   /* an odd row is left alone */
-                if (across) find_pixels(p, b, j, m, at);
-                else from += j / b->columns * p->pitch + j % b->columns;
-                channel_kernels[m]((int)(lanes / VL), K, from, offset, across ? at : NULL, weights, bias ? bias + f : NULL,
-                                   y + image * y_image + (f - m0) * ldy + j, ldy, MIN(lanes, p->M - f));
-            }
+        struct position here = {0}, next;
+        for (idx j = 0, m; j < pixels; j += m, here = next) {
+            idx first = here.row * b->columns + here.column;
+            idx left = run == pixels ? pixels - j : MIN(run - first % run, in_image - first);
+            m = balanced ? block_of(left, most) : MIN(width, left);
+            next = pixels_after(b, here, m);
+            int across = here.column + m > b->columns, split = first + m > in_image;
+            for (idx i = 0; across && i < m; i++) at[i] = place_of_pixel(p, pixels_after(b, here, i));
+            REAL tile[MOST_VECTORS * LANES_IN_VECTOR * MR], *to = y + here.image * y_image + (f - m0) * ldy + first;
+            const REAL *from = across ? padded : padded + place_of_pixel(p, here);
+            channel_kernels[m]((int)(lanes / VL), K, from, offset, across ? at : NULL, weights, bias ? bias + f : NULL,
+                               split ? tile : to, split ? MR : ldy, channels);
+            if (split) copy_split(tile, m, in_image - first, channels, to, to - first + y_image, ldy);
+        }
     }
 }
 

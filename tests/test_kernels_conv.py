@@ -41,6 +41,7 @@ GEOMETRIES = {  # N, groups, channels and outputs per group, image, kernel, stri
     "rows across vectors, stride 4": (1, 2, 3, 16, (19, 150), (5, 7), (4, 4), (1, 2, 3, 3), (1, 1)),
     "five outputs, dilation and stride": (3, 1, 7, 5, (10, 17), (3, 3), (2, 3), (1, 1, 1, 1), (2, 2)),
     "rows of seven": (2, 1, 15, 32, (14, 14), (3, 3), (2, 2), (1, 1, 1, 1), (1, 1)),
+    "tiles across rows and images": (3, 1, 15, 20, (9, 10), (3, 3), (2, 2), (1, 1, 1, 1), (1, 1)),
     "a narrow rest of each row": (1, 1, 6, 48, (5, 27), (5, 5), (1, 1), (2, 2, 2, 2), (1, 1)),
     # few output channels: rows of taps that see only padding are left out
     "few outputs, padded by a kernel": (2, 1, 6, 5, (10, 14), (5, 5), (1, 1), (4, 4, 4, 4), (1, 1)),
