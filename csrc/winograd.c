@@ -263,7 +263,7 @@ INLINE void transform_tiles(void (*const transform)(vr *), const int points, con
 INLINE void transform_panel(void (*const transform)(const vr *, vr *), const int points, const int taps,
                             const struct winograd *p, idx f, idx m, REAL *u) {
     const idx ld = LANES_OF_PANEL, all = p->KH * p->KW, most = MOST_TAPS / all;
-    REAL weights[MOST_TAPS * LANES_OF_PANEL] __attribute__((aligned(64)));
+    REAL weights[MOST_TAPS * LANES_OF_PANEL] __attribute__((aligned(64))) = {0};   /* lanes past m: not what lay there */
     for (idx k = 0; k < p->parts; k++) {
         const struct taps rows = p->part[k].rows, columns = p->part[k].columns;
         idx at[TAPS][TAPS];
