@@ -84,7 +84,7 @@ static void choose_padding(struct correlation *p) {
     p->PH = (p->rows - 1) * p->RS + bottom - p->top + 1;
     p->PW = p->sheared ? p->columns : p->columns - 1 + (right - p->left) / p->SW + 1;
     p->pitch = p->RS * p->PS * p->PW;
-    p->padded_reals = round_up(p->images * p->C * p->PH * p->PS * p->PW, 16) + 2 * NR;
+    p->padded_reals = round_up(p->images * p->C * p->PH * p->PS * p->PW, NR) + 2 * NR;
     for (idx i = 0; i < MAX(1, p->phases); i++) {
         struct phase phase = phase_of(p, i);
         idx *offset = p->offset + p->C * phase.first;
@@ -225,6 +225,7 @@ INLINE void pack_pieces(const int count, const struct piece *piece, const idx *o
 static void pack_patches(const struct correlation *p, const struct block *b, idx pixel, idx n, const idx *offset, idx kc,
                          const REAL *padded, REAL *d) {
     struct piece piece[MAX(NR, 6)];
+    if (n < NR) memset(d, 0, sizeof(REAL) * (size_t)(kc * NR));   /* lanes without a pixel: see scratch_take */
     int count = pieces_of(p, b, pixel, n, piece);
     switch (count) {
         case 1: pack_pieces(1, piece, offset, kc, padded, d); break;
@@ -382,6 +383,7 @@ static int prefers_channels(const struct correlation *p) {
 static void correlate_items(void *arg, idx begin, idx end, int worker) {
     const struct correlation *p = arg;
     REAL *padded = p->scratch + worker * p->worker_reals;
+    memset(padded + p->padded_reals - 3 * NR, 0, sizeof(REAL) * 3 * NR);   /* read past the last row: see scratch_take */
     for (idx i = begin; i < end; i++) {
         struct block b = block_at(p, i / p->parts);
         idx part = i % p->parts, m0 = part * p->part, m1 = part + 1 < p->parts ? m0 + p->part : p->M;

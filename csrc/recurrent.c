@@ -157,6 +157,8 @@ static void multiply_unpacked_weights(const struct weights *w, idx gate, const R
                               .b = w->w + gate * w->of_gate + at.unit * w->of_unit, .brs = w->of_k, .bcs = w->of_unit,
                               .c = sums, .crs = width, .ccs = 1,
                               .bias = accumulate ? sums : NULL, .bias_rs = width, .bias_cs = 1};
+    for (idx row = 0; row < at.rows && at.units % VL && !accumulate; row++)   /* lanes without a unit: see scratch_take */
+        store(sums + row * width + at.units / VL * VL, (vr){0});
     if (w->of_k == 1) dots_without_packing(&p, 0, at.units);
     else sums_without_packing(&p, 0, at.units);
 }

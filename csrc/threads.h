@@ -29,7 +29,9 @@ struct kernel_call kernel_enter(void);
 void kernel_leave(struct kernel_call before);
 
 /* 64-byte aligned memory for one call, readable (not meaningful) up to SCRATCH_SLACK bytes past its end; NULL when there is none.
-   Blocks are kept for the next call: fresh pages cost more than most kernels. */
+   Blocks are kept for the next call: fresh pages cost more than most kernels. What lies there may be anything, and integers read
+   as reals are denormal, which slows multiplication down a hundred times on some processors: a lane whose result nobody wants
+   is cleared all the same. */
 enum { SCRATCH_SLACK = 128 };
 void *scratch_take(size_t bytes);
 void scratch_give(void *block);   /* NULL is fine */

@@ -247,7 +247,12 @@ INLINE void transform_tiles(void (*const transform)(vr *), const int points, con
             prefetch_rows(plane.pixels + next_channel, points, n * step, step * p->W, 0);
         transform_columns(transform, points, points, step, &plane, row, column, n, z + at * TILE, next + at * TILE, p->line);
     }
-    for (idx q = 0; q < tiles; q += VL)
+    idx lanes = round_up(tiles, NR), end = tiles * TILE + points - TILE;
+    if (tiles < lanes) {   /* lanes without a tile: see scratch_take */
+        fill_zeros(points, z + end, p->line, lanes * TILE - end);
+        fill_zeros(points, next + end - TILE, p->line, lanes * TILE - end + TILE);
+    }
+    for (idx q = 0; q < lanes; q += VL)
         for (int i = 0; i < points; i++) {
             vr d[POINTS];
             split_phases(4, z + i * p->line + q * TILE, d);
