@@ -197,8 +197,10 @@ INLINE void prefetch_rows(const REAL *pixels, idx rows, idx columns, idx pitch, 
 struct taps { idx start, first, stride, count; };
 struct part { struct taps rows, columns; };
 
-/* A piece of transformed input, with a block of weights and of products, fits into L2; a chunk and small weights into L3. */
-enum { PIECE_TILES = 64, PIECE_REALS = 72 << 10, BLOCK_ROWS = 28, SMALL_WEIGHTS = 1 << 20, CHUNK_REALS = 2 << 20 };
+/* A piece of transformed input, with a block of weights and of products, fits into L2; a chunk and small weights into L3. Blocks
+   of large weights do not fit anyway: there twice as many rows, for which the input comes from L3 half as often. */
+enum { PIECE_TILES = 64, PIECE_REALS = 72 << 10, BLOCK_ROWS = 28, LARGE_BLOCK_ROWS = 56 };
+enum { SMALL_WEIGHTS = 1 << 20, CHUNK_REALS = 4 << 20 };
 enum { CHAIN = 128 };   /* channels summed in one go: with longer chains the error would grow */
 enum { LONGEST = 12, MOST_TAPS = LONGEST * LONGEST, MOST_PARTS = MOST_TAPS / 9 };   /* of a kernel; of weights at a time */
 enum { LANES_OF_PANEL = (MR + 15) / 16 * 16 };
@@ -442,16 +444,17 @@ static int winograd(struct winograd p) {
     idx tiles = p.tiling.count, E = p.elements = p.filter->points * p.filter->points;
     if (!tiles || !p.C || !p.F) return CNN_OK;
     p.terms = p.parts * p.C;
-    p.height = panel_height(p.F), p.block = MAX(1, BLOCK_ROWS / p.outputs / p.height) * p.height;
-    p.blocks = ceil_div(p.F, p.block);
     p.piece = MIN(MAX(NR, MIN(PIECE_TILES, PIECE_REALS / (E * p.terms) / NR * NR)), round_up(tiles, NR));
+    idx all_pieces = ceil_div(tiles, p.piece);
+    int whole = E * p.terms * p.F <= SMALL_WEIGHTS && all_pieces >= 2 * cnn_get_num_threads();
+    p.height = panel_height(p.F), p.block = (whole ? BLOCK_ROWS : LARGE_BLOCK_ROWS) / p.outputs;
+    p.block = MAX(1, p.block / p.height) * p.height, p.blocks = ceil_div(p.F, p.block);
     p.line = round_up((p.piece + 1) * TILE + 2 * VL, 16);
     p.v_element = p.terms * p.piece + 16, p.u_element = round_up(p.terms * p.height, 16) + 16;   /* + 16: not all into the same */
     p.m_element = p.outputs * p.block * p.piece + 16;                                            /* sets of a cache */
     p.v_reals = E * p.v_element, p.u_reals = p.block / p.height * E * p.u_element, p.m_reals = E * p.m_element;
 
-    idx all_pieces = ceil_div(tiles, p.piece), pieces = block_of(all_pieces, MAX(1, CHUNK_REALS / p.v_reals));
-    int whole = p.blocks * p.u_reals <= SMALL_WEIGHTS && all_pieces >= 2 * cnn_get_num_threads();
+    idx pieces = block_of(all_pieces, MAX(1, CHUNK_REALS / p.v_reals));
     idx shared_v = whole ? 0 : pieces * p.v_reals, shared_u = whole ? p.blocks * p.u_reals : 0, zeros = p.step * p.line;
     p.worker_reals = p.m_reals + 2 * p.filter->points * p.line + (whole ? p.v_reals : p.u_reals);
     double work = 0.1 * (double)(E * p.block * p.piece) * (double)p.terms;
