@@ -25,6 +25,18 @@ static struct chunk_size chunk_size_of(idx N, idx S) {
     return (struct chunk_size){1, (length + VL - 1) / VL * VL};
 }
 
+/* Runs of a channel lie far apart, and the hardware's own prefetching starts anew with each: so far it is from a place in run n
+   to the same one in the next run, of this channel or of the one after it. In long runs, a page ahead is enough. */
+static idx next_run(idx n, idx N, idx S, idx step) {
+    if (S * (idx)sizeof(REAL) > 16 * READ_AHEAD) return READ_AHEAD / (idx)sizeof(REAL);
+    return n + 1 < N ? step : S - n * step;
+}
+INLINE void ask_for_lines(const REAL *p, const idx length, const int to_write) {
+    for (idx i = 0; i < length; i += LINE)
+        if (to_write) __builtin_prefetch(p + i, 1, 2);   /* the first-level cache keeps what is read */
+        else __builtin_prefetch(p + i);
+}
+
 /* ---- mean and variance ---- */
 
 struct moments { double count, mean, m2; };   /* m2 = sum of (x - mean)^2 */
@@ -48,12 +60,14 @@ INLINE void add_powers(struct power_sums *s, const idx first, const idx vectors,
 }
 static REAL sum_of_four(const vr *v) { return horizontal_sum((v[0] + v[1]) + (v[2] + v[3])); }
 
-static struct moments moments_about(REAL origin, const REAL *x, idx runs, idx length, idx step) {
+static struct moments moments_about(REAL origin, const REAL *x, idx runs, idx length, idx step, idx ahead, idx ahead_of_last) {
     const double count = (double)(runs * length);
     struct power_sums s = {0};
     for (idx r = 0; r < runs; r++, x += step) {
+        const idx next = r + 1 < runs ? ahead : ahead_of_last;
         idx i = 0;
-        for (; i + 4 * VL <= length; i += 4 * VL) add_powers(&s, 0, 4, x + i, origin);
+        for (; i + 4 * VL <= length; i += 4 * VL)
+            ask_for_lines(x + i + next, 4 * VL, 0), add_powers(&s, 0, 4, x + i, origin);
         if (i + 2 * VL <= length) add_powers(&s, 0, 2, x + i, origin), i += 2 * VL;
         if (i + VL <= length) add_powers(&s, 2, 1, x + i, origin), i += VL;
         if (i < length) {
@@ -72,11 +86,13 @@ static struct moments moments_of(const REAL *x, idx N, idx S, idx step) {
     const struct chunk_size chunk = chunk_size_of(N, S);
     const idx first_runs = (chunk.runs + 3) / 4, quarter = ((MIN(S, chunk.length) + 3) / 4 + VL - 1) / VL * VL;
     const idx first_length = chunk.runs < 4 ? MIN(S, quarter) : S;
-    struct moments total = {.mean = moments_about(x[0], x, first_runs, first_length, step).mean};
+    const idx next = next_run(0, N, S, step);
+    struct moments total = {.mean = moments_about(x[0], x, first_runs, first_length, step, next, next).mean};
     for (idx n = 0; n < N; n += chunk.runs)
         for (idx i = 0; i < S; i += chunk.length) {
             const idx runs = MIN(chunk.runs, N - n), length = MIN(chunk.length, S - i);
-            const struct moments part = moments_about((REAL)total.mean, x + n * step + i, runs, length, step);
+            const struct moments part = moments_about((REAL)total.mean, x + n * step + i, runs, length, step, next,
+                                                      next_run(n + runs - 1, N, S, step));
             total = total.count ? join(total, part) : part;
         }
     if (total.m2 < 0) total.m2 = 0;
@@ -101,8 +117,12 @@ static struct scaling normalise_as_given(const struct norm_call *p, idx c) {
     return (struct scaling){p->mean[c], (REAL)(or_one(p->gamma, c) / sqrt(p->var[c] + p->eps)), or_zero(p->beta, c)};
 }
 
-static void scale_run(const REAL *x, idx length, struct scaling k, REAL *y) {
+static void scale_run(const REAL *x, idx length, struct scaling k, REAL *y, idx next) {
     idx i = 0;
+    for (; i + LINE <= length; i += LINE) {
+        ask_for_lines(y + i + next, LINE, 1);
+        for (idx j = i; j < i + LINE; j += VL) store(y + j, (load(x + j) - k.mean) * k.scale + k.shift);
+    }
     for (; i + VL <= length; i += VL) store(y + i, (load(x + i) - k.mean) * k.scale + k.shift);
     if (i < length) store_n(y + i, (load_n(x + i, length - i) - k.mean) * k.scale + k.shift, length - i);
 }
@@ -112,7 +132,10 @@ static void batch_norm_channels(void *arg, idx begin, idx end, int worker) {
     const struct norm_call *p = arg;
     for (idx c = begin; c < end; c++) {
         const struct scaling k = normalise(p, c, moments_of(p->x + c * p->S, p->N, p->S, p->C * p->S));
-        for (idx n = 0; n < p->N; n++) scale_run(p->x + (n * p->C + c) * p->S, p->S, k, p->out + (n * p->C + c) * p->S);
+        for (idx n = 0; n < p->N; n++) {
+            const idx at = (n * p->C + c) * p->S;
+            scale_run(p->x + at, p->S, k, p->out + at, next_run(n, p->N, p->S, p->C * p->S));
+        }
     }
 }
 
@@ -120,7 +143,8 @@ static void batch_norm_inference_planes(void *arg, idx begin, idx end, int worke
     (void)worker;
     const struct norm_call *p = arg;
     for (idx i = begin; i < end; i++)
-        scale_run(p->x + i * p->S, p->S, normalise_as_given(p, i % p->C), p->out + i * p->S);
+        scale_run(p->x + i * p->S, p->S, normalise_as_given(p, i % p->C), p->out + i * p->S,
+                  next_run(0, 1, p->S, p->S));
 }
 
 /* Columns [at, at + width) of the (N, C S) matrix belong to the channels from c on. */
@@ -260,9 +284,12 @@ INLINE void add_vectors(struct lane_sums *s, const idx first, const idx vectors,
         s->dy[j] += g, s->dy_d[j] += g * d, s->d[j] += d;
     }
 }
-INLINE void add_run(struct lane_sums *s, const REAL *dy, const REAL *x, idx length, REAL mean) {
+INLINE void add_run(struct lane_sums *s, const REAL *dy, const REAL *x, idx length, REAL mean, idx next) {
     idx i = 0;
-    for (; i + 4 * VL <= length; i += 4 * VL) add_vectors(s, 0, 4, dy + i, x + i, mean);
+    for (; i + 4 * VL <= length; i += 4 * VL) {
+        ask_for_lines(dy + i + next, 4 * VL, 0), ask_for_lines(x + i + next, 4 * VL, 0);
+        add_vectors(s, 0, 4, dy + i, x + i, mean);
+    }
     if (i + 2 * VL <= length) add_vectors(s, 0, 2, dy + i, x + i, mean), i += 2 * VL;
     if (i + VL <= length) add_vectors(s, 2, 1, dy + i, x + i, mean), i += VL;
     if (i < length) {
@@ -281,7 +308,7 @@ static struct channel_sums sums_of_channel(const struct norm_call *p, idx c) {
             struct lane_sums s = {0};
             for (idx n = n0; n < MIN(p->N, n0 + chunk.runs); n++) {
                 const idx at = (n * p->C + c) * S + i0;
-                add_run(&s, p->dy + at, p->x + at, MIN(chunk.length, S - i0), mean);
+                add_run(&s, p->dy + at, p->x + at, MIN(chunk.length, S - i0), mean, next_run(n, p->N, S, p->C * S));
             }
             total.dy += sum_of_four(s.dy), total.dy_d += sum_of_four(s.dy_d), total.d += sum_of_four(s.d);
         }
@@ -306,8 +333,12 @@ static struct mixture differentiate_as_given(const struct norm_call *p, idx c, s
 INLINE vr mix(struct mixture k, vr x, vr dy, const int given) {
     return given ? dy * k.on_dy : dy * k.on_dy + ((x - k.mean) * k.on_d + k.constant);
 }
-INLINE void mix_run(const REAL *x, const REAL *dy, idx length, struct mixture k, const int given, REAL *dx) {
+INLINE void mix_run(const REAL *x, const REAL *dy, idx length, struct mixture k, const int given, REAL *dx, idx next) {
     idx i = 0;
+    for (; i + LINE <= length; i += LINE) {
+        ask_for_lines(dx + i + next, LINE, 1);
+        for (idx j = i; j < i + LINE; j += VL) store(dx + j, mix(k, load(x + j), load(dy + j), given));
+    }
     for (; i + VL <= length; i += VL) store(dx + i, mix(k, load(x + i), load(dy + i), given));
     const idx n = length - i;
     if (n) store_n(dx + i, mix(k, load_n(x + i, n), load_n(dy + i, n), given), n);
@@ -318,8 +349,8 @@ INLINE void backward_of_channels(const struct norm_call *p, idx begin, idx end, 
         const struct channel_sums s = sums_of_channel(p, c);
         const struct mixture k = given ? differentiate_as_given(p, c, s) : differentiate(p, c, s);
         for (idx n = 0; n < p->N; n++) {
-            const REAL *x = p->x + (n * p->C + c) * p->S, *dy = p->dy + (n * p->C + c) * p->S;
-            mix_run(x, dy, p->S, k, given, p->out + (n * p->C + c) * p->S);
+            const idx at = (n * p->C + c) * p->S;
+            mix_run(p->x + at, p->dy + at, p->S, k, given, p->out + at, next_run(n, p->N, p->S, p->C * p->S));
         }
     }
 }
