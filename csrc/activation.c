@@ -20,7 +20,7 @@ struct elements { idx n; REAL s; const REAL *a, *b; REAL *y; };
         idx i = begin * BLOCK, stop = MIN(end * BLOCK, e.n);                                        \
         (void)worker;                                                                               \
         for (; i + LINE <= stop; i += LINE) {                                                       \
-            prefetch_ahead(e.a + i), prefetch_ahead(e.b + i);                                       \
+            prefetch_ahead(e.a + i), prefetch_ahead(e.b + i), prefetch_to_write(e.y + i);           \
             for (idx k = 0; k < LINE; k += VL) name##_at(&e, i + k, VL);                            \
         }                                                                                           \
         for (; i < stop; i += VL) name##_at(&e, i, stop - i);                                       \

@@ -44,6 +44,7 @@ INLINE void store(REAL *p, vr v) { *(vr_unaligned *)p = v; }
    loop only passes through its arrays. */
 enum { LINE = 64 / sizeof(REAL), READ_AHEAD = 4096 };   /* elements in a line of the cache; bytes */
 INLINE void prefetch_ahead(const REAL *p) { __builtin_prefetch((const char *)p + READ_AHEAD); }
+INLINE void prefetch_to_write(const REAL *p) { __builtin_prefetch((const char *)p + READ_AHEAD, 1); }
 
 INLINE vr broadcast(REAL a) { return a - (vr){0}; }   /* a - 0, not 0 + a: keeps -0 */
 
