@@ -36,6 +36,9 @@ struct correlation {
 
 enum { BLOCK_PIXELS = 1024, BLOCK_CHANNELS = 2 * MC };   /* weights are packed once only, so a block may be larger */
 enum { PIXEL_BYTES = 400 << 10 };                        /* of a block of pixels, in L2 */
+enum { MOST_ROWS = 4 };                                  /* of pixels that meet the weights of few channels together */
+#define ROWS_OF(channels) MIN(MOST_ROWS, MR / (channels))
+static idx rows_together(idx channels) { return MAX(1, ROWS_OF(channels)); }
 
 static idx ceil_div(idx a, idx b) { return (a + b - 1) / b; }
 
@@ -53,7 +56,10 @@ static idx least_waste(idx total, idx unit, idx limit) {
 
 static void choose_blocks(struct correlation *p, idx pixels) {
     p->columns = block_of(p->OW, pixels);
-    p->rows = p->columns < p->OW ? 1 : least_waste(p->OH, p->OW, pixels / p->OW);
+    idx together = p->in_place && !p->sheared ? rows_together(p->M) : 1;
+    p->rows = p->columns < p->OW ? 1
+            : together > 1 ? MIN(p->OH, round_up(block_of(p->OH, pixels / p->OW), together))
+            : least_waste(p->OH, p->OW, pixels / p->OW);
     p->images = p->rows < p->OH || p->columns < p->OW ? 1 : least_waste(p->N, p->OH * p->OW, pixels / (p->OH * p->OW));
     p->image_blocks = ceil_div(p->N, p->images);
     p->row_blocks = ceil_div(p->OH, p->rows);
@@ -268,20 +274,6 @@ static void multiply_phase(const struct correlation *p, const struct block *b, s
             }
 }
 
-/* The same for few channels: no strips, each row of pixels is read where it lies. */
-static void multiply_in_place(const struct correlation *p, const struct block *b, struct phase phase, const REAL *padded,
-                              REAL *c, idx ldc) {
-    idx height = panel_height(p->M), K = p->C * phase.taps;
-    const REAL *weights = p->weights + (b->group * p->K + p->C * phase.first) * p->M;
-    for (idx r = 0; r < b->images * b->rows; r++, c += b->columns) {
-        const REAL *from = padded + r / b->rows * p->C * p->PH * p->PS * p->PW + r % b->rows * p->pitch;
-        for (idx j = 0; j < b->columns; j += NR)
-            for (idx i = 0; i < p->M; i += height)
-                tile(MIN(height, p->M - i), MIN(NR, b->columns - j), K, weights + i * K, from + j, NR,
-                     p->offset + p->C * phase.first, VL, c + i * ldc + j, ldc, 1, NULL, 0);
-    }
-}
-
 /* ---- from the sums of a block to y ---- */
 
 /* A row from its even and its odd numbers; those that are nowhere are 0. */
@@ -343,6 +335,7 @@ static void pack_weights_of(const struct correlation *p, const struct tap *tap, 
 }
 
 #include "conv_channels.c"
+#include "conv_in_place.c"
 
 /* A block inside one image goes to y directly: there its pixels are as contiguous as in a strip. */
 static int is_direct(const struct correlation *p) { return p->phases == 1 && (p->by_channels || p->images == 1) && p->K; }
@@ -369,8 +362,6 @@ static void correlate_packed(const struct correlation *p, const struct block *b,
     }
     write_sums(p, b, m0, m1, sums, ld);
 }
-
-#include "conv_in_place.c"
 
 /* Channels that fill the lanes, pixels enough to hide the latency of a multiply-add, a sum long enough to pay for transposing
    its tile, and taps that read the same cache lines again. */

@@ -1,5 +1,87 @@
 /* Convolutions with few output channels, which read the padded image in place: no patch is packed. Part of conv.c. */
 
+/* ---- tiles of several rows ---- */
+
+/* y (m channels, ldy apart, x `rows` rows of n pixels, y_row apart) = bias + weights (m per k) times the pixels of a row that
+   begin at image[offset[k]], the next row `pitch` further on. m and rows are constants where this is inlined. */
+INLINE void rows_tile(const int m, const int rows, const int vectors, idx K, const REAL *restrict weights,
+                      const REAL *restrict image, idx pitch, const idx *restrict offset, const REAL *bias, REAL *restrict y,
+                      idx ldy, idx y_row, idx n) {
+    vr sum[MOST_ROWS][MR][NV];
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 16
+        for (int i = 0; i < m; i++) sum[r][i][0] = sum[r][i][1] = bias ? broadcast(bias[i]) : (vr){0};
+    for (idx k = 0; k < K; k++, weights += m) {
+        const REAL *b = image + offset[k];
+        vr w[MR];
+#pragma GCC unroll 16
+        for (int i = 0; i < m; i++) w[i] = broadcast(weights[i]);
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++, b += pitch) {
+            vr b0 = load(b), b1 = vectors > 1 ? load(b + VL) : b0;
+            hold(b0);
+            hold(b1);
+#pragma GCC unroll 16
+            for (int i = 0; i < m; i++) {
+                sum[r][i][0] += w[i] * b0;
+                if (vectors > 1) sum[r][i][1] += w[i] * b1;
+            }
+        }
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++, y += y_row)
+#pragma GCC unroll 16
+        for (int i = 0; i < m; i++) {
+            store_part(y + i * ldy, sum[r][i][0], n);
+            if (n > VL) store_part(y + i * ldy + VL, sum[r][i][1], n - VL);
+        }
+}
+
+typedef void (*rows_kernel)(idx K, const REAL *weights, const REAL *image, idx pitch, const idx *offset, const REAL *bias,
+                            REAL *y, idx ldy, idx y_row, idx n);
+#define CHANNELS(m) \
+    static void rows_tile_##m(idx K, const REAL *weights, const REAL *image, idx pitch, const idx *offset, const REAL *bias, \
+                              REAL *y, idx ldy, idx y_row, idx n) { \
+        if (n > VL) rows_tile(m, ROWS_OF(m), 2, K, weights, image, pitch, offset, bias, y, ldy, y_row, n); \
+        else rows_tile(m, ROWS_OF(m), 1, K, weights, image, pitch, offset, bias, y, ldy, y_row, n); \
+    }
+CHANNELS(1) CHANNELS(2) CHANNELS(3)
+#if MR > 6
+CHANNELS(4) CHANNELS(5) CHANNELS(6)
+#endif
+#if MR > 12
+CHANNELS(7)
+#endif
+static const rows_kernel rows_kernels[] = {
+    NULL, rows_tile_1, rows_tile_2, rows_tile_3,
+#if MR > 6
+    rows_tile_4, rows_tile_5, rows_tile_6,
+#endif
+#if MR > 12
+    rows_tile_7,
+#endif
+};
+
+/* No strips, each row of pixels is read where it lies. */
+static void multiply_in_place(const struct correlation *p, const struct block *b, struct phase phase, const REAL *padded,
+                              REAL *c, idx ldc) {
+    idx height = panel_height(p->M), K = p->C * phase.taps, together = rows_together(p->M), n = b->columns, rows;
+    const REAL *weights = p->weights + (b->group * p->K + p->C * phase.first) * p->M;
+    const idx *offset = p->offset + p->C * phase.first;
+    for (idx r = 0; r < b->images * b->rows; r += rows, c += rows * n) {
+        const REAL *from = padded + r / b->rows * p->C * p->PH * p->PS * p->PW + r % b->rows * p->pitch;
+        rows = r % b->rows + together <= b->rows ? together : 1;
+        for (idx j = 0; j < n; j += NR)
+            if (rows > 1) rows_kernels[p->M](K, weights, from + j, p->pitch, offset, NULL, c + j, ldc, n, MIN(NR, n - j));
+            else for (idx i = 0; i < p->M; i += height)
+                tile(MIN(height, p->M - i), MIN(NR, n - j), K, weights + i * K, from + j, NR, offset, VL, c + i * ldc + j, ldc, 1,
+                     NULL, 0);
+    }
+}
+
+/* ---- rows of one image ---- */
+
 /* In place, k goes row by row of the kernel where much of what they see is padding: such rows of taps are left out. */
 static idx taps_across(const struct correlation *p) {
     idx first = p->tap[0].h, last = p->tap[p->taps - 1].h, across = 1;
@@ -20,20 +102,27 @@ static void rows_of_taps(const struct correlation *p, idx row, idx last, idx *be
     while (*begin < *end && (up ? bottom + tap[(*end - 1) * step].h >= p->H : bottom + tap[(*end - 1) * step].h < 0)) --*end;
 }
 
-/* Rows that fill only one vector go two by two. */
+/* Rows that fill only one vector go two by two, those of few channels several at a time. */
 static void correlate_in_place(const struct correlation *p, const struct block *b, const REAL *padded) {
     const REAL *weights = p->weights + b->group * p->M * p->K, *bias = p->bias ? p->bias + b->group * p->M : NULL;
     idx ldc = p->y_rows * p->y_columns, height = panel_height(p->M), n = b->columns, begin, end;
+    idx together = n <= VL ? 2 : rows_together(p->M);
     REAL t[MR * NR] __attribute__((aligned(64)));
     for (idx image = 0; image < b->images; image++)
         for (idx r = 0, rows; r < b->rows; r += rows) {
             const REAL *from = padded + image * p->C * p->PH * p->PS * p->PW + r * p->pitch;
             REAL *y = output_at(p, b, image, 0, b->row + r);
-            idx row = b->row + r, pair = n <= VL ? row / 2 * 2 : row;   /* the same pairs whatever the blocks */
-            rows = n <= VL ? MIN(2 - row % 2, b->rows - r) : 1;
-            rows_of_taps(p, pair, n <= VL ? MIN(pair + 1, p->OH - 1) : row, &begin, &end);
+            idx row = b->row + r, first = row / together * together;   /* the same ones together whatever the blocks */
+            rows = row == first && r + together <= b->rows ? together : 1;
+            rows_of_taps(p, first, MIN(first + together, p->OH) - 1, &begin, &end);
             idx k = begin * p->across * p->C, K = end * p->across * p->C - k;
             idx gap = rows > 1 ? p->pitch : VL, halves = rows > 1 && n < VL;
+            if (n > VL && rows > 1) {
+                for (idx j = 0; j < n; j += NR)
+                    rows_kernels[p->M](K, weights + k * p->M, from + j, p->pitch, p->offset + k, bias, y + j, ldc, n,
+                                       MIN(NR, n - j));
+                continue;
+            }
             for (idx j = 0; j < rows * n; j += NR)
                 for (idx i = 0; i < p->M; i += height) {
                     idx m = MIN(height, p->M - i);

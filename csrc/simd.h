@@ -80,6 +80,16 @@ INLINE void store_n(REAL *p, vr v, idx n) {
 }
 #endif
 
+/* Loaded once: GCC is free to read memory anew in each instruction that uses v, which costs twice where a vector straddles two
+   lines of the cache. */
+#if defined(__x86_64__)
+#define hold(v) __asm__("" : "+v"(v))
+#elif defined(__aarch64__)
+#define hold(v) __asm__("" : "+w"(v))
+#else
+#define hold(v) (void)0
+#endif
+
 /* ---- choice ---- */
 
 #if VECTOR_BYTES == 32
