@@ -18,18 +18,22 @@ INLINE void channel_tile(const int m, const int vectors, const int crosses, idx 
 #pragma GCC unroll 16
         for (int i = 0; i < m; i++) sum[i][v] = start;
     }
-    const REAL *from[MR];
+    /* In one row, or two, a pixel is at a constant distance from the first one: it needs no address of its own. */
+    const REAL *from[MR], *upper = image + (crosses ? at[0] : 0), *lower = image + (crosses ? at[m / 2] : m / 2);
 #pragma GCC unroll 16
-    for (int i = 0; i < m; i++)
-        from[i] = !crosses ? image + i : !PAIRS ? image + at[i] : i < m / 2 ? image + at[0] + i : image + at[m / 2] + i - m / 2;
-    int pace = 0;
-    while (K >> (pace + 1) >= vectors * VL) pace++;
-    for (idx k = 0; k < K; k++, weights += vectors * VL) {
-        __builtin_prefetch(y + MIN(k >> pace, channels - 1) * ldy, 1);
+    for (int i = 0; crosses && !PAIRS && i < m; i++) from[i] = image + at[i];
+    const REAL *row = y;
+    const idx pace = MAX(1, K / (vectors * VL));
+    for (idx k = 0, next = 0; k < K; k++, weights += vectors * VL) {
+        if (k == next) {
+            __builtin_prefetch(row, 1);
+            row += ldy, next += pace;
+        }
+        const REAL (*up)[MR] = (const REAL (*)[MR])(upper + offset[k]), (*low)[MR] = (const REAL (*)[MR])(lower + offset[k]);
         vr w0 = load(weights), w1 = load(weights + VL), w2 = vectors > 2 ? load(weights + 2 * VL) : w0;
 #pragma GCC unroll 16
         for (int i = 0; i < m; i++) {
-            const REAL pixel = from[i][offset[k]];
+            const REAL pixel = crosses && !PAIRS ? from[i][offset[k]] : i < m / 2 ? (*up)[i] : (*low)[i - m / 2];
             sum[i][0] += pixel * w0;
             sum[i][1] += pixel * w1;
             if (vectors > 2) sum[i][2] += pixel * w2;
