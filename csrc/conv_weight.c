@@ -37,8 +37,9 @@ struct weight_sum {
 enum { PLANES_AHEAD = 8 };
 struct ahead { const REAL *from; idx plane, step; };   /* step: for PLANES_AHEAD pixels */
 
-/* Rows of a tile of sums. Six of one vector would wait for each other: a multiply-add takes four cycles, two begin in one. */
-enum { TALLEST = MR > 12 ? MR : 12 };
+/* Rows of a tile of sums. Six of one vector would wait for each other: a multiply-add takes four cycles, two begin in one. And with
+   one vector every product loads its own x, so that loads are the limit: a taller tile shares those of dy among more. */
+enum { TALLEST = MR > 12 ? 16 : 12 };
 
 /* sums (m x lanes) = or += x (m values per pixel) times dy (lanes per pixel), row i of them at sums + row[i] * ld. */
 INLINE void outer_products(const int m, const int vectors, idx pixels, const REAL *restrict x, const idx *restrict pixel,
@@ -76,12 +77,12 @@ typedef void (*outer_kernel)(int, idx, const REAL *, const idx *, const REAL *, 
     }
 OUTER(1) OUTER(2) OUTER(3) OUTER(4) OUTER(5) OUTER(6) OUTER(7) OUTER(8) OUTER(9) OUTER(10) OUTER(11) OUTER(12)
 #if MR > 12
-OUTER(13) OUTER(14)
+OUTER(13) OUTER(14) OUTER(15) OUTER(16)
 #endif
 static const outer_kernel outer_kernels[] = {
     NULL, outer_1, outer_2, outer_3, outer_4, outer_5, outer_6, outer_7, outer_8, outer_9, outer_10, outer_11, outer_12,
 #if MR > 12
-    outer_13, outer_14,
+    outer_13, outer_14, outer_15, outer_16,
 #endif
 };
 
