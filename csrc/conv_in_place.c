@@ -75,8 +75,8 @@ static void multiply_in_place(const struct correlation *p, const struct block *b
         for (idx j = 0; j < n; j += NR)
             if (rows > 1) rows_kernels[p->M](K, weights, from + j, p->pitch, offset, NULL, c + j, ldc, n, MIN(NR, n - j));
             else for (idx i = 0; i < p->M; i += height)
-                tile(MIN(height, p->M - i), MIN(NR, n - j), K, weights + i * K, from + j, NR, offset, VL, c + i * ldc + j, ldc, 1,
-                     NULL, 0);
+                tile(MIN(height, p->M - i), MIN(NR, n - j), K, weights + i * K, from + j, NR, offset, VL, c + i * ldc + j, ldc,
+                     1, NULL, 0);
     }
 }
 
