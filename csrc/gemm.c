@@ -246,12 +246,23 @@ static idx block_of(idx n, idx limit) {   /* the size of equal blocks of at most
 }
 static idx round_up(idx n, idx unit) { return (n + unit - 1) / unit * unit; }
 
+/* Few rows and much of B, which comes from beyond L2: what counts is that it comes without pause. Then k goes by so few rows of
+   B at a time that the hardware's prefetching follows all of them, from their begin to their end. */
+enum { THIN = 128, FEW_PANELS = 2, FAR = (1 << 20) / sizeof(REAL) };
+static int is_thin(const struct product *p) {
+    return p->M <= THIN && p->bcs == 1 && p->ccs == 1 && p->N * p->K >= (idx)FAR;
+}
+static idx depth_of(const struct product *p) {
+    return block_of(p->K, !is_thin(p) ? KC : p->M <= FEW_PANELS * MR ? 32 : 64);
+}
+
 /* With one panel of rows, each strip of B is read once: packing it would only cost. */
 static int reads_b_in_place(const struct product *p) { return p->M <= MR && p->bcs == 1; }
-/* Else the first panel that meets a strip packs it, and asks for the next one. But single lines far apart come slower than a
-   group is packed, and rows of B whole pages apart would push each other out of the caches before the next strip needs them. */
+/* Else the first panel that meets a strip packs it, and asks for the next one. But many single lines far apart come slower than
+   a group is packed, and so many rows of B whole pages apart would push each other out of the caches before the next strip
+   needs them. */
 static int packs_on_the_way(const struct product *p) {
-    return NR > LINE && p->M > MR && p->bcs == 1 && p->ccs == 1 && p->brs % PAGE;
+    return p->M > MR && p->bcs == 1 && p->ccs == 1 && (is_thin(p) || (NR > LINE && p->brs % PAGE));
 }
 
 /* Rows of a block of A: more of them where K is short. */
@@ -259,10 +270,10 @@ static idx rows_at_once(const struct product *p) {
     idx height = panel_height(p->M);
     return MAX(1, MC * KC / block_of(p->K, KC) / height) * height;
 }
-static idx panel_reals(const struct product *p) { return round_up(MIN(p->M, rows_at_once(p)) * block_of(p->K, KC), 16); }
+static idx panel_reals(const struct product *p) { return round_up(MIN(p->M, rows_at_once(p)) * depth_of(p), 16); }
 static idx product_reals(const struct product *p) {   /* scratch of one worker */
     idx strips = reads_b_in_place(p) ? NR : round_up(MIN(p->N, NC), NR);
-    return panel_reals(p) + strips * block_of(p->K, KC);
+    return panel_reals(p) + strips * depth_of(p);
 }
 
 static REAL bias_at(const struct product *p, idx i, idx j) {
@@ -302,12 +313,13 @@ static void multiply_blocks(const struct product *p, idx mc, idx nc, idx kc, con
 static void multiply_range(const struct product *p, idx m0, idx m1, idx n0, idx n1, REAL *scratch) {
     int per_row = p->bias && p->bias_rs == 1 && p->bias_cs == 0, started = (p->bias && !per_row) || !p->K;
     if (started) start_from_bias(p, m0, m1, n0, n1);
-    idx height = panel_height(p->M), mc0 = rows_at_once(p), kc0 = block_of(p->K, KC);
+    idx height = panel_height(p->M), mc0 = rows_at_once(p), kc0 = depth_of(p);
     REAL *panels = scratch, *strips = scratch + panel_reals(p);
+    idx nc0 = is_thin(p) ? n1 - n0 : NC;
     int once = m1 - m0 <= mc0;
-    for (idx jc = n0; jc < n1; jc += NC)
+    for (idx jc = n0; jc < n1; jc += nc0)
         for (idx pc = 0; pc < p->K; pc += kc0) {
-            idx nc = MIN(NC, n1 - jc), kc = MIN(kc0, p->K - pc);
+            idx nc = MIN(nc0, n1 - jc), kc = MIN(kc0, p->K - pc);
             const REAL *b = p->b + pc * p->brs + jc * p->bcs;
             for (idx ic = m0; ic < m1; ic += mc0) {
                 idx mc = MIN(mc0, m1 - ic);
