@@ -265,15 +265,31 @@ static int packs_on_the_way(const struct product *p) {
     return p->M > MR && p->bcs == 1 && p->ccs == 1 && (is_thin(p) || (NR > LINE && p->brs % PAGE));
 }
 
+/* Short sums, and a C beyond L2, which takes most of the time: it is written row by row, a panel at a time, as then all strips
+   stay in L2. One beyond all caches passes them by, so that no line of it has to be read first. */
+enum { SHORT = 32, VAST = (32 << 20) / sizeof(REAL) };
+static int is_outer(const struct product *p) { return p->K <= SHORT && p->ccs == 1 && p->M * p->N >= (idx)FAR; }
+static int passes_caches(const struct product *p) {
+    return is_outer(p) && !p->bias && p->K && p->M * p->N >= (idx)VAST && p->crs % LINE == 0 && (uintptr_t)p->c % 64 == 0;
+}
+
 /* Rows of a block of A: more of them where K is short. */
 static idx rows_at_once(const struct product *p) {
     idx height = panel_height(p->M);
+    if (is_outer(p)) return height;
     return MAX(1, MC * KC / block_of(p->K, KC) / height) * height;
 }
 static idx panel_reals(const struct product *p) { return round_up(MIN(p->M, rows_at_once(p)) * depth_of(p), 16); }
 static idx product_reals(const struct product *p) {   /* scratch of one worker */
     idx strips = reads_b_in_place(p) ? NR : round_up(MIN(p->N, NC), NR);
     return panel_reals(p) + strips * depth_of(p);
+}
+
+static void tile_past_caches(idx m, idx K, const REAL *a, const REAL *b, idx ldb, REAL *c, idx crs) {
+    REAL t[MR * NR] __attribute__((aligned(64)));
+    micro_kernels[m](K, a, b, ldb, NULL, VL, t, NR, NULL, 0);
+    for (idx i = 0; i < m; i++)
+        for (idx j = 0; j < NR; j += VL) store_past_caches(c + i * crs + j, load(t + i * NR + j));
 }
 
 static REAL bias_at(const struct product *p, idx i, idx j) {
@@ -296,16 +312,19 @@ static void multiply_blocks(const struct product *p, idx mc, idx nc, idx kc, con
     idx group = !once ? NC : reads_b_in_place(p) || packs_on_the_way(p) ? NR : GROUP * NR;
     for (idx j = 0; j < nc; j += NR) {
         idx n = MIN(NR, nc - j), at = j % group, done = 0;
-        int in_place = reads_b_in_place(p) && n == NR;
-        if (first && packs_on_the_way(p) && n == NR) {
+        int in_place = reads_b_in_place(p) && n == NR, past_caches = passes_caches(p) && n == NR;
+        if (first && packs_on_the_way(p) && n == NR && !past_caches) {
             done = MIN(height, mc);
             packing_kernels[done](kc, panels, b + j, p->brs, strips + at * kc, c + j, p->crs, bias, accumulate);
-        } else if (first && !in_place && (!at || packs_on_the_way(p))) {
+        } else if (first && !in_place && (!at || (packs_on_the_way(p) && !past_caches))) {
             pack_strips(kc, MIN(group - at, nc - j), b + j * p->bcs, p->brs, p->bcs, strips + at * kc);
         }
+        const REAL *strip = in_place ? b + j : strips + at * kc;
+        idx ldb = in_place ? p->brs : NR;
         for (idx i = done; i < mc; i += height)
-            tile(MIN(height, mc - i), n, kc, panels + i * kc, in_place ? b + j : strips + at * kc, in_place ? p->brs : NR,
-                 NULL, VL, c + i * p->crs + j * p->ccs, p->crs, p->ccs, bias ? bias + i : NULL, accumulate);
+            if (past_caches) tile_past_caches(MIN(height, mc - i), kc, panels + i * kc, strip, ldb, c + i * p->crs + j, p->crs);
+            else tile(MIN(height, mc - i), n, kc, panels + i * kc, strip, ldb, NULL, VL, c + i * p->crs + j * p->ccs, p->crs,
+                      p->ccs, bias ? bias + i : NULL, accumulate);
     }
 }
 
@@ -328,6 +347,7 @@ static void multiply_range(const struct product *p, idx m0, idx m1, idx n0, idx 
                                 per_row && !pc ? p->bias + ic : NULL, started || pc > 0);
             }
         }
+    if (passes_caches(p)) wait_for_stores();
 }
 
 /* ---- few rows: B is read once, nothing is packed ---- */

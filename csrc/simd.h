@@ -40,6 +40,25 @@ typedef REAL vr_unaligned __attribute__((vector_size(VECTOR_BYTES), aligned(size
 INLINE vr load(const REAL *p) { return *(const vr_unaligned *)p; }
 INLINE void store(REAL *p, vr v) { *(vr_unaligned *)p = v; }
 
+/* To an aligned p in lines that are written whole: what does not fit into the caches anyway need not be read into them first.
+   Other threads see it after wait_for_stores(). */
+INLINE void store_past_caches(REAL *p, vr v) {
+#if VECTOR_BYTES == 64
+    FOR_REAL(_mm512_stream_ps, _mm512_stream_pd)(p, (FOR_REAL(__m512, __m512d))v);
+#elif VECTOR_BYTES == 32
+    FOR_REAL(_mm256_stream_ps, _mm256_stream_pd)(p, (FOR_REAL(__m256, __m256d))v);
+#elif defined(__SSE2__)
+    FOR_REAL(_mm_stream_ps, _mm_stream_pd)(p, (FOR_REAL(__m128, __m128d))v);
+#else
+    store(p, v);
+#endif
+}
+INLINE void wait_for_stores(void) {
+#if defined(__SSE2__)
+    _mm_sfence();
+#endif
+}
+
 /* The hardware's own prefetching ends with each page and starts anew on the next: a page ahead is asked for by hand where a
    loop only passes through its arrays. */
 enum { LINE = 64 / sizeof(REAL), READ_AHEAD = 4096 };   /* elements in a line of the cache; bytes */
