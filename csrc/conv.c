@@ -90,7 +90,7 @@ static void choose_padding(struct correlation *p) {
     p->PH = (p->rows - 1) * p->RS + bottom - p->top + 1;
     p->PW = p->sheared ? p->columns : p->columns - 1 + (right - p->left) / p->SW + 1;
     p->pitch = p->RS * p->PS * p->PW;
-    p->padded_reals = round_up(p->images * p->C * p->PH * p->PS * p->PW, NR) + 2 * NR;
+    p->padded_reals = round_up(MAX(1, p->images * p->C * p->PH * p->PS * p->PW), NR) + 2 * NR;
     for (idx i = 0; i < MAX(1, p->phases); i++) {
         struct phase phase = phase_of(p, i);
         idx *offset = p->offset + p->C * phase.first;
