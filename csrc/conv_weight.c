@@ -37,8 +37,8 @@ struct weight_sum {
 enum { PLANES_AHEAD = 8 };
 struct ahead { const REAL *from; idx plane, step; };   /* step: for PLANES_AHEAD pixels */
 
-/* Rows of a tile of sums. Six of one vector would wait for each other: a multiply-add takes four cycles, two begin in one. With one
-   vector each product loads its own x, so that loads are the limit: a taller tile shares those of dy among more. */
+/* Rows of a tile of sums. Six of one vector would wait for each other: a multiply-add takes four cycles, two begin in one. With
+   one vector each product loads its own x, so that loads are the limit: a taller tile shares those of dy among more. */
 enum { TALLEST = MR > 12 ? 16 : 12 };
 
 /* sums (m x lanes) = or += x (m values per pixel) times dy (lanes per pixel), row i of them at sums + row[i] * ld. */
