@@ -17,14 +17,16 @@
 #define MC 168                            /* a block of A into a third of L2 */
 #define NC 2048                           /* a block of B into L3 */
 enum { PAGE = 4096 / sizeof(REAL) };      /* reals */
-enum { GROUP = 8, ROWS_AHEAD = 4 };       /* strips packed together, into L2; rows of them that are on their way meanwhile */
+enum { GROUP = 8, ROWS_AHEAD = 4 };       /* strips packed together, into L2; rows of B that are on their way meanwhile */
+enum { K_AHEAD = 16 };                    /* steps of k that are on their way while one is multiplied */
 
 /* ---- micro-kernel ---- */
 
 /* C (m x NR, row stride ldc) = panel a (m values per k) times strip b, plus C itself, a bias per row or nothing.
-   Per k two vectors of b, `gap` apart, lie ldb after those of the last k or, when there are offsets, at offset[k]. m is a
-   constant where this is inlined, so x lives in registers. `strip`, where it is not NULL, becomes what was read of b. */
-INLINE void micro_kernel(const int m, idx K, const REAL *restrict a, const REAL *restrict b, idx ldb,
+   Per k two vectors of b, `gap` apart, or only one of them, lie ldb after those of the last k or, when there are offsets, at
+   offset[k]. m is a constant where this is inlined, so x lives in registers. `strip`, where it is not NULL, becomes what was read
+   of b. */
+INLINE void micro_kernel(const int m, const int vectors, idx K, const REAL *restrict a, const REAL *restrict b, idx ldb,
                          const idx *restrict offset, idx gap, REAL *restrict strip, REAL *restrict c, idx ldc, const REAL *bias,
                          int accumulate) {
     vr x[MR][NV];
@@ -37,78 +39,81 @@ INLINE void micro_kernel(const int m, idx K, const REAL *restrict a, const REAL 
         const REAL *bk = offset ? b + offset[k] : b + k * ldb;
         if (k == next) {   /* all of C at once would hold up a and b */
             __builtin_prefetch(row, 1);
-            __builtin_prefetch(row + NR - 1, 1);
+            __builtin_prefetch(row + vectors * VL - 1, 1);
             row += ldc, next += (idx)1 << pace;
         }
-        vr b0 = load(bk), b1 = load(bk + gap);
+        const vr b0 = load(bk), b1 = vectors > 1 ? load(bk + gap) : b0;
         if (strip) {
             __builtin_prefetch(bk + NR + VL - 1);   /* the strip after this one; the line that it begins in is here already */
             __builtin_prefetch(bk + 2 * NR - 1);
+            __builtin_prefetch(bk + ROWS_AHEAD * ldb);   /* when its turn comes, it may be in L2 again */
+            __builtin_prefetch(bk + ROWS_AHEAD * ldb + NR - 1);
             store(strip + k * NR, b0);
             store(strip + k * NR + VL, b1);
+        } else if (!offset) {
+            __builtin_prefetch(bk + K_AHEAD * ldb);   /* a strip may come from beyond L2 */
+            __builtin_prefetch(bk + K_AHEAD * ldb + vectors * VL - 1);
         }
 #pragma GCC unroll 16
         for (int i = 0; i < m; i++) {
             x[i][0] += a[i] * b0;
-            x[i][1] += a[i] * b1;
+            if (vectors > 1) x[i][1] += a[i] * b1;
         }
     }
 #pragma GCC unroll 16
     for (int i = 0; i < m; i++, c += ldc) {
         store(c, accumulate ? load(c) + x[i][0] : x[i][0]);
-        store(c + VL, accumulate ? load(c + VL) + x[i][1] : x[i][1]);
+        if (vectors > 1) store(c + VL, accumulate ? load(c + VL) + x[i][1] : x[i][1]);
     }
 }
 
-#define ROWS(m) \
+#define HEIGHT(m) \
     static void micro_kernel_##m(idx K, const REAL *a, const REAL *b, idx ldb, const idx *offset, idx gap, REAL *c, idx ldc, \
                                  const REAL *bias, int accumulate) { \
-        if (offset) micro_kernel(m, K, a, b, 0, offset, gap, NULL, c, ldc, bias, accumulate); \
-        else micro_kernel(m, K, a, b, ldb, NULL, VL, NULL, c, ldc, bias, accumulate); \
+        if (offset) micro_kernel(m, 2, K, a, b, 0, offset, gap, NULL, c, ldc, bias, accumulate); \
+        else micro_kernel(m, 2, K, a, b, ldb, NULL, VL, NULL, c, ldc, bias, accumulate); \
+    } \
+    static void narrow_kernel_##m(idx K, const REAL *a, const REAL *b, idx ldb, const idx *offset, idx gap, REAL *c, idx ldc, \
+                                  const REAL *bias, int accumulate) { \
+        (void)gap; \
+        if (offset) micro_kernel(m, 1, K, a, b, 0, offset, 0, NULL, c, ldc, bias, accumulate); \
+        else micro_kernel(m, 1, K, a, b, ldb, NULL, 0, NULL, c, ldc, bias, accumulate); \
     } \
     static void packing_kernel_##m(idx K, const REAL *a, const REAL *b, idx ldb, REAL *strip, REAL *c, idx ldc, \
                                    const REAL *bias, int accumulate) { \
-        micro_kernel(m, K, a, b, ldb, NULL, VL, strip, c, ldc, bias, accumulate); \
+        micro_kernel(m, 2, K, a, b, ldb, NULL, VL, strip, c, ldc, bias, accumulate); \
     }
-ROWS(1) ROWS(2) ROWS(3) ROWS(4) ROWS(5) ROWS(6)
-#if MR > 6
-ROWS(7) ROWS(8) ROWS(9) ROWS(10) ROWS(11) ROWS(12)
+
+/* One for each height of a panel, and tables of them. */
+#if MR == 14
+#define FOR_HEIGHTS(f) f(1) f(2) f(3) f(4) f(5) f(6) f(7) f(8) f(9) f(10) f(11) f(12) f(13) f(14)
+#elif MR == 12
+#define FOR_HEIGHTS(f) f(1) f(2) f(3) f(4) f(5) f(6) f(7) f(8) f(9) f(10) f(11) f(12)
+#else
+#define FOR_HEIGHTS(f) f(1) f(2) f(3) f(4) f(5) f(6)
 #endif
-#if MR > 12
-ROWS(13) ROWS(14)
-#endif
+FOR_HEIGHTS(HEIGHT)
 
 typedef void (*micro_kernel_function)(idx, const REAL *, const REAL *, idx, const idx *, idx, REAL *, idx, const REAL *, int);
-static const micro_kernel_function micro_kernels[] = {
-    NULL, micro_kernel_1, micro_kernel_2, micro_kernel_3, micro_kernel_4, micro_kernel_5, micro_kernel_6,
-#if MR > 6
-    micro_kernel_7, micro_kernel_8, micro_kernel_9, micro_kernel_10, micro_kernel_11, micro_kernel_12,
-#endif
-#if MR > 12
-    micro_kernel_13, micro_kernel_14,
-#endif
-};
+#define MICRO_KERNEL(m) micro_kernel_##m,
+static const micro_kernel_function micro_kernels[] = {NULL, FOR_HEIGHTS(MICRO_KERNEL)};
+#define NARROW_KERNEL(m) narrow_kernel_##m,
+static const micro_kernel_function narrow_kernels[] = {NULL, FOR_HEIGHTS(NARROW_KERNEL)};
 
 typedef void (*packing_kernel_function)(idx, const REAL *, const REAL *, idx, REAL *, REAL *, idx, const REAL *, int);
-static const packing_kernel_function packing_kernels[] = {
-    NULL, packing_kernel_1, packing_kernel_2, packing_kernel_3, packing_kernel_4, packing_kernel_5, packing_kernel_6,
-#if MR > 6
-    packing_kernel_7, packing_kernel_8, packing_kernel_9, packing_kernel_10, packing_kernel_11, packing_kernel_12,
-#endif
-#if MR > 12
-    packing_kernel_13, packing_kernel_14,
-#endif
-};
+#define PACKING_KERNEL(m) packing_kernel_##m,
+static const packing_kernel_function packing_kernels[] = {NULL, FOR_HEIGHTS(PACKING_KERNEL)};
 
 /* The micro-kernel for any n <= NR and any strides of C: what does not fit takes the way over a small tile. */
 static void tile(idx m, idx n, idx K, const REAL *a, const REAL *b, idx ldb, const idx *offset, idx gap, REAL *c, idx crs,
                  idx ccs, const REAL *bias, int accumulate) {
-    if (n == NR && ccs == 1) {
-        micro_kernels[m](K, a, b, ldb, offset, gap, c, crs, bias, accumulate);
+    const micro_kernel_function kernel = (n <= VL ? narrow_kernels : micro_kernels)[m];
+    if (n % VL == 0 && ccs == 1) {
+        kernel(K, a, b, ldb, offset, gap, c, crs, bias, accumulate);
         return;
     }
     REAL t[MR * NR] __attribute__((aligned(64)));
-    micro_kernels[m](K, a, b, ldb, offset, gap, t, NR, bias, 0);
+    kernel(K, a, b, ldb, offset, gap, t, NR, bias, 0);
     for (idx i = 0; i < m; i++)
         if (ccs == 1)
             for (idx j = 0; j < n; j += VL) {
