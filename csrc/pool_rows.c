@@ -397,8 +397,11 @@ static void avg_pool_global_planes(void *arg, idx begin, idx end, int worker) {
         const REAL *x = c->x + plane * n;
         vr a = {0}, b = {0};
         idx i = 0;
-        for (; i + 2 * VL <= n; i += 2 * VL) a += load(x + i), b += load(x + i + VL);
-        for (; i < n; i += VL) a += load_part(x + i, n - i);
+        for (; i + 2 * VL <= n; i += 2 * VL) {
+            prefetch_ahead(x + i), prefetch_ahead(x + i + VL);
+            a += load(x + i), b += load(x + i + VL);
+        }
+        for (; i < n; i += VL) prefetch_ahead(x + i), a += load_part(x + i, n - i);
         c->result[plane] = horizontal_sum(a + b) / (REAL)n;
     }
 }
