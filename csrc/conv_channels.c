@@ -30,6 +30,8 @@ INLINE void channel_tile(const int m, const int vectors, const int crosses, idx 
             row += ldy, next += pace;
         }
         const REAL (*up)[MR] = (const REAL (*)[MR])(upper + offset[k]), (*low)[MR] = (const REAL (*)[MR])(lower + offset[k]);
+#pragma GCC unroll 3
+        for (int v = 0; v < vectors * VL; v += LINE) prefetch_ahead(weights + v);
         vr w0 = load(weights), w1 = load(weights + VL), w2 = vectors > 2 ? load(weights + 2 * VL) : w0;
 #pragma GCC unroll 16
         for (int i = 0; i < m; i++) {
