@@ -211,16 +211,17 @@ struct winograd {
     const REAL *x; idx x_image;
     const REAL *w; idx w_out, w_in, KH, KW;        /* weight (f, c, KH, KW) */
     idx parts; struct part part[MOST_PARTS];
-    idx outputs;                                   /* 1: the sum of all parts; else each part is an output of its own */
+    idx outputs;                                   /* 1: the sum of all parts; else each is one of its own: 2 take turns in
+                                                      the columns of y, 4 in the columns and in the rows */
     const REAL *bias;
     REAL *y; idx y_image, y_channel, y_row;
 
     struct tiling tiling;
-    idx terms;                         /* parts, channels */
+    idx terms, seen;                   /* parts, channels; of the input, one part does where all see the same pixels */
     idx first, pieces;                 /* the chunk at work: its first tile, its pieces */
     idx piece;                         /* tiles of a piece */
     idx height, block, blocks;         /* output channels: rows of a panel, rows of a block, blocks */
-    idx elements, v_element, u_element, m_element, line;
+    idx elements, v_element, u_element, m_element, line, lines;
     idx v_reals, u_reals, m_reals;     /* input of a piece, weights of a block, products of a block and a piece */
     REAL *u, *v, *zeros, *scratch;
     idx worker_reals;
@@ -260,7 +261,7 @@ INLINE void transform_tiles(void (*const transform)(vr *), const int points, con
             split_phases(4, z + i * p->line + q * TILE, d);
             split_phases(2, next + i * p->line + q * TILE, d + 4);
             transform(d);
-            REAL *to = v + i * points * p->v_element + (q / NR * p->terms + term) * NR + q % NR;
+            REAL *to = v + i * points * p->v_element + (q / NR * p->seen + term) * NR + q % NR;
 #pragma GCC unroll 6
             for (int j = 0; j < points; j++) store(to + j * p->v_element, d[j]);
         }
@@ -336,27 +337,30 @@ INLINE void transform_products(void (*const transform)(vr *), const int points, 
     }
 }
 
+static idx rows_of_outputs(const struct winograd *p) { return MAX(1, p->outputs / 2); }
+
 /* The rows that the next channel is written to. */
 static void prefetch_output(const struct winograd *p, idx first, idx tiles, idx f) {
-    idx across = TILE * p->outputs;
+    idx across = TILE * MIN(p->outputs, 2), down = TILE * rows_of_outputs(p);
     struct tile_run r = run_at(&p->tiling, first, 0, tiles);
     for (idx at = 0; at < tiles; at += r.length, r = run_after(&p->tiling, r, tiles - at)) {
-        REAL *y = p->y + r.image * p->y_image + (f + 1) * p->y_channel + r.row * TILE * p->y_row + r.column * across;
-        prefetch_rows(y, MIN(TILE, p->OH - r.row * TILE), r.length * across, p->y_row, 1);
+        REAL *y = p->y + r.image * p->y_image + (f + 1) * p->y_channel + r.row * down * p->y_row + r.column * across;
+        prefetch_rows(y, MIN(down, p->OH - r.row * down), r.length * across, p->y_row, 1);
     }
 }
 
-/* From the lines into the images, where the outputs (one, or two beside each other) take turns along a row. */
+/* From the lines into the images. */
 static void write_lines(const struct winograd *p, idx first, idx tiles, idx f, const REAL *lines) {
-    idx outputs = p->outputs, across = TILE * outputs;
+    idx rows = rows_of_outputs(p), down = TILE * rows, across = TILE * MIN(p->outputs, 2);
     struct tile_run r = run_at(&p->tiling, first, 0, tiles);
     for (idx at = 0; at < tiles; at += r.length, r = run_after(&p->tiling, r, tiles - at)) {
-        REAL *y = p->y + r.image * p->y_image + f * p->y_channel + r.row * TILE * p->y_row + r.column * across;
+        REAL *y = p->y + r.image * p->y_image + f * p->y_channel + r.row * down * p->y_row + r.column * across;
         idx n = MIN(r.length * across, p->OW - r.column * across);
-        for (idx i = 0; i < MIN(TILE, p->OH - r.row * TILE); i++) {
-            const REAL *line = lines + i * p->line + at * TILE;
-            if (outputs == 1) copy_reals(y + i * p->y_row, line, n);
-            else interleave_two(y + i * p->y_row, n, line, line + TILE * p->line);
+        for (idx o = 0; o < rows; o++) {
+            const REAL *line = lines + o * 2 * TILE * p->line + at * TILE;
+            for (idx i = o; i < MIN(down, p->OH - r.row * down); i += rows, line += p->line)
+                if (p->outputs == 1) copy_reals(y + i * p->y_row, line, n);
+                else interleave_two(y + i * p->y_row, n, line, line + TILE * p->line);
         }
     }
 }
@@ -366,7 +370,10 @@ static idx tiles_of_piece(const struct winograd *p, idx piece) {
 }
 
 /* All parts of a channel, then the next channel: its pixels are at hand. */
-static idx term_at(const struct winograd *p, idx item) { return item % p->parts * p->C + item / p->parts; }
+static idx term_at(const struct winograd *p, idx item) {
+    idx parts = p->seen / p->C;
+    return item % parts * p->C + item / parts;
+}
 
 /* The terms of an output, less those at the ends whose weights are 0: a part with fewer taps is that at infinity. */
 struct terms { idx begin, end; };
@@ -384,14 +391,14 @@ static void multiply_block(const struct winograd *p, idx block, idx piece, const
     for (idx e = 0; e < p->elements; e++)
         for (idx o = 0; o < p->outputs; o++) {
             struct terms s = terms_of(p, o, e);
-            idx longest = block_of(s.end - s.begin, CHAIN);
+            idx longest = block_of(s.end - s.begin, CHAIN), unseen = p->seen < p->terms ? o * p->C : 0;
             for (idx t = 0; t < tiles; t += NR)
                 for (idx k = s.begin; k == s.begin || k < s.end; k += longest)   /* also nothing at all: then the sums are 0 */
                     for (idx i = 0; i < rows; i += p->height) {
                         idx height = MIN(p->height, rows - i);
                         micro_kernels[height](
                             MIN(longest, s.end - k), u + (i / p->height * p->elements + e) * p->u_element + k * height,
-                            v + e * p->v_element + t * p->terms + k * NR, NR, NULL, VL,
+                            v + e * p->v_element + t * p->seen + (k - unseen) * NR, NR, NULL, VL,
                             m + e * p->m_element + o * output_rows + i * p->piece + t, p->piece, NULL, k > s.begin);
                     }
         }
@@ -410,9 +417,9 @@ static void transform_blocks(void *arg, idx begin, idx end, int worker) {
 
 static void whole_pieces(void *arg, idx begin, idx end, int worker) {
     const struct winograd *p = arg;
-    REAL *m = p->scratch + worker * p->worker_reals, *lines = m + p->m_reals, *v = lines + 2 * p->filter->points * p->line;
+    REAL *m = p->scratch + worker * p->worker_reals, *lines = m + p->m_reals, *v = lines + p->lines * p->line;
     for (idx piece = begin; piece < end; piece++) {
-        for (idx item = 0; item < p->terms; item++)
+        for (idx item = 0; item < p->seen; item++)
             p->filter->input(p, p->first + piece * p->piece, tiles_of_piece(p, piece), term_at(p, item), v, lines);
         for (idx block = 0; block < p->blocks; block++) multiply_block(p, block, piece, p->u + block * p->u_reals, v, m);
     }
@@ -422,15 +429,15 @@ static void whole_pieces(void *arg, idx begin, idx end, int worker) {
 static void transform_pieces(void *arg, idx begin, idx end, int worker) {
     const struct winograd *p = arg;
     for (idx item = begin; item < end; item++) {
-        idx piece = item / p->terms;
-        p->filter->input(p, p->first + piece * p->piece, tiles_of_piece(p, piece), term_at(p, item % p->terms),
+        idx piece = item / p->seen;
+        p->filter->input(p, p->first + piece * p->piece, tiles_of_piece(p, piece), term_at(p, item % p->seen),
                          p->v + piece * p->v_reals, p->scratch + worker * p->worker_reals);
     }
 }
 
 static void multiply_blocks_of_pieces(void *arg, idx begin, idx end, int worker) {
     const struct winograd *p = arg;
-    REAL *m = p->scratch + worker * p->worker_reals, *u = m + p->m_reals + 2 * p->filter->points * p->line;
+    REAL *m = p->scratch + worker * p->worker_reals, *u = m + p->m_reals + p->lines * p->line;
     idx ready = -1;
     for (idx item = begin; item < end; item++) {
         idx block = item / p->pieces, piece = item % p->pieces;
@@ -440,27 +447,34 @@ static void multiply_blocks_of_pieces(void *arg, idx begin, idx end, int worker)
     }
 }
 
+static int all_see_the_same(const struct winograd *p) {
+    int same = 1;
+    for (idx k = 1; k < p->parts; k++)
+        same &= p->part[k].rows.start == p->part->rows.start && p->part[k].columns.start == p->part->columns.start;
+    return same;
+}
+
 static int winograd(struct winograd p) {
     idx tiles = p.tiling.count, E = p.elements = p.filter->points * p.filter->points;
     if (!tiles || !p.C || !p.F) return CNN_OK;
-    p.terms = p.parts * p.C;
-    p.piece = MIN(MAX(NR, MIN(PIECE_TILES, PIECE_REALS / (E * p.terms) / NR * NR)), round_up(tiles, NR));
+    p.terms = p.parts * p.C, p.seen = all_see_the_same(&p) ? p.C : p.terms;
+    p.piece = MIN(MAX(NR, MIN(PIECE_TILES, PIECE_REALS / (E * p.seen) / NR * NR)), round_up(tiles, NR));
     idx all_pieces = ceil_div(tiles, p.piece);
     int whole = E * p.terms * p.F <= SMALL_WEIGHTS && all_pieces >= 2 * cnn_get_num_threads();
     p.height = panel_height(p.F), p.block = (whole ? BLOCK_ROWS : LARGE_BLOCK_ROWS) / p.outputs;
     p.block = MAX(1, p.block / p.height) * p.height, p.blocks = ceil_div(p.F, p.block);
-    p.line = round_up((p.piece + 1) * TILE + 2 * VL, 16);
-    p.v_element = p.terms * p.piece + 16, p.u_element = round_up(p.terms * p.height, 16) + 16;   /* + 16: not all into the same */
-    p.m_element = p.outputs * p.block * p.piece + 16;                                            /* sets of a cache */
+    p.line = round_up((p.piece + 1) * TILE + 2 * VL, 16), p.lines = MAX(2 * p.filter->points, p.outputs * TILE);
+    p.v_element = p.seen * p.piece + 16;                           /* + 16: not all into the same sets of a cache */
+    p.u_element = round_up(p.terms * p.height, 16) + 16, p.m_element = p.outputs * p.block * p.piece + 16;
     p.v_reals = E * p.v_element, p.u_reals = p.block / p.height * E * p.u_element, p.m_reals = E * p.m_element;
 
     idx pieces = block_of(all_pieces, MAX(1, CHUNK_REALS / p.v_reals));
     idx shared_v = whole ? 0 : pieces * p.v_reals, shared_u = whole ? p.blocks * p.u_reals : 0, zeros = p.step * p.line;
-    p.worker_reals = p.m_reals + 2 * p.filter->points * p.line + (whole ? p.v_reals : p.u_reals);
+    p.worker_reals = p.m_reals + p.lines * p.line + (whole ? p.v_reals : p.u_reals);
     double work = 0.1 * (double)(E * p.block * p.piece) * (double)p.terms;
     idx grain_piece = grain_of(work * (double)p.blocks), grain_in = grain_of(30 * (double)p.piece), grain_out = grain_of(work);
     idx workers = whole ? parallel_workers(all_pieces, grain_piece)
-                        : MAX(parallel_workers(pieces * p.terms, grain_in), parallel_workers(pieces * p.blocks, grain_out));
+                        : MAX(parallel_workers(pieces * p.seen, grain_in), parallel_workers(pieces * p.blocks, grain_out));
     REAL *shared = scratch_take(sizeof(REAL) * (size_t)(zeros + shared_u + shared_v + workers * p.worker_reals));
     if (!shared) return CNN_NO_MEMORY;
     memset(shared, 0, sizeof(REAL) * (size_t)zeros);
@@ -472,7 +486,7 @@ static int winograd(struct winograd p) {
     }
     for (; !whole && p.first < tiles; p.first += pieces * p.piece) {
         p.pieces = MIN(pieces, ceil_div(tiles - p.first, p.piece));
-        parallel_for(p.pieces * p.terms, grain_in, transform_pieces, &p);
+        parallel_for(p.pieces * p.seen, grain_in, transform_pieces, &p);
         parallel_for(p.pieces * p.blocks, grain_out, multiply_blocks_of_pieces, &p);
     }
     scratch_give(shared);
@@ -572,8 +586,9 @@ static int winograd_strided_pays(const struct conv_shape *s, enum winograd_pass 
     struct tiling tiling = tiling_of(s->N, back ? ceil_div(s->H, 2) : s->OH, back ? ceil_div(s->W, 2) : s->OW);
     double products = (double)((s->KH + 6) * (s->KW + 6) * round_up(tiling.count, NR));
     double in = (double)((back ? s->F : s->C) / s->groups), out = (double)((back ? s->C : s->F) / s->groups);
-    double transforms = 480 * (double)tiling.count * (4 / out + (back ? 4 : 1) / in);
-    double terms = PAIR_POINTS * PAIR_POINTS * (back ? 2 : 4) * in;
-    double chunks = terms * out > SMALL_WEIGHTS ? MAX(1, terms * (double)tiling.count / CHUNK_REALS) : 1;
-    return products + transforms + 2400 * chunks < (double)(s->KH * s->KW * s->N * s->OH * s->OW);
+    double views = back && all_see_the_same_dy(s) ? 1 : 4, parts = back && views > 1 ? 2 : 4;   /* parts: of one pass */
+    double transforms = 480 * (double)tiling.count * (views / out + (back ? 4 : 1) / in);
+    double terms = PAIR_POINTS * PAIR_POINTS * in, chunks = terms * MIN(views, parts) * (double)tiling.count / CHUNK_REALS;
+    double weights = terms * parts * out <= SMALL_WEIGHTS ? 2400 : 3000 * MAX(1, chunks);
+    return products + transforms + weights < (double)(s->KH * s->KW * s->N * s->OH * s->OW);
 }

@@ -3,9 +3,9 @@
    times: 100 where 4 x 4 taps take 256, and 81 instead of 144 for 3 x 3 taps, where half of the rows and columns have only one
    tap, which is 0 at infinity.
 
-   Forward, the four parts are summed. Backward-input, each part gives its quarter of dx: the even rows, then the odd ones, even
-   and odd columns side by side. The points are a, -a, b, -b and infinity, with a = 1/2 and b = 3/2: they round less than such
-   with 0. N(a) = -2, N(-a) = 2, N(b) = 6, N(-b) = -6. */
+   Forward, the four parts are summed. Backward-input, each part gives its quarter of dx: even and odd rows, even and odd
+   columns. The points are a, -a, b, -b and infinity, with a = 1/2 and b = 3/2: they round less than such with 0. N(a) = -2,
+   N(-a) = 2, N(b) = 6, N(-b) = -6. */
 
 enum { PAIR = 2, PAIR_POINTS = 5 };
 
@@ -80,20 +80,27 @@ static int winograd_strided_forward(const struct conv_shape *s, const REAL *x, c
     return status;
 }
 
+/* The quarters of dx, as with 3 x 3 taps and a padding of 1. Then they come from one pass, else two by two. */
+static int all_see_the_same_dy(const struct conv_shape *s) {
+    return taps_backward(s->KH, s->top, 0).start == taps_backward(s->KH, s->top, 1).start
+        && taps_backward(s->KW, s->left, 0).start == taps_backward(s->KW, s->left, 1).start;
+}
+
 static int winograd_strided_backward_input(const struct conv_shape *s, const REAL *dy, const REAL *w, REAL *dx) {
     idx C = s->C / s->groups, F = s->F / s->groups, taps = s->KH * s->KW;
-    struct taps even = taps_backward(s->KW, s->left, 0), odd = taps_backward(s->KW, s->left, 1);
+    struct taps columns[] = {taps_backward(s->KW, s->left, 0), taps_backward(s->KW, s->left, 1)};
+    struct taps rows[] = {taps_backward(s->KH, s->top, 0), taps_backward(s->KH, s->top, 1)};
+    idx passes = all_see_the_same_dy(s) ? 1 : 2, outputs = 4 / passes;
     int status = CNN_OK;
-    for (idx i = 0; i < 2 * s->groups && status == CNN_OK; i++) {
-        idx g = i / 2, phase = i % 2, OH = (s->H - phase + 1) / 2;
-        struct taps rows = taps_backward(s->KH, s->top, phase);
+    for (idx i = 0; i < passes * s->groups && status == CNN_OK; i++) {
+        idx g = i / passes, phase = i % passes, OH = (s->H - phase + passes - 1) / passes;
         status = winograd((struct winograd){
             .filter = &pairs_of_taps, .C = F, .H = s->OH, .W = s->OW, .F = C, .OH = OH, .OW = s->W, .step = 1,
-            .x = dy + g * F * s->OH * s->OW, .x_image = s->F * s->OH * s->OW,
-            .outputs = 2, .parts = 2, .part = {{rows, even}, {rows, odd}},
+            .x = dy + g * F * s->OH * s->OW, .x_image = s->F * s->OH * s->OW, .outputs = outputs, .parts = outputs,
+            .part = {{rows[phase], columns[0]}, {rows[phase], columns[1]}, {rows[1], columns[0]}, {rows[1], columns[1]}},
             .w = w + g * F * C * taps, .w_out = taps, .w_in = C * taps, .KH = s->KH, .KW = s->KW,
             .y = dx + g * C * s->H * s->W + phase * s->W, .y_image = s->C * s->H * s->W, .y_channel = s->H * s->W,
-            .y_row = 2 * s->W, .tiling = tiling_of(s->N, OH, ceil_div(s->W, 2))});
+            .y_row = passes * s->W, .tiling = tiling_of(s->N, (s->H - phase + 1) / 2, ceil_div(s->W, 2))});
     }
     return status;
 }
