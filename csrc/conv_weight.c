@@ -146,12 +146,13 @@ static idx height_of(const struct weight_sum *q, const struct pixels *b) {
 
 static void pack_image(const struct weight_sum *q, const struct pixels *b, idx c0, REAL *line, REAL *d) {
     const struct conv_shape *s = q->s;
-    idx channels = MIN(q->cb, q->C - c0), height = height_of(q, b);
+    idx channels = MIN(q->cb, q->C - c0), height = height_of(q, b), S = s->H * s->W;
+    idx ih = b->row * s->SH - s->top, first = b->column * s->SW - s->left;
+    int one_piece = q->step_h * q->step_w == 1 && q->PW == s->W && first == 0 && ih >= 0 && ih + height <= s->H;
     for (idx i = b->image; i < b->image + b->images; i++, d += q->PH * q->PW * q->cb) {
-        const REAL *x = q->x + (i * s->C + b->group * q->C + c0) * s->H * s->W;
-        for (idx r = 0; r < height; r++)
-            pack_image_row(q, channels, b->row * s->SH - s->top + r * q->step_h, b->column * s->SW - s->left, x, line,
-                           d + r * q->PW * q->cb);
+        const REAL *x = q->x + (i * s->C + b->group * q->C + c0) * S;
+        if (one_piece) pack(channels, height * s->W, x + ih * s->W, S, 1, d, q->cb);
+        else for (idx r = 0; r < height; r++) pack_image_row(q, channels, ih + r * q->step_h, first, x, line, d + r * q->PW * q->cb);
     }
 }
 
