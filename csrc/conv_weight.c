@@ -39,27 +39,27 @@ struct ahead { const REAL *from; idx plane, step; };   /* step: for PLANES_AHEAD
 
 /* Rows of a tile of sums. Six of one vector would wait for each other: a multiply-add takes four cycles, two begin in one. With
    one vector each product loads its own x, so that loads are the limit: a taller tile shares those of dy among more. */
-enum { TALLEST = MR > 12 ? 16 : 12 };
+enum { TALLEST = MR > 12 ? 30 : 12 };
 
 /* sums (m x lanes) = or += x (m values per pixel) times dy (lanes per pixel), row i of them at sums + row[i] * ld. */
 INLINE void outer_products(const int m, const int vectors, idx pixels, const REAL *restrict x, const idx *restrict pixel,
                            const REAL *restrict dy, REAL *restrict sums, const idx *restrict row, idx ld, int accumulate,
                            const struct ahead *ahead) {
     vr sum[TALLEST][NV];
-#pragma GCC unroll 16
+#pragma GCC unroll 32
     for (int i = 0; i < m; i++) sum[i][0] = sum[i][1] = (vr){0};
     for (idx p = 0; p < pixels; p++, dy += vectors * VL) {
         const REAL *a = x + pixel[p];
         if (vectors > 1)   /* with one, there are no instructions to spare */
             __builtin_prefetch(ahead->from + p % PLANES_AHEAD * ahead->plane + p / PLANES_AHEAD * ahead->step);
         vr d0 = load(dy), d1 = vectors > 1 ? load(dy + VL) : d0;
-#pragma GCC unroll 16
+#pragma GCC unroll 32
         for (int i = 0; i < m; i++) {
             sum[i][0] += a[i] * d0;
             if (vectors > 1) sum[i][1] += a[i] * d1;
         }
     }
-#pragma GCC unroll 16
+#pragma GCC unroll 32
     for (int i = 0; i < m; i++)
         for (int v = 0; v < vectors; v++) {
             REAL *d = sums + row[i] * ld + v * VL;
@@ -77,12 +77,14 @@ typedef void (*outer_kernel)(int, idx, const REAL *, const idx *, const REAL *, 
     }
 OUTER(1) OUTER(2) OUTER(3) OUTER(4) OUTER(5) OUTER(6) OUTER(7) OUTER(8) OUTER(9) OUTER(10) OUTER(11) OUTER(12)
 #if MR > 12
-OUTER(13) OUTER(14) OUTER(15) OUTER(16)
+OUTER(13) OUTER(14) OUTER(15) OUTER(16) OUTER(17) OUTER(18) OUTER(19) OUTER(20) OUTER(21) OUTER(22) OUTER(23) OUTER(24)
+OUTER(25) OUTER(26) OUTER(27) OUTER(28) OUTER(29) OUTER(30)
 #endif
 static const outer_kernel outer_kernels[] = {
     NULL, outer_1, outer_2, outer_3, outer_4, outer_5, outer_6, outer_7, outer_8, outer_9, outer_10, outer_11, outer_12,
 #if MR > 12
-    outer_13, outer_14, outer_15, outer_16,
+    outer_13, outer_14, outer_15, outer_16, outer_17, outer_18, outer_19, outer_20, outer_21, outer_22, outer_23, outer_24,
+    outer_25, outer_26, outer_27, outer_28, outer_29, outer_30,
 #endif
 };
 
