@@ -364,9 +364,15 @@ static void correlate_packed(const struct correlation *p, const struct block *b,
 }
 
 /* Channels that fill the lanes, pixels enough to hide the latency of a multiply-add, a sum long enough to pay for transposing
-   its tile, and taps that read the same cache lines again. */
+   its tile, and taps that read the same cache lines again. With a single vector of channels, whose products wait for loads,
+   also more than a tenth of the lanes empty, or patches to pack, if pixels were the lanes. */
 static int prefers_channels(const struct correlation *p) {
-    return p->taps > 1 && p->K >= 128 && p->M > VL && 4 * round_up(p->M, VL) <= 5 * p->M && p->OH * p->OW >= 8;
+    idx pixels = p->OH * p->OW;
+    if (p->taps == 1 || p->K < 128 || 4 * round_up(p->M, VL) > 5 * p->M || pixels < 8) return 0;
+    if (p->M > VL) return 1;
+    if (!SINGLE || p->K < 128 * p->phases) return 0;
+    if (prefers_sheared(p)) return 10 * pixels < 9 * round_up(pixels, VL);
+    return !prefers_in_place(p) || 10 * p->OW < 9 * lanes_of_row(p);
 }
 
 /* ---- the whole correlation ---- */

@@ -4,18 +4,23 @@
 
 enum { MOST_VECTORS = 3, FEW_PIXELS = MR * 2 / 3 };   /* 2 x MR or 3 x FEW_PIXELS vectors of sums */
 
+/* A single vector of channels takes twice the pixels. Each product loads one of its own, so that loads are the limit. */
+enum { SINGLE = MR > 12, MOST_PIXELS = SINGLE ? 2 * MR : MR };
+
 /* Where a tile has more pixels than there are registers for addresses, one that crosses rows is two whole rows. */
 enum { PAIRS = MR > 6 };
+
+typedef REAL pixel_row[MOST_PIXELS];
 
 /* y (channels x m pixels, row stride ldy) = bias + weights (vectors per k) times pixels: number i of step k lies at
    image[offset[k] + i] or, when the tile crosses rows, at image[offset[k] + at[i]]. */
 INLINE void channel_tile(const int m, const int vectors, const int crosses, idx K, const REAL *restrict image,
                          const idx *restrict offset, const idx *restrict at, const REAL *restrict weights, const REAL *bias,
                          REAL *restrict y, idx ldy, idx channels) {
-    vr sum[MR][MOST_VECTORS];
+    vr sum[MOST_PIXELS][MOST_VECTORS];
     for (int v = 0; v < vectors; v++) {
         vr start = bias ? load_part(bias + v * VL, MIN(VL, channels - v * VL)) : (vr){0};
-#pragma GCC unroll 16
+#pragma GCC unroll 32
         for (int i = 0; i < m; i++) sum[i][v] = start;
     }
     /* In one row, or two, a pixel is at a constant distance from the first one: it needs no address of its own. */
@@ -29,15 +34,16 @@ INLINE void channel_tile(const int m, const int vectors, const int crosses, idx 
             __builtin_prefetch(row, 1);
             row += ldy, next += pace;
         }
-        const REAL (*up)[MR] = (const REAL (*)[MR])(upper + offset[k]), (*low)[MR] = (const REAL (*)[MR])(lower + offset[k]);
+        const pixel_row *up = (const pixel_row *)(upper + offset[k]), *low = (const pixel_row *)(lower + offset[k]);
 #pragma GCC unroll 3
-        for (int v = 0; v < vectors * VL; v += LINE) prefetch_ahead(weights + v);
-        vr w0 = load(weights), w1 = load(weights + VL), w2 = vectors > 2 ? load(weights + 2 * VL) : w0;
-#pragma GCC unroll 16
+        for (int v = 0; v < vectors * VL; v += LINE)
+            if (vectors > 1) prefetch_ahead(weights + v);   /* with one, there are no loads to spare */
+        vr w0 = load(weights), w1 = vectors > 1 ? load(weights + VL) : w0, w2 = vectors > 2 ? load(weights + 2 * VL) : w0;
+#pragma GCC unroll 32
         for (int i = 0; i < m; i++) {
             const REAL pixel = crosses && !PAIRS ? from[i][offset[k]] : i < m / 2 ? (*up)[i] : (*low)[i - m / 2];
             sum[i][0] += pixel * w0;
-            sum[i][1] += pixel * w1;
+            if (vectors > 1) sum[i][1] += pixel * w1;
             if (vectors > 2) sum[i][2] += pixel * w2;
         }
     }
@@ -65,6 +71,8 @@ typedef void (*channel_kernel)(int vectors, idx K, const REAL *image, const idx 
         if (vectors > 2 && m <= FEW_PIXELS) { \
             if (at) channel_tile(m, 3, 1, K, image, offset, at, weights, bias, y, ldy, channels); \
             else channel_tile(m, 3, 0, K, image, offset, at, weights, bias, y, ldy, channels); \
+        } else if (SINGLE && vectors == 1) { \
+            channel_tile(m, 1, 1, K, image, offset, at, weights, bias, y, ldy, channels); \
         } else { \
             if (at) channel_tile(m, 2, 1, K, image, offset, at, weights, bias, y, ldy, channels); \
             else channel_tile(m, 2, 0, K, image, offset, at, weights, bias, y, ldy, channels); \
@@ -76,6 +84,14 @@ PIXELS(7) PIXELS(8) PIXELS(9) PIXELS(10) PIXELS(11) PIXELS(12)
 #endif
 #if MR > 12
 PIXELS(13) PIXELS(14)
+#define MANY_PIXELS(m) \
+    static void channel_tile_##m(int vectors, idx K, const REAL *image, const idx *offset, const idx *at, const REAL *weights, \
+                                 const REAL *bias, REAL *y, idx ldy, idx channels) { \
+        (void)vectors; \
+        channel_tile(m, 1, 1, K, image, offset, at, weights, bias, y, ldy, channels); \
+    }
+MANY_PIXELS(15) MANY_PIXELS(16) MANY_PIXELS(17) MANY_PIXELS(18) MANY_PIXELS(19) MANY_PIXELS(20) MANY_PIXELS(21)
+MANY_PIXELS(22) MANY_PIXELS(23) MANY_PIXELS(24) MANY_PIXELS(25) MANY_PIXELS(26) MANY_PIXELS(27) MANY_PIXELS(28)
 #endif
 static const channel_kernel channel_kernels[] = {
     NULL, channel_tile_1, channel_tile_2, channel_tile_3, channel_tile_4, channel_tile_5, channel_tile_6,
@@ -83,15 +99,20 @@ static const channel_kernel channel_kernels[] = {
     channel_tile_7, channel_tile_8, channel_tile_9, channel_tile_10, channel_tile_11, channel_tile_12,
 #endif
 #if MR > 12
-    channel_tile_13, channel_tile_14,
+    channel_tile_13, channel_tile_14, channel_tile_15, channel_tile_16, channel_tile_17, channel_tile_18, channel_tile_19,
+    channel_tile_20, channel_tile_21, channel_tile_22, channel_tile_23, channel_tile_24, channel_tile_25, channel_tile_26,
+    channel_tile_27, channel_tile_28,
 #endif
 };
 
 /* ---- strips of weights ---- */
 
-/* More than one vector of channels: strips of two, and a last one of three where their number is odd. */
-static idx strips_of(idx channels) { return ceil_div(channels, VL) / 2; }
-static idx strip_lanes(idx channels, idx f) { return ceil_div(channels - f, VL) == 3 ? 3 * VL : NR; }
+/* Strips of two vectors of channels, and a last one of three where their number is odd, or the only one. */
+static idx strips_of(idx channels) { return MAX(1, ceil_div(channels, VL) / 2); }
+static idx strip_lanes(idx channels, idx f) {
+    idx vectors = ceil_div(channels - f, VL);
+    return vectors == 3 || vectors == 1 ? vectors * VL : NR;
+}
 
 /* A pixel of a block, and where it lies in the padded image. */
 struct position { idx image, row, column; };
@@ -116,7 +137,7 @@ static idx joined(idx columns, idx pixels, idx most, idx vectors) {
 
 /* A tile whose first `split` pixels are the last ones of an image. */
 static void copy_split(const REAL *tile, idx m, idx split, idx channels, REAL *y, REAL *next, idx ldy) {
-    for (idx l = 0; l < channels; l++, tile += MR, y += ldy, next += ldy)
+    for (idx l = 0; l < channels; l++, tile += MOST_PIXELS, y += ldy, next += ldy)
         for (idx i = 0; i < m; i++) *(i < split ? y + i : next + i - split) = tile[i];
 }
 
@@ -127,7 +148,7 @@ static void multiply_channels(const struct correlation *p, const struct block *b
     const idx *offset = p->offset + p->C * phase.first;
     for (idx f = m0, lanes; f < m1; f += lanes) {
         lanes = strip_lanes(p->M, f);
-        idx most = lanes > NR ? FEW_PIXELS : MR, channels = MIN(lanes, p->M - f), at[MR];
+        idx most = lanes > NR ? FEW_PIXELS : lanes < NR ? MOST_PIXELS : MR, channels = MIN(lanes, p->M - f), at[MOST_PIXELS];
         idx run = joined(b->columns, pixels, most, lanes / VL), width = block_of(run, most);
         int balanced = few_sums(run % width, lanes / VL);
         const REAL *weights = p->weights + (b->group * round_up(p->M, VL) + f) * p->K + p->C * phase.first * lanes;
@@ -137,12 +158,13 @@ static void multiply_channels(const struct correlation *p, const struct block *b
             idx left = run == pixels ? pixels - j : MIN(run - first % run, in_image - first);
             m = balanced ? block_of(left, most) : MIN(width, left);
             next = pixels_after(b, here, m);
-            int across = here.column + m > b->columns, split = first + m > in_image;
-            for (idx i = 0; across && i < m; i++) at[i] = place_of_pixel(p, pixels_after(b, here, i));
-            REAL tile[MOST_VECTORS * LANES_IN_VECTOR * MR], *to = y + here.image * y_image + (f - m0) * ldy + first;
+            int across = lanes < NR || here.column + m > b->columns, split = first + m > in_image;
+            for (idx i = 0; across && i < m; i += PAIRS ? MAX(1, m / 2) : 1)
+                at[i] = place_of_pixel(p, pixels_after(b, here, i));
+            REAL tile[MOST_VECTORS * LANES_IN_VECTOR * MOST_PIXELS], *to = y + here.image * y_image + (f - m0) * ldy + first;
             const REAL *from = across ? padded : padded + place_of_pixel(p, here);
             channel_kernels[m]((int)(lanes / VL), K, from, offset, across ? at : NULL, weights, bias ? bias + f : NULL,
-                               split ? tile : to, split ? MR : ldy, channels);
+                               split ? tile : to, split ? MOST_PIXELS : ldy, channels);
             if (split) copy_split(tile, m, in_image - first, channels, to, to - first + y_image, ldy);
         }
     }

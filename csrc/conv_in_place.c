@@ -195,12 +195,15 @@ static void correlate_one_channel(const struct correlation *p, const struct bloc
             }
 }
 
+static idx lanes_of_row(const struct correlation *p) {
+    return p->OW <= VL && p->phases == 1 ? VL : round_up(p->OW, NR);
+}
+
 /* Few output channels read a packed strip only a few times: packing (about as much work as 7 channels) costs more than the
    lanes that stay empty at the end of each row. */
 static int prefers_in_place(const struct correlation *p) {
-    idx lanes = p->OW <= VL && p->phases == 1 ? VL : round_up(p->OW, NR);
     return p->K
-        && ((p->M == 1 && p->phases == 1) || (p->M * p->K <= 32 * KC * MR && p->M * lanes < (p->M + 7) * p->OW));
+        && ((p->M == 1 && p->phases == 1) || (p->M * p->K <= 32 * KC * MR && p->M * lanes_of_row(p) < (p->M + 7) * p->OW));
 }
 
 /* Short rows: copying them once for each column of the kernel costs less than packing patches, and fewer lanes stay empty than

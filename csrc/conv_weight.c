@@ -154,7 +154,8 @@ static void pack_image(const struct weight_sum *q, const struct pixels *b, idx c
     for (idx i = b->image; i < b->image + b->images; i++, d += q->PH * q->PW * q->cb) {
         const REAL *x = q->x + (i * s->C + b->group * q->C + c0) * S;
         if (one_piece) pack(channels, height * s->W, x + ih * s->W, S, 1, d, q->cb);
-        else for (idx r = 0; r < height; r++) pack_image_row(q, channels, ih + r * q->step_h, first, x, line, d + r * q->PW * q->cb);
+        else for (idx r = 0; r < height; r++)
+            pack_image_row(q, channels, ih + r * q->step_h, first, x, line, d + r * q->PW * q->cb);
     }
 }
 
