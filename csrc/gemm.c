@@ -22,25 +22,27 @@ enum { K_AHEAD = 16 };                    /* steps of k that are on their way wh
 
 /* ---- micro-kernel ---- */
 
+/* Rows that are asked for in the course of a tile: all at once would hold up a and b. */
+struct wanted { const REAL *first; idx stride, count; };
+
 /* C (m x NR, row stride ldc) = panel a (m values per k) times strip b, plus C itself, a bias per row or nothing.
    Per k two vectors of b, `gap` apart, or only one of them, lie ldb after those of the last k or, when there are offsets, at
    offset[k]. m is a constant where this is inlined, so x lives in registers. `strip`, where it is not NULL, becomes what was read
    of b. */
 INLINE void micro_kernel(const int m, const int vectors, idx K, const REAL *restrict a, const REAL *restrict b, idx ldb,
-                         const idx *restrict offset, idx gap, REAL *restrict strip, REAL *restrict c, idx ldc, const REAL *bias,
-                         int accumulate) {
+                         const idx *restrict offset, idx gap, REAL *restrict strip, struct wanted wanted, REAL *restrict c,
+                         idx ldc, const REAL *bias, int accumulate) {
     vr x[MR][NV];
     int pace = 1;
-    while (K >> (pace + 1) >= m) pace++;
+    while (K >> (pace + 1) >= wanted.count) pace++;
 #pragma GCC unroll 16
     for (int i = 0; i < m; i++) x[i][0] = x[i][1] = bias ? broadcast(bias[i]) : (vr){0};
-    const REAL *row = c;
     for (idx k = 0, next = 0; k < K; k++, a += m) {
         const REAL *bk = offset ? b + offset[k] : b + k * ldb;
-        if (k == next) {   /* all of C at once would hold up a and b */
-            __builtin_prefetch(row, 1);
-            __builtin_prefetch(row + vectors * VL - 1, 1);
-            row += ldc, next += (idx)1 << pace;
+        if (k == next) {
+            __builtin_prefetch(wanted.first, 1);
+            __builtin_prefetch(wanted.first + vectors * VL - 1, 1);
+            wanted.first += wanted.stride, next += (idx)1 << pace;
         }
         const vr b0 = load(bk), b1 = vectors > 1 ? load(bk + gap) : b0;
         if (strip) {
@@ -70,18 +72,19 @@ INLINE void micro_kernel(const int m, const int vectors, idx K, const REAL *rest
 #define HEIGHT(m) \
     static void micro_kernel_##m(idx K, const REAL *a, const REAL *b, idx ldb, const idx *offset, idx gap, REAL *c, idx ldc, \
                                  const REAL *bias, int accumulate) { \
-        if (offset) micro_kernel(m, 2, K, a, b, 0, offset, gap, NULL, c, ldc, bias, accumulate); \
-        else micro_kernel(m, 2, K, a, b, ldb, NULL, VL, NULL, c, ldc, bias, accumulate); \
+        const struct wanted rows = {c, ldc, m}; \
+        if (offset) micro_kernel(m, 2, K, a, b, 0, offset, gap, NULL, rows, c, ldc, bias, accumulate); \
+        else micro_kernel(m, 2, K, a, b, ldb, NULL, VL, NULL, rows, c, ldc, bias, accumulate); \
     } \
     static void narrow_kernel_##m(idx K, const REAL *a, const REAL *b, idx ldb, const idx *offset, idx gap, REAL *c, idx ldc, \
                                   const REAL *bias, int accumulate) { \
-        (void)gap; \
-        if (offset) micro_kernel(m, 1, K, a, b, 0, offset, 0, NULL, c, ldc, bias, accumulate); \
-        else micro_kernel(m, 1, K, a, b, ldb, NULL, 0, NULL, c, ldc, bias, accumulate); \
+        const struct wanted rows = {c, ldc, m}; \
+        if (offset) micro_kernel(m, 1, K, a, b, 0, offset, gap, NULL, rows, c, ldc, bias, accumulate); \
+        else micro_kernel(m, 1, K, a, b, ldb, NULL, VL, NULL, rows, c, ldc, bias, accumulate); \
     } \
     static void packing_kernel_##m(idx K, const REAL *a, const REAL *b, idx ldb, REAL *strip, REAL *c, idx ldc, \
                                    const REAL *bias, int accumulate) { \
-        micro_kernel(m, 2, K, a, b, ldb, NULL, VL, strip, c, ldc, bias, accumulate); \
+        micro_kernel(m, 2, K, a, b, ldb, NULL, VL, strip, (struct wanted){c, ldc, m}, c, ldc, bias, accumulate); \
     }
 
 /* One for each height of a panel, and tables of them. */

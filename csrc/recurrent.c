@@ -18,14 +18,15 @@ enum { GATES = 4, PRODUCTS = 3, FEW_STRIPS = 4, FEW_STEPS = 4 };
 struct weights {
     const REAL *w;
     idx gates, K, of_gate, of_unit, of_k;
+    idx piece;        /* k at a time where rows are wanted */
     idx first;        /* x(b, 0) is this number of the packed row b */
     REAL *strips;     /* NULL: used as they are */
 };
 static struct weights times_weights(const REAL *w, idx gates, idx H) {   /* x W^T, as forward has it */
-    return (struct weights){.w = w, .gates = gates, .K = H, .of_gate = H * H, .of_unit = H, .of_k = 1};
+    return (struct weights){.w = w, .gates = gates, .K = H, .of_gate = H * H, .of_unit = H, .of_k = 1, .piece = H};
 }
 static struct weights times_transposed(const REAL *w, idx gates, idx H) {   /* x W, as backward has it */
-    return (struct weights){.w = w, .gates = 1, .K = gates * H, .of_gate = 0, .of_unit = 1, .of_k = H};
+    return (struct weights){.w = w, .gates = 1, .K = gates * H, .of_gate = 0, .of_unit = 1, .of_k = H, .piece = H};
 }
 static struct weights behind(idx first, struct weights w) {
     w.first = first;
@@ -124,6 +125,17 @@ static int begin_steps(struct steps *p, idx packed_row) {
 
 struct operand { const REAL *packed, *rows; idx stride; };   /* (B, K), packed or not */
 
+/* The micro-kernel, with rows of other arrays instead of c's on their way meanwhile. */
+#define STEP_KERNEL(m) \
+    static void step_kernel_##m(idx K, const REAL *a, const REAL *b, struct wanted wanted, REAL *c, idx ldc, int accumulate) { \
+        micro_kernel(m, 2, K, a, b, NR, NULL, VL, NULL, wanted, c, ldc, NULL, accumulate); \
+    }
+FOR_HEIGHTS(STEP_KERNEL)
+#define STEP_KERNEL_OF(m) step_kernel_##m,
+static void (*const step_kernels[])(idx, const REAL *, const REAL *, struct wanted, REAL *, idx, int) = {
+    NULL, FOR_HEIGHTS(STEP_KERNEL_OF)
+};
+
 /* One row times so many vectors of strips that lie `apart`: with the two of a single one, an addition would wait for the last. */
 INLINE void multiply_row(const int vectors, idx K, const REAL *a, const REAL *b, idx apart, REAL *sums, int accumulate) {
     vr x[FEW_STRIPS * NV];
@@ -137,7 +149,7 @@ INLINE void multiply_row(const int vectors, idx K, const REAL *a, const REAL *b,
 }
 
 static void multiply_strips(const struct steps *p, const struct weights *w, idx gate, const REAL *packed, struct patch at,
-                            REAL *sums, int accumulate) {
+                            REAL *sums, int accumulate, const struct wanted *wanted) {
     const REAL *a = packed + at.row * p->packed_row + w->first * at.rows, *b = strip_at(w, at.unit / NR, gate);
     const idx strips = (at.units + NR - 1) / NR, apart = w->gates * w->K * NR;
     if (at.rows == 1)
@@ -148,7 +160,12 @@ static void multiply_strips(const struct steps *p, const struct weights *w, idx 
         }
     else
         for (idx s = 0; s < strips; s++)
-            micro_kernels[at.rows](w->K, a, b + s * apart, NR, NULL, VL, sums + s * NR, p->width, NULL, accumulate);
+            for (idx k = 0, n = wanted ? w->piece : w->K; k < w->K; k += n) {
+                struct wanted rows = wanted ? wanted[gate + k / n] : (struct wanted){sums, 0, 1};
+                rows.first += s * NR;
+                step_kernels[at.rows](n, a + k * at.rows, b + s * apart + k * NR, rows, sums + s * NR, p->width,
+                                      accumulate || k);
+            }
 }
 
 static void multiply_unpacked_weights(const struct weights *w, idx gate, const REAL *x, idx stride, struct patch at, REAL *sums,
@@ -163,20 +180,18 @@ static void multiply_unpacked_weights(const struct weights *w, idx gate, const R
     else sums_without_packing(&p, 0, at.units);
 }
 
-/* sums (gates, rows of the patch, width) = or += x w. */
+/* sums (gates, rows of the patch, width) = or += x w. Meanwhile what will be read and written after it is on its way: `wanted`
+   for each gate, backward for each of x, or NULL. */
 static void multiply_state(const struct steps *p, const struct weights *w, struct operand x, struct patch at, REAL *sums,
-                           int accumulate) {
+                           int accumulate, const struct wanted *wanted) {
     for (idx g = 0; g < w->gates; g++, sums += at.rows * p->width)
-        if (p->scratch) multiply_strips(p, w, g, x.packed, at, sums, accumulate);
+        if (p->scratch) multiply_strips(p, w, g, x.packed, at, sums, accumulate, wanted);
         else multiply_unpacked_weights(w, g, x.rows, x.stride, at, sums, p->width, accumulate);
 }
 
-/* Lets a patch of x, rows `stride` apart and gates H apart, be on its way while its sums are computed. */
-static void ask_for(const struct steps *p, const REAL *x, idx gates, idx stride, struct patch at) {
-    for (idx row = 0; row < at.rows; row++)
-        for (idx g = 0; g < gates; g++)
-            for (idx u = 0; u < at.units; u += 64 / (idx)sizeof(REAL))
-                __builtin_prefetch(x + (at.row + row) * stride + g * p->s.H + at.unit + u);
+/* A patch of x, rows `stride` apart and in each `gates` pieces H apart. */
+static struct wanted rows_of(const struct steps *p, const REAL *x, idx gates, struct patch at) {
+    return (struct wanted){x + at.row * gates * p->s.H + at.unit, p->s.H, at.rows * gates};
 }
 
 /* gx (T, B, gates H) = x W_ih^T + b, rows `stride` apart: the first sums of every gate at every step. */
@@ -246,7 +261,7 @@ static void rnn_cells(void *arg, idx begin, idx end, int worker) {
     REAL *h = r->h + offset_of(p, i, H), sums[PATCH_REALS] __attribute__((aligned(64)));
     for (idx number = begin; number < end; number++) {
         const struct patch at = patch_of(p, number);
-        multiply_state(p, p->weights, (struct operand){p->packed[i % 2], h_before, H}, at, sums, 0);
+        multiply_state(p, p->weights, (struct operand){p->packed[i % 2], h_before, H}, at, sums, 0, NULL);
         for (idx row = 0; row < at.rows; row++) {
             const idx b = at.row + row, place = b * H + at.unit;
             if (!alive(p, i, b)) {
@@ -284,7 +299,8 @@ static void rnn_cells_backward(void *arg, idx begin, idx end, int worker) {
     REAL sums[PATCH_REALS] __attribute__((aligned(64)));
     for (idx number = begin; number < end; number++) {
         const struct patch at = patch_of(p, number);
-        if (i + 1 < p->s.T) multiply_state(p, p->weights, (struct operand){p->packed[(i + 1) % 2], after, H}, at, sums, 0);
+        if (i + 1 < p->s.T)
+            multiply_state(p, p->weights, (struct operand){p->packed[(i + 1) % 2], after, H}, at, sums, 0, NULL);
         for (idx row = 0; row < at.rows; row++) {
             const idx b = at.row + row, state = b * H + at.unit, place = i < 0 ? 0 : offset_of(p, i, H) + state;
             for (idx j = 0; j < at.units; j += VL) {

@@ -35,9 +35,10 @@ static void gru_cells(void *arg, idx begin, idx end, int worker) {
     for (idx number = begin; number < end; number++) {
         const struct patch at = patch_of(p, number);
         const REAL *z_sums = sums + at.rows * W, *q_sums = z_sums + at.rows * W;
-        multiply_state(p, &p->weights[RESET_UPDATE], (struct operand){packed, h_before, H}, at, sums, 0);
+        multiply_state(p, &p->weights[RESET_UPDATE], (struct operand){packed, h_before, H}, at, sums, 0, NULL);
         if (g->reset_after)
-            multiply_state(p, &p->weights[CANDIDATE], (struct operand){packed, h_before, H}, at, sums + 2 * at.rows * W, 0);
+            multiply_state(p, &p->weights[CANDIDATE], (struct operand){packed, h_before, H}, at, sums + 2 * at.rows * W, 0,
+                           NULL);
         for (idx row = 0; row < at.rows; row++) {
             const idx b = at.row + row, place = b * H + at.unit;
             REAL *gates = g->gates + gru_gates(g, b, at.unit);
@@ -76,7 +77,7 @@ static void gru_candidates(void *arg, idx begin, idx end, int worker) {
     for (idx number = begin; number < end; number++) {
         const struct patch at = patch_of(p, number);
         const struct operand q = {next, g->gates + gru_gates(g, 0, 3 * H), 4 * H};
-        multiply_state(p, &p->weights[CANDIDATE], q, at, sums, 0);
+        multiply_state(p, &p->weights[CANDIDATE], q, at, sums, 0, NULL);
         for (idx row = 0; row < at.rows; row++) {
             const idx b = at.row + row, place = b * H + at.unit;
             REAL *gates = g->gates + gru_gates(g, b, at.unit);
@@ -125,9 +126,9 @@ static void gru_cells_backward(void *arg, idx begin, idx end, int worker) {
     REAL sums[PATCH_REALS] __attribute__((aligned(64)));
     for (idx number = begin; number < end; number++) {
         const struct patch at = patch_of(p, number);
-        if (later) multiply_state(p, &p->weights[RESET_UPDATE], (struct operand){packed, da_after, 3 * H}, at, sums, 0);
+        if (later) multiply_state(p, &p->weights[RESET_UPDATE], (struct operand){packed, da_after, 3 * H}, at, sums, 0, NULL);
         if (later && g->reset_after)
-            multiply_state(p, &p->weights[CANDIDATE], (struct operand){packed, dq_after, H}, at, sums, 1);
+            multiply_state(p, &p->weights[CANDIDATE], (struct operand){packed, dq_after, H}, at, sums, 1, NULL);
         for (idx row = 0; row < at.rows; row++) {
             const idx b = at.row + row, place = b * H + at.unit;
             const REAL *dh = i < 0 ? NULL : g->dh + offset_of(p, i, H) + place;
@@ -175,7 +176,7 @@ static void gru_resets_backward(void *arg, idx begin, idx end, int worker) {
     REAL *next = p->packed[i % 2], *da_n = g->da + gru_inputs(g, 0, 2 * H), sums[PATCH_REALS] __attribute__((aligned(64)));
     for (idx number = begin; number < end; number++) {
         const struct patch at = patch_of(p, number);
-        multiply_state(p, &p->weights[CANDIDATE], (struct operand){next, da_n, 3 * H}, at, sums, 0);
+        multiply_state(p, &p->weights[CANDIDATE], (struct operand){next, da_n, 3 * H}, at, sums, 0, NULL);
         for (idx row = 0; row < at.rows; row++) {
             const idx b = at.row + row, place = b * H + at.unit;
             REAL *da = g->da + gru_inputs(g, b, at.unit);

@@ -7,7 +7,7 @@ enum { STATE, CELLS, OUTPUT };   /* the products: W_hh h, p_i and p_f c, p_o c *
 struct lstm {
     struct steps steps;
     int nonlinearity, peepholes;
-    const REAL *h0, *c0, *peephole, *dh;
+    const REAL *b, *h0, *c0, *peephole, *dh;
     REAL *h, *c, *gates;         /* gates hold the inputs' share before their step; backward reads all three */
     REAL *da, *carried, *dc;
 };
@@ -17,6 +17,9 @@ static int is_matrix(const struct lstm *l) { return l->peepholes == MATRIX; }
 /* p_k c of gate k = 0, 1, 2 for i, f, o. */
 INLINE vr peep(const struct lstm *l, int k, idx unit, idx n, vr c) {
     return l->peepholes == ONE_PER_UNIT ? load_part(l->peephole + k * l->steps.s.H + unit, n) * c : (vr){0};
+}
+INLINE vr bias_of(const struct lstm *l, idx gate, idx unit, idx n) {
+    return l->b ? load_part(l->b + gate * l->steps.s.H + unit, n) : (vr){0};
 }
 
 /* ---- forward ---- */
@@ -34,11 +37,12 @@ INLINE void lstm_row(const struct lstm *l, struct lstm_row r) {
         const REAL *sums = r.sums + j;
         REAL *gates = r.gates + j;
         const vr before = load_part(r.c_before + j, n);
-        const vr i = vsigmoid(load_part(gates, n) + load(sums) + peep(l, 0, u, n, before));
-        const vr f = vsigmoid(load_part(gates + H, n) + load(sums + r.gap) + peep(l, 1, u, n, before));
-        const vr g = vtanh(load_part(gates + 2 * H, n) + load(sums + 2 * r.gap));
-        const vr c = f * before + i * g, a = load_part(gates + 3 * H, n) + load(sums + 3 * r.gap) + peep(l, 2, u, n, c);
-        const vr o = is_matrix(l) ? a : vsigmoid(a);
+        vr a[4];
+#pragma GCC unroll 4
+        for (idx k = 0; k < 4; k++) a[k] = load_part(gates + k * H, n) + load(sums + k * r.gap) + bias_of(l, k, u, n);
+        const vr i = vsigmoid(a[0] + peep(l, 0, u, n, before)), f = vsigmoid(a[1] + peep(l, 1, u, n, before)), g = vtanh(a[2]);
+        const vr c = f * before + i * g, a_o = a[3] + peep(l, 2, u, n, c);
+        const vr o = is_matrix(l) ? a_o : vsigmoid(a_o);
         store_part(gates, i, n);
         store_part(gates + H, f, n);
         store_part(gates + 2 * H, g, n);
@@ -64,9 +68,10 @@ static void lstm_cells(void *arg, idx begin, idx end, int worker) {
     REAL sums[PATCH_REALS] __attribute__((aligned(64)));
     for (idx number = begin; number < end; number++) {
         const struct patch at = patch_of(p, number);
-        ask_for(p, l->gates + gates, 4, 4 * H, at);
-        multiply_state(p, &p->weights[STATE], (struct operand){packed, h_before, H}, at, sums, 0);
-        if (is_matrix(l)) multiply_state(p, &p->weights[CELLS], (struct operand){packed, c_before, H}, at, sums, 1);
+        const struct wanted wanted[] = {rows_of(p, l->gates + gates, 4, at), rows_of(p, c_before, 1, at), rows_of(p, c, 1, at),
+                                        rows_of(p, h, 1, at)};
+        multiply_state(p, &p->weights[STATE], (struct operand){packed, h_before, H}, at, sums, 0, wanted);
+        if (is_matrix(l)) multiply_state(p, &p->weights[CELLS], (struct operand){packed, c_before, H}, at, sums, 1, NULL);
         for (idx row = 0; row < at.rows; row++) {
             const idx b = at.row + row, place = b * H + at.unit, gate = gates + b * 4 * H + at.unit;
             if (alive(p, i, b)) {
@@ -91,7 +96,7 @@ static void lstm_outputs(void *arg, idx begin, idx end, int worker) {
     REAL sums[PATCH_REALS] __attribute__((aligned(64)));
     for (idx number = begin; number < end; number++) {
         const struct patch at = patch_of(p, number);
-        multiply_state(p, &p->weights[OUTPUT], (struct operand){next, c, H}, at, sums, 0);
+        multiply_state(p, &p->weights[OUTPUT], (struct operand){next, c, H}, at, sums, 0, NULL);
         for (idx row = 0; row < at.rows; row++) {
             const idx b = at.row + row, place = b * H + at.unit;
             REAL *gate = l->gates + gates + b * 4 * H + at.unit;
@@ -109,14 +114,15 @@ static void lstm_outputs(void *arg, idx begin, idx end, int worker) {
 static int lstm_forward(const struct sequence_shape *s, const struct sequence_inputs *in, int nonlinearity, int peepholes,
                         const void *h0, const void *c0, const void *w_hh, const void *peephole, void *h, void *c, void *gates) {
     const idx H = s->H;
-    struct lstm l = {{.s = *s, .weights = {times_weights(w_hh, 4, H)}}, nonlinearity, peepholes, .h0 = h0, .c0 = c0,
-                     .peephole = peephole, .h = h, .c = c, .gates = gates};
+    struct lstm l = {{.s = *s, .weights = {times_weights(w_hh, 4, H)}}, nonlinearity, peepholes, .b = in->b, .h0 = h0,
+                     .c0 = c0, .peephole = peephole, .h = h, .c = c, .gates = gates};
+    const struct sequence_inputs without_bias = {in->x, in->w_ih, NULL, in->D};   /* b comes with the sums */
     struct steps *p = &l.steps;
     if (is_matrix(&l)) {
         p->weights[CELLS] = behind(H, times_weights(l.peephole, 2, H));
         p->weights[OUTPUT] = behind(H, times_weights(l.peephole + 2 * H * H, 1, H));
     }
-    if (share_of_inputs(s, in, 4, gates, 4 * H) != CNN_OK) return CNN_NO_MEMORY;
+    if (share_of_inputs(s, &without_bias, 4, gates, 4 * H) != CNN_OK) return CNN_NO_MEMORY;
     if (begin_steps(p, is_matrix(&l) ? 2 * H : H) != CNN_OK) return CNN_NO_MEMORY;
     pack_state(p, p->packed[0], 0, h0);
     if (is_matrix(&l)) pack_state(p, p->packed[0], H, c0);
@@ -159,13 +165,14 @@ INLINE void lstm_row_backward(const struct lstm *l, struct lstm_row_backward r) 
 
 /* The adjoint of the state after step i, over the sums of the product by W_hh; dc gets what the matrices of i and f of the step
    after it gave. */
-static void lstm_adjoints(const struct lstm *l, struct patch at, REAL *sums) {
+static void lstm_adjoints(const struct lstm *l, struct patch at, REAL *sums, const struct wanted *wanted) {
     const struct steps *p = &l->steps;
     const idx i = p->i, H = p->s.H, first = i + 1 < p->s.T;
     const REAL *after = l->da + (first ? offset_of(p, i + 1, 4 * H) : 0), *packed = p->packed[(i + 1) % 2];
     REAL *cells = sums + at.rows * p->width;
-    if (first) multiply_state(p, &p->weights[STATE], (struct operand){packed, after, 4 * H}, at, sums, 0);
-    if (first && is_matrix(l)) multiply_state(p, &p->weights[CELLS], (struct operand){packed, after, 4 * H}, at, cells, 0);
+    if (first) multiply_state(p, &p->weights[STATE], (struct operand){packed, after, 4 * H}, at, sums, 0, wanted);
+    if (first && is_matrix(l))
+        multiply_state(p, &p->weights[CELLS], (struct operand){packed, after, 4 * H}, at, cells, 0, NULL);
     for (idx row = 0; row < at.rows; row++) {
         const idx b = at.row + row, state = b * H + at.unit;
         const REAL *dh = i < 0 ? NULL : l->dh + offset_of(p, i, H) + state;
@@ -186,7 +193,7 @@ static void lstm_initial_adjoints(void *arg, idx begin, idx end, int worker) {
     REAL sums[PATCH_REALS] __attribute__((aligned(64)));
     for (idx number = begin; number < end; number++) {
         const struct patch at = patch_of(p, number);
-        lstm_adjoints(l, at, sums);
+        lstm_adjoints(l, at, sums, NULL);
         for (idx row = 0; row < at.rows; row++)
             copy_reals(l->carried + (at.row + row) * p->s.H + at.unit, sums + row * p->width, at.units);
     }
@@ -221,11 +228,10 @@ static void lstm_cells_backward(void *arg, idx begin, idx end, int worker) {
     REAL sums[PATCH_REALS] __attribute__((aligned(64)));
     for (idx number = begin; number < end; number++) {
         const struct patch at = patch_of(p, number);
-        ask_for(p, l->gates + gates, 4, 4 * H, at);
-        ask_for(p, l->da + gates, 4, 4 * H, at);
-        ask_for(p, l->dh + offset_of(p, p->i, H), 1, H, at);
-        ask_for(p, before(p, p->i, l->c0, l->c), 1, H, at);
-        lstm_adjoints(l, at, sums);
+        const struct wanted wanted[] = {rows_of(p, l->gates + gates, 4, at), rows_of(p, l->da + gates, 4, at),
+                                        rows_of(p, l->dh + offset_of(p, p->i, H), 1, at),
+                                        rows_of(p, before(p, p->i, l->c0, l->c), 1, at)};
+        lstm_adjoints(l, at, sums, wanted);
         lstm_gates_backward(l, at, sums, NULL);
     }
 }
@@ -239,7 +245,7 @@ static void lstm_outputs_backward(void *arg, idx begin, idx end, int worker) {
     REAL sums[PATCH_REALS] __attribute__((aligned(64)));
     for (idx number = begin; number < end; number++) {
         const struct patch at = patch_of(p, number);
-        lstm_adjoints(l, at, sums);
+        lstm_adjoints(l, at, sums, NULL);
         for (idx row = 0; row < at.rows; row++) {
             const idx b = at.row + row, place = b * H + at.unit, gate = gates + b * 4 * H + at.unit;
             for (idx j = 0; j < at.units; j += VL) {
@@ -264,7 +270,7 @@ static void lstm_cells_backward_matrix(void *arg, idx begin, idx end, int worker
         const struct patch at = patch_of(p, number);
         REAL *dpeep = sums + at.rows * p->width;
         const struct operand da_o = {p->packed[i % 2], l->da + offset_of(p, i, 4 * H) + 3 * H, 4 * H};
-        multiply_state(p, &p->weights[OUTPUT], da_o, at, dpeep, 0);
+        multiply_state(p, &p->weights[OUTPUT], da_o, at, dpeep, 0, NULL);
         for (idx row = 0; row < at.rows; row++)
             copy_reals(sums + row * p->width, l->carried + (at.row + row) * H + at.unit, at.units);
         lstm_gates_backward(l, at, sums, dpeep);
