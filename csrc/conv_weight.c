@@ -23,7 +23,6 @@ struct weight_sum {
     idx parts;                       /* of the pixels, each with sums of its own */
     idx channel_splits, f_splits;
     int ahead;                       /* products ask for the rows of the next image; else each row asks for the one below it */
-    int swapped;                     /* x and dy have changed their parts: dw is (C, F) here, (F, C) for the caller */
     idx lanes;                       /* F, rounded up to whole vectors */
     idx *pixel, *row;                /* where a pixel starts in the padded image; where an element of a run is in dw */
     REAL *sums, *scratch;            /* (group, part, K, lanes) */
@@ -121,10 +120,20 @@ static void pack_dy(const struct weight_sum *q, const struct pixels *b, idx f0, 
     }
 }
 
-/* Every element that is `step` from the last; the compiler makes vectors of it where the step is a constant. */
-static void skip_columns(idx channels, idx n, const REAL *x, idx plane, idx step, REAL *d) {
-    for (idx c = 0; c < channels; c++, x += plane, d += n)
-        if (step == 2) for (idx i = 0; i < n; i++) d[i] = x[2 * i];
+/* Every second one of 2 n - 1 elements. */
+INLINE void skip_every_other(idx n, const REAL *x, REAL *d) {
+    for (idx i = 0; i < n; i += VL) {
+        idx left = 2 * (n - i) - 1;
+        vr v[2] = {load_part(x + 2 * i, left), left > VL ? load_part(x + 2 * i + VL, left - VL) : (vr){0}};
+        unzip(v, 2);
+        store_part(d + i, v[0], n - i);
+    }
+}
+
+/* Every element that is `step` from the last. */
+static void skip_columns(idx channels, idx n, const REAL *x, idx plane, idx step, REAL *d, idx pitch) {
+    for (idx c = 0; c < channels; c++, x += plane, d += pitch)
+        if (step == 2) skip_every_other(n, x, d);
         else for (idx i = 0; i < n; i++) d[i] = x[step * i];
 }
 
@@ -136,7 +145,7 @@ static void pack_image_row(const struct weight_sum *q, idx channels, idx ih, idx
     for (idx c = 0; c < channels && !q->ahead; c++) prefetch_reals(x + c * S + (ih + q->step_h) * W, W);
     if (begin < end) {
         const REAL *from = x + ih * W + first + begin * step;
-        if (step > 1) skip_columns(channels, end - begin, from, S, step, line);
+        if (step > 1) skip_columns(channels, end - begin, from, S, step, line, end - begin);
         pack(channels, end - begin, step > 1 ? line : from, step > 1 ? end - begin : S, 1, d + begin * cb, cb);
     }
     memset(d + end * cb, 0, sizeof(REAL) * (size_t)((q->PW - end) * cb));
@@ -237,8 +246,7 @@ static void finish_sums(void *arg, idx begin, idx end, int worker) {
             for (idx part = 1; part < q->parts; part++) sum += load(sums + (part * rows + k) * q->lanes);
             store(sums + k * q->lanes, sum);
         }
-        if (!q->swapped) pack(q->K, MIN(VL, q->F - f), sums, q->lanes, 1, q->dw + (group * q->F + f) * q->K, q->K);
-        else for (idx k = 0; k < q->K; k++) store_part(q->dw + k * q->F + f, load(sums + k * q->lanes), q->F - f);
+        pack(q->K, MIN(VL, q->F - f), sums, q->lanes, 1, q->dw + (group * q->F + f) * q->K, q->K);
     }
 }
 
@@ -256,8 +264,7 @@ static void choose_pixels(struct weight_sum *q) {
     q->step_h = s->KH == 1 ? s->SH : 1, q->step_w = s->KW == 1 ? s->SW : 1;
     q->PH = (q->rows - 1) * (s->SH / q->step_h) + (s->KH - 1) * s->DH + 1;
     q->PW = (q->columns - 1) * (s->SW / q->step_w) + (s->KW - 1) * s->DW + 1;
-    idx products = ceil_div(q->run, MR) * ceil_div(MIN(q->F, F_BLOCK), NR);   /* with one image: enough for all of the next? */
-    q->ahead = s->H == 1 || (s->KH * s->KW == 1 && products >= q->images * q->PH * ceil_div(q->cb, PLANES_AHEAD));
+    q->ahead = s->H == 1;
     q->image_reals = round_up(q->images * q->PH * q->PW * q->cb, 16);
     q->line_reals = q->step_w > 1 ? round_up(q->columns * q->cb, 16) : 0;
     q->worker_reals = q->image_reals + q->line_reals + q->images * q->rows * q->columns * round_up(MIN(q->F, F_BLOCK), NR);
@@ -287,10 +294,9 @@ static void fill_tables(struct weight_sum *q) {
     for (idx e = 0; e < q->run; e++) q->row[e] = e % q->cb * s->KH * s->KW + e / q->cb;
 }
 
-static int weight_by_outer_products(const struct conv_shape *s, const REAL *dy, const REAL *x, REAL *dw, int swapped) {
+static int weight_by_outer_products(const struct conv_shape *s, const REAL *dy, const REAL *x, REAL *dw) {
     idx C = s->C / s->groups, F = s->F / s->groups, taps = s->KH * s->KW;
-    struct weight_sum q = {.s = s, .dy = dy, .x = x, .dw = dw, .C = C, .F = F, .K = C * taps, .lanes = round_up(F, VL),
-                           .swapped = swapped};
+    struct weight_sum q = {.s = s, .dy = dy, .x = x, .dw = dw, .C = C, .F = F, .K = C * taps, .lanes = round_up(F, VL)};
     q.cb = block_of(C, CHANNEL_BLOCK), q.channel_blocks = ceil_div(C, q.cb);
     q.runs = s->DW == 1 ? s->KH : taps, q.run = taps / q.runs * q.cb;
     idx rows = q.channel_blocks * q.cb * taps;
@@ -315,15 +321,7 @@ static int weight_by_outer_products(const struct conv_shape *s, const REAL *dy, 
     return status;
 }
 
-/* Where every output pixel sees just one of its own, an image is as good as one long row; and the side of more channels, the one
-   that is prefetched, may be either. */
-static int weight_of_pixels(const struct conv_shape *s, const REAL *dy, const REAL *x, REAL *dw) {
-    struct conv_shape row = *s;
-    row.W = row.OW = s->H * s->W, row.H = row.OH = 1;
-    if (s->C >= s->F || s->C < VL) return weight_by_outer_products(&row, dy, x, dw, 0);
-    row.C = s->F, row.F = s->C;
-    return weight_by_outer_products(&row, x, dy, dw, 1);
-}
+#include "conv_weight_pointwise.c"
 
 /* ---- kernels ---- */
 
@@ -338,8 +336,7 @@ static int conv2d_backward_weight(const struct conv_shape *s, const void *dy, co
     idx C = s->C / s->groups;
     int few = s->F / s->groups < VL || (C <= 4 && C * s->KH * s->KW <= MAX_DOT_WEIGHTS);
     if (few) return weight_by_dots(s, dy, x, dw);
-    int own = s->groups * s->KH * s->KW * s->SH * s->SW == 1 && s->top == 0 && s->left == 0 && s->OH == s->H && s->OW == s->W;
-    return own ? weight_of_pixels(s, dy, x, dw) : weight_by_outer_products(s, dy, x, dw, 0);
+    return is_sum_over_pixels(s) ? weight_of_pixels(s, dy, x, dw) : weight_by_outer_products(s, dy, x, dw);
 }
 
 struct plane_sum { idx N, F, S; const REAL *dy; REAL *db; };

@@ -108,6 +108,11 @@ INLINE void store_n(REAL *p, vr v, idx n) {
 #else
 #define hold(v) (void)0
 #endif
+#if defined(__GNUC__)
+#define hold_address(p) __asm__("" : "+r"(p))
+#else
+#define hold_address(p) (void)0
+#endif
 
 /* ---- choice ---- */
 
