@@ -1,7 +1,8 @@
 /* The gradient of the weights of a 1x1 convolution without padding: dw[f, c] = sum over pixels of dy[f, pixel] x[c, pixel].
 
-   Only one operand is transposed, a block of pixels at a time, into strips with its channels as lanes: the one of fewer channels,
-   or x where a stride has to skip pixels. Of the other one the products need single numbers, and these they read where they lie. */
+   Only one operand is transposed, a block of pixels at a time, into strips with its channels as lanes: the one of fewer
+   channels, or x where a stride has to skip pixels. Of the other one the products need single numbers, and these they read
+   where they lie. */
 
 enum { STRIP_BYTES = 512 << 10 };   /* of a block: its strips stay in L2 */
 
@@ -107,6 +108,7 @@ static const REAL *channel_at(const struct pixel_sum *q, const struct planes *p,
     return p->at + ((b->image * q->s->groups + b->group) * p->channels + c) * p->plane + b->pixel / q->s->OW * p->row
          + b->pixel % q->s->OW * p->step;
 }
+
 /* Strips: NR channels per pixel, in the last one VL if that is enough. */
 static void transpose_lanes(const struct pixel_sum *q, const struct pixel_run *b, REAL *line, REAL *d) {
     const struct conv_shape *s = q->s;
@@ -116,9 +118,9 @@ static void transpose_lanes(const struct pixel_sum *q, const struct pixel_run *b
         for (idx i = 0; i < b->images; i++, d += b->pixels * width)
             for (idx j = 0; j < n; j += PACKED) {
                 const REAL *from = channel_at(q, &q->lanes, b, l + j) + i * image;
-                idx channels = MIN(PACKED, n - j), rows = q->strided && !q->x_in_rows ? b->pixels / s->OW : 0;
+                idx channels = MIN(PACKED, n - j), rows = q->strided ? b->pixels / s->OW : 0;
                 for (idx r = 0; r < rows; r++)
-                    skip_columns(channels, s->OW, from + r * s->SH * s->W, q->lanes.plane, s->SW, line + r * s->OW, b->pixels);
+                    skip_columns(channels, s->OW, from + r * q->lanes.row, q->lanes.plane, s->SW, line + r * s->OW, b->pixels);
                 pack(channels, b->pixels, rows ? line : from, rows ? b->pixels : q->lanes.plane, 1, d + j, width);
             }
     }
@@ -126,24 +128,29 @@ static void transpose_lanes(const struct pixel_sum *q, const struct pixel_run *b
 
 /* ---- sums ---- */
 
-/* A panel of rows meets all strips. Meanwhile memory is asked for the next panel, and then for the lanes of the next block. */
+/* A panel of rows meets all strips. Meanwhile memory is asked for the next panel; the last ones ask for the next lanes, too. */
 static void add_planes(const struct pixel_sum *q, const struct pixel_run *b, const struct pixel_run *after, idx r0, idx r1,
                        const REAL *strips, REAL *sums, int accumulate) {
-    idx pixels = b->images * b->pixels, height = panel_height(q->rows.channels), lanes = after->l0;
+    const struct planes *rows = &q->rows, *lanes = &q->lanes;
+    idx pixels = b->images * b->pixels, height = panel_height(rows->channels), lane = after->l0;
     idx spare = MAX(1, ceil_div(b->l1 - b->l0, NR) - ceil_div(height, q->planes_ahead));
     idx late = r1 - ceil_div(ceil_div(after->l1 - after->l0, q->planes_ahead), spare) * height;
     for (idx r = r0; r < r1; r += height) {
-        const REAL *strip = strips, *panel = r + height < r1 ? channel_at(q, &q->rows, b, r + height) : channel_at(q, &q->rows, after, r0);
-        for (idx l = b->l0, rows = 0; l < b->l1; l += NR) {
-            struct soon soon = {panel + rows * q->rows.plane, q->rows.plane, q->planes_ahead, q->rows.pixel};
-            if (rows < height) rows += q->planes_ahead;
-            else if (r >= late && lanes < after->l1) {
-                soon = (struct soon){channel_at(q, &q->lanes, after, lanes), q->lanes.plane, q->planes_ahead, q->lanes.pixel};
-                lanes += q->planes_ahead;
+        int last = r + height >= r1;
+        const REAL *strip = strips, *panel = channel_at(q, rows, b, r);
+        const REAL *next = channel_at(q, rows, last ? after : b, last ? r0 : r + height);
+        for (idx l = b->l0, row = 0; l < b->l1; l += NR) {
+            struct soon soon = {next, 0, q->planes_ahead, rows->pixel};   /* nothing new */
+            if (row < height) {
+                soon.from += row * rows->plane, soon.plane = rows->plane;
+                row += q->planes_ahead;
+            } else if (r >= late && lane < after->l1) {
+                soon = (struct soon){channel_at(q, lanes, after, lane), lanes->plane, q->planes_ahead, lanes->pixel};
+                lane += q->planes_ahead;
             }
             int vectors = b->l1 - l > VL ? 2 : 1;
-            plane_kernels[MIN(height, r1 - r)](vectors, pixels, channel_at(q, &q->rows, b, r), q->rows.plane, q->rows.pixel, strip,
-                                               sums + r * q->width + l, q->width, accumulate, &soon);
+            plane_kernels[MIN(height, r1 - r)](vectors, pixels, panel, rows->plane, rows->pixel, strip, sums + r * q->width + l,
+                                               q->width, accumulate, &soon);
             strip += pixels * vectors * VL;
         }
     }
@@ -186,8 +193,8 @@ static void finish_planes(void *arg, idx begin, idx end, int worker) {
 
 /* ---- the choice of blocks ---- */
 
-/* Parts of at least 1024 pixels and sums of at most 4 MB do not cost much, whatever the number of threads. Where they do not come
-   out even, threads share the rows of a part, at the price of transposing its lanes more than once. */
+/* Parts of at least 1024 pixels and sums of at most 4 MB do not cost much, whatever the number of threads. Where they do not
+   come out even, threads share the rows of a part, at the price of transposing its lanes more than once. */
 static void choose_runs(struct pixel_sum *q) {
     const struct conv_shape *s = q->s;
     idx R = q->rows.channels, pixels = s->OH * s->OW, threads = cnn_get_num_threads();
