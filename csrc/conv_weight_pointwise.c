@@ -48,7 +48,7 @@ INLINE void plane_products(const int m, const int vectors, idx pixels, const REA
         for (idx end = MIN(pixels, p + soon->planes); p < end; p++, next += soon->plane, strip += vectors * VL) {
             const REAL *from = planes + pixel[p];
             const vr b0 = load(strip), b1 = vectors > 1 ? load(strip + VL) : b0;
-            __builtin_prefetch(next);
+            __builtin_prefetch(next, 0, 2);
 #pragma GCC unroll 16
             for (int i = 0; i < m; i++) {
                 if (i && i % 3 == 0) {
