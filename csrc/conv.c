@@ -506,6 +506,7 @@ static int is_whole_image(const struct conv_shape *s) {
         && s->groups == 1;
 }
 
+#include "conv_strided.c"
 #include "conv_depthwise.c"
 #include "winograd.c"
 
@@ -518,6 +519,8 @@ static int conv2d_forward(const struct conv_shape *s, const void *x, const void 
     if (is_depthwise(s)) return depthwise_forward(s, x, w, b, y);
     if (winograd_pays(s, FORWARD)) return winograd_forward(s, x, w, b, y);
     if (winograd_strided_pays(s, FORWARD)) return winograd_strided_forward(s, x, w, b, y);
+    if (is_strided_product(s) && NR > LINE)   /* else products are over too soon for what they ask for */
+        return multiply_strided((struct strided_product){.s = s, .M = F, .K = C, .in = x, .w = w, .bias = b, .out = y});
     struct tap *tap = scratch_take(sizeof(struct tap) * (size_t)taps);
     if (!tap) return CNN_NO_MEMORY;
     for (idx t = 0; t < taps; t++) tap[t] = (struct tap){t / s->KW * s->DH - s->top, t % s->KW * s->DW - s->left, t};
@@ -550,6 +553,8 @@ static int conv2d_backward_input(const struct conv_shape *s, const void *dy, con
     if (is_depthwise(s)) return depthwise_backward_input(s, dy, w, dx);
     if (winograd_pays(s, BACKWARD_INPUT)) return winograd_backward_input(s, dy, w, dx);
     if (winograd_strided_pays(s, BACKWARD_INPUT)) return winograd_strided_backward_input(s, dy, w, dx);
+    if (is_strided_product(s))
+        return multiply_strided((struct strided_product){.s = s, .backward = 1, .M = C, .K = F, .in = dy, .w = w, .out = dx});
     struct tap *tap = scratch_take(sizeof(struct tap) * (size_t)all + sizeof(struct phase) * (size_t)phases);
     if (!tap) return CNN_NO_MEMORY;
     struct phase *phase = (struct phase *)(tap + all);

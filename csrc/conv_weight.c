@@ -7,7 +7,7 @@
    stride. */
 #include "conv_dots.c"
 
-enum { CHANNEL_BLOCK = 32, F_BLOCK = 512, MAX_DOT_WEIGHTS = 36, PACKED = VL > 4 ? VL : 4 };
+enum { CHANNEL_BLOCK = 32, F_BLOCK = 512, MAX_DOT_WEIGHTS = 36 };
 
 struct weight_sum {
     const struct conv_shape *s;
@@ -118,23 +118,6 @@ static void pack_dy(const struct weight_sum *q, const struct pixels *b, idx f0, 
             }
         }
     }
-}
-
-/* Every second one of 2 n - 1 elements. */
-INLINE void skip_every_other(idx n, const REAL *x, REAL *d) {
-    for (idx i = 0; i < n; i += VL) {
-        idx left = 2 * (n - i) - 1;
-        vr v[2] = {load_part(x + 2 * i, left), left > VL ? load_part(x + 2 * i + VL, left - VL) : (vr){0}};
-        unzip(v, 2);
-        store_part(d + i, v[0], n - i);
-    }
-}
-
-/* Every element that is `step` from the last. */
-static void skip_columns(idx channels, idx n, const REAL *x, idx plane, idx step, REAL *d, idx pitch) {
-    for (idx c = 0; c < channels; c++, x += plane, d += pitch)
-        if (step == 2) skip_every_other(n, x, d);
-        else for (idx i = 0; i < n; i++) d[i] = x[step * i];
 }
 
 /* One row of the padded image, channels innermost. */

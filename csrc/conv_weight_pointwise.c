@@ -4,8 +4,6 @@
    channels, or x where a stride has to skip pixels. Of the other one the products need single numbers, and these they read
    where they lie. */
 
-enum { STRIP_BYTES = 512 << 10 };   /* of a block: its strips stay in L2 */
-
 /* One of the two operands: (N, groups, channels, plane). */
 struct planes {
     const REAL *at;
@@ -25,71 +23,6 @@ struct pixel_sum {
     idx planes_ahead;                /* asked for during one line of pixels */
     REAL *sums, *scratch;            /* (group, part, row, width) */
     idx line_reals, worker_reals;
-};
-
-/* ---- micro-kernel ---- */
-
-/* What comes next: of some planes a little per pixel, while memory has nothing else to do. */
-struct soon { const REAL *from; idx plane, planes; const idx *pixel; };
-
-/* sums (m x vectors, row stride ld) = or += the products of m planes with a strip. Every third plane has an address of its own,
-   the next two are one and two planes away, which an instruction adds for nothing. */
-INLINE void plane_products(const int m, const int vectors, idx pixels, const REAL *restrict planes, idx plane,
-                           const idx *restrict pixel, const REAL *restrict strip, REAL *restrict sums, idx ld, int accumulate,
-                           const struct soon *soon) {
-    vr sum[MR][NV];
-#pragma GCC unroll 16
-    for (int i = 0; i < m; i++) sum[i][0] = sum[i][1] = (vr){0};
-    const REAL *row = sums, *last = sums + (m - 1) * ld;
-    for (idx p = 0; p < pixels; row += row < last ? ld : 0) {
-        const REAL *next = soon->from + soon->pixel[p];
-        __builtin_prefetch(row, 1);
-        __builtin_prefetch(row + VL, 1);
-        for (idx end = MIN(pixels, p + soon->planes); p < end; p++, next += soon->plane, strip += vectors * VL) {
-            const REAL *from = planes + pixel[p];
-            const vr b0 = load(strip), b1 = vectors > 1 ? load(strip + VL) : b0;
-            __builtin_prefetch(next, 0, 2);
-#pragma GCC unroll 16
-            for (int i = 0; i < m; i++) {
-                if (i && i % 3 == 0) {
-                    from += 3 * plane;
-                    hold_address(from);
-                }
-                const REAL a = from[i % 3 * plane];
-                sum[i][0] += a * b0;
-                if (vectors > 1) sum[i][1] += a * b1;
-            }
-        }
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < m; i++, sums += ld)
-        for (int v = 0; v < vectors; v++)
-            store(sums + v * VL, accumulate ? load(sums + v * VL) + sum[i][v] : sum[i][v]);
-}
-
-typedef void (*plane_kernel)(int vectors, idx pixels, const REAL *planes, idx plane, const idx *pixel, const REAL *strip,
-                             REAL *sums, idx ld, int accumulate, const struct soon *soon);
-#define PLANES(m) \
-    static void plane_products_##m(int vectors, idx pixels, const REAL *planes, idx plane, const idx *pixel, \
-                                   const REAL *strip, REAL *sums, idx ld, int accumulate, const struct soon *soon) { \
-        if (vectors > 1) plane_products(m, 2, pixels, planes, plane, pixel, strip, sums, ld, accumulate, soon); \
-        else plane_products(m, 1, pixels, planes, plane, pixel, strip, sums, ld, accumulate, soon); \
-    }
-PLANES(1) PLANES(2) PLANES(3) PLANES(4) PLANES(5) PLANES(6)
-#if MR > 6
-PLANES(7) PLANES(8) PLANES(9) PLANES(10) PLANES(11) PLANES(12)
-#endif
-#if MR > 12
-PLANES(13) PLANES(14)
-#endif
-static const plane_kernel plane_kernels[] = {
-    NULL, plane_products_1, plane_products_2, plane_products_3, plane_products_4, plane_products_5, plane_products_6,
-#if MR > 6
-    plane_products_7, plane_products_8, plane_products_9, plane_products_10, plane_products_11, plane_products_12,
-#endif
-#if MR > 12
-    plane_products_13, plane_products_14,
-#endif
 };
 
 /* ---- a block of pixels ---- */
@@ -150,7 +83,7 @@ static void add_planes(const struct pixel_sum *q, const struct pixel_run *b, con
             }
             int vectors = b->l1 - l > VL ? 2 : 1;
             plane_kernels[MIN(height, r1 - r)](vectors, pixels, panel, rows->plane, rows->pixel, strip, sums + r * q->width + l,
-                                               q->width, accumulate, &soon);
+                                               q->width, NULL, accumulate, &soon);
             strip += pixels * vectors * VL;
         }
     }
