@@ -51,22 +51,9 @@ typedef void (*plane_kernel)(int vectors, idx pixels, const REAL *planes, idx pl
         if (vectors > 1) plane_products(m, 2, pixels, planes, plane, pixel, strip, sums, ld, bias, accumulate, soon); \
         else plane_products(m, 1, pixels, planes, plane, pixel, strip, sums, ld, bias, accumulate, soon); \
     }
-PLANES(1) PLANES(2) PLANES(3) PLANES(4) PLANES(5) PLANES(6)
-#if MR > 6
-PLANES(7) PLANES(8) PLANES(9) PLANES(10) PLANES(11) PLANES(12)
-#endif
-#if MR > 12
-PLANES(13) PLANES(14)
-#endif
-static const plane_kernel plane_kernels[] = {
-    NULL, plane_products_1, plane_products_2, plane_products_3, plane_products_4, plane_products_5, plane_products_6,
-#if MR > 6
-    plane_products_7, plane_products_8, plane_products_9, plane_products_10, plane_products_11, plane_products_12,
-#endif
-#if MR > 12
-    plane_products_13, plane_products_14,
-#endif
-};
+FOR_HEIGHTS(PLANES)
+#define PLANES_OF(m) plane_products_##m,
+static const plane_kernel plane_kernels[] = {NULL, FOR_HEIGHTS(PLANES_OF)};
 
 /* ---- strips of pixels ---- */
 

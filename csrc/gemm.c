@@ -24,15 +24,19 @@ enum { K_AHEAD = 16 };                    /* steps of k that are on their way wh
 
 /* Rows that are asked for in the course of a tile: all at once would hold up a and b. */
 struct wanted { const REAL *first; idx stride, count; };
+/* What comes after the tile, a line for each k; NULL: nothing. */
+struct after { const REAL *line; idx step; };
+static const struct after nothing_after = {NULL, 0};
 
 /* C (m x NR, row stride ldc) = panel a (m values per k) times strip b, plus C itself, a bias per row or nothing.
    Per k two vectors of b, `gap` apart, or only one of them, lie ldb after those of the last k or, when there are offsets, at
    offset[k]. m is a constant where this is inlined, so x lives in registers. `strip`, where it is not NULL, becomes what was read
    of b. */
 INLINE void micro_kernel(const int m, const int vectors, idx K, const REAL *restrict a, const REAL *restrict b, idx ldb,
-                         const idx *restrict offset, idx gap, REAL *restrict strip, struct wanted wanted, REAL *restrict c,
-                         idx ldc, const REAL *bias, int accumulate) {
+                         const idx *restrict offset, idx gap, REAL *restrict strip, struct wanted wanted, struct after after,
+                         REAL *restrict c, idx ldc, const REAL *bias, int accumulate) {
     vr x[MR][NV];
+    const idx ahead = ldb == NR ? K_AHEAD * NR : 0;   /* rows of B itself are followed by the hardware */
     int pace = 1;
     while (K >> (pace + 1) >= wanted.count) pace++;
 #pragma GCC unroll 16
@@ -46,15 +50,16 @@ INLINE void micro_kernel(const int m, const int vectors, idx K, const REAL *rest
         }
         const vr b0 = load(bk), b1 = vectors > 1 ? load(bk + gap) : b0;
         if (strip) {
-            __builtin_prefetch(bk + NR + VL - 1);   /* the strip after this one; the line that it begins in is here already */
-            __builtin_prefetch(bk + 2 * NR - 1);
+            __builtin_prefetch(after.line + k * after.step);
+            __builtin_prefetch(after.line + k * after.step + LINE);
             __builtin_prefetch(bk + ROWS_AHEAD * ldb);   /* when its turn comes, it may be in L2 again */
             __builtin_prefetch(bk + ROWS_AHEAD * ldb + NR - 1);
             store(strip + k * NR, b0);
             store(strip + k * NR + VL, b1);
         } else if (!offset) {
-            __builtin_prefetch(bk + K_AHEAD * ldb);   /* a strip may come from beyond L2 */
-            __builtin_prefetch(bk + K_AHEAD * ldb + vectors * VL - 1);
+            __builtin_prefetch(bk + ahead);   /* a strip may come from beyond L2 */
+            __builtin_prefetch(bk + ahead + vectors * VL - 1);
+            if (after.line) __builtin_prefetch(after.line + k * after.step, 0, 2);   /* into L2: L1 is full of b */
         }
 #pragma GCC unroll 16
         for (int i = 0; i < m; i++) {
@@ -73,18 +78,20 @@ INLINE void micro_kernel(const int m, const int vectors, idx K, const REAL *rest
     static void micro_kernel_##m(idx K, const REAL *a, const REAL *b, idx ldb, const idx *offset, idx gap, REAL *c, idx ldc, \
                                  const REAL *bias, int accumulate) { \
         const struct wanted rows = {c, ldc, m}; \
-        if (offset) micro_kernel(m, 2, K, a, b, 0, offset, gap, NULL, rows, c, ldc, bias, accumulate); \
-        else micro_kernel(m, 2, K, a, b, ldb, NULL, VL, NULL, rows, c, ldc, bias, accumulate); \
+        if (offset) micro_kernel(m, 2, K, a, b, 0, offset, gap, NULL, rows, nothing_after, c, ldc, bias, accumulate); \
+        else micro_kernel(m, 2, K, a, b, ldb, NULL, VL, NULL, rows, nothing_after, c, ldc, bias, accumulate); \
     } \
     static void narrow_kernel_##m(idx K, const REAL *a, const REAL *b, idx ldb, const idx *offset, idx gap, REAL *c, idx ldc, \
                                   const REAL *bias, int accumulate) { \
         const struct wanted rows = {c, ldc, m}; \
-        if (offset) micro_kernel(m, 1, K, a, b, 0, offset, gap, NULL, rows, c, ldc, bias, accumulate); \
-        else micro_kernel(m, 1, K, a, b, ldb, NULL, VL, NULL, rows, c, ldc, bias, accumulate); \
+        if (offset) micro_kernel(m, 1, K, a, b, 0, offset, gap, NULL, rows, nothing_after, c, ldc, bias, accumulate); \
+        else micro_kernel(m, 1, K, a, b, ldb, NULL, VL, NULL, rows, nothing_after, c, ldc, bias, accumulate); \
     } \
-    static void packing_kernel_##m(idx K, const REAL *a, const REAL *b, idx ldb, REAL *strip, REAL *c, idx ldc, \
-                                   const REAL *bias, int accumulate) { \
-        micro_kernel(m, 2, K, a, b, ldb, NULL, VL, strip, (struct wanted){c, ldc, m}, c, ldc, bias, accumulate); \
+    static void packing_kernel_##m(idx K, const REAL *a, const REAL *b, idx ldb, REAL *strip, struct after after, REAL *c, \
+                                   idx ldc, const REAL *bias, int accumulate) { \
+        const struct wanted rows = {c, ldc, m}; \
+        if (strip) micro_kernel(m, 2, K, a, b, ldb, NULL, VL, strip, rows, after, c, ldc, bias, accumulate); \
+        else micro_kernel(m, 2, K, a, b, ldb, NULL, VL, NULL, rows, after, c, ldc, bias, accumulate); \
     }
 
 /* One for each height of a panel, and tables of them. */
@@ -103,7 +110,8 @@ static const micro_kernel_function micro_kernels[] = {NULL, FOR_HEIGHTS(MICRO_KE
 #define NARROW_KERNEL(m) narrow_kernel_##m,
 static const micro_kernel_function narrow_kernels[] = {NULL, FOR_HEIGHTS(NARROW_KERNEL)};
 
-typedef void (*packing_kernel_function)(idx, const REAL *, const REAL *, idx, REAL *, REAL *, idx, const REAL *, int);
+typedef void (*packing_kernel_function)(idx, const REAL *, const REAL *, idx, REAL *, struct after, REAL *, idx, const REAL *,
+                                        int);
 #define PACKING_KERNEL(m) packing_kernel_##m,
 static const packing_kernel_function packing_kernels[] = {NULL, FOR_HEIGHTS(PACKING_KERNEL)};
 
@@ -312,27 +320,39 @@ static void start_from_bias(const struct product *p, idx m0, idx m1, idx n0, idx
             for (idx j = n0; j < n1; j++) p->c[i * p->crs + j * p->ccs] = bias_at(p, i, j);
 }
 
+/* Line `number` of each row of B in the strip after the one at hand. The line that it begins in is here already. */
+static struct after strip_after(const struct product *p, const REAL *b, idx number) {
+    return (struct after){b + NR + (number + 1) * MIN(LINE, NR) - 1, p->brs};
+}
+
 /* mc x nc of C. The first rows that meet the strips find them still to be packed: each on the way through its first panel, or a
-   group when its turn comes. `once`: they are also the last ones, so that a group is all there is. */
+   group when its turn comes. `once`: they are also the last ones, so that a group is all there is. What will be packed on the way
+   next is asked for by the panels after the first one, where there are enough: that one would wait for memory. */
 static void multiply_blocks(const struct product *p, idx mc, idx nc, idx kc, const REAL *panels, REAL *strips, int first,
                             int once, const REAL *b, REAL *c, const REAL *bias, int accumulate) {
-    idx height = panel_height(p->M);
+    const idx height = panel_height(p->M), lines = MAX(1, NR / LINE);
     idx group = !once ? NC : reads_b_in_place(p) || packs_on_the_way(p) ? NR : GROUP * NR;
     for (idx j = 0; j < nc; j += NR) {
-        idx n = MIN(NR, nc - j), at = j % group, done = 0;
+        idx n = MIN(NR, nc - j), at = j % group, done = 0, asking = 0;
         int in_place = reads_b_in_place(p) && n == NR, past_caches = passes_caches(p) && n == NR;
         if (first && packs_on_the_way(p) && n == NR && !past_caches) {
-            done = MIN(height, mc);
-            packing_kernels[done](kc, panels, b + j, p->brs, strips + at * kc, c + j, p->crs, bias, accumulate);
+            done = MIN(height, mc), asking = mc > lines * height ? (lines + 1) * height : 0;
+            struct after after = asking ? (struct after){panels, 0} : strip_after(p, b + j, 0);
+            packing_kernels[done](kc, panels, b + j, p->brs, strips + at * kc, after, c + j, p->crs, bias, accumulate);
         } else if (first && !in_place && (!at || (packs_on_the_way(p) && !past_caches))) {
             pack_strips(kc, MIN(group - at, nc - j), b + j * p->bcs, p->brs, p->bcs, strips + at * kc);
         }
         const REAL *strip = in_place ? b + j : strips + at * kc;
         idx ldb = in_place ? p->brs : NR;
-        for (idx i = done; i < mc; i += height)
-            if (past_caches) tile_past_caches(MIN(height, mc - i), kc, panels + i * kc, strip, ldb, c + i * p->crs + j, p->crs);
-            else tile(MIN(height, mc - i), n, kc, panels + i * kc, strip, ldb, NULL, VL, c + i * p->crs + j * p->ccs, p->crs,
-                      p->ccs, bias ? bias + i : NULL, accumulate);
+        for (idx i = done; i < mc; i += height) {
+            const REAL *a = panels + i * kc, *start = bias ? bias + i : NULL;
+            REAL *d = c + i * p->crs + j * p->ccs;
+            idx m = MIN(height, mc - i);
+            if (past_caches) tile_past_caches(m, kc, a, strip, ldb, d, p->crs);
+            else if (i < asking)
+                packing_kernels[m](kc, a, strip, NR, NULL, strip_after(p, b + j, i / height - 1), d, p->crs, start, accumulate);
+            else tile(m, n, kc, a, strip, ldb, NULL, VL, d, p->crs, p->ccs, start, accumulate);
+        }
     }
 }
 
@@ -358,112 +378,7 @@ static void multiply_range(const struct product *p, idx m0, idx m1, idx n0, idx 
     if (passes_caches(p)) wait_for_stores();
 }
 
-/* ---- few rows: B is read once, nothing is packed ---- */
-
-enum { FEW = 4, DOT_ROWS = 16, ROW_CHUNK = 16384 / sizeof(REAL) };   /* of C, to stay near */
-enum { SOON = 1024 / sizeof(REAL) };   /* further on in a row of B */
-
-/* B stored by columns: dot products along k. */
-INLINE void dots(const int m, const int n, const struct product *p, idx i0, idx j0) {
-    vr sum[FEW][FEW] = {{{0}}};
-    const REAL *a = p->a + i0 * p->ars, *b = p->b + j0 * p->bcs;
-    for (idx k = 0; k < p->K; k += VL) {
-        idx w = MIN(VL, p->K - k);
-        vr av[FEW];
-#pragma GCC unroll 4
-        for (int i = 0; i < m; i++) av[i] = w == VL ? load(a + i * p->ars + k) : load_n(a + i * p->ars + k, w);
-#pragma GCC unroll 4
-        for (int l = 0; l < n; l++) {
-            vr bv = w == VL ? load(b + l * p->bcs + k) : load_n(b + l * p->bcs + k, w);
-#pragma GCC unroll 4
-            for (int i = 0; i < m; i++) sum[i][l] += av[i] * bv;
-        }
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < m; i++)
-#pragma GCC unroll 4
-        for (int l = 0; l < n; l++)
-            p->c[(i0 + i) * p->crs + (j0 + l) * p->ccs] = horizontal_sum(sum[i][l]) + bias_at(p, i0 + i, j0 + l);
-}
-
-INLINE void dots_of_rows(const int n, const struct product *p, idx j) {
-    for (idx i = 0; i < p->M; i += FEW)
-        switch (p->M - i) {
-            case 1: dots(1, n, p, i, j); break;
-            case 2: dots(2, n, p, i, j); break;
-            case 3: dots(3, n, p, i, j); break;
-            default: dots(4, n, p, i, j);
-        }
-}
-
-/* B stored by rows: to every row of C, `depth` rows of B at a time, each with its factor. */
-INLINE void add_rows_at(const int m, const int depth, REAL a[FEW][8], const REAL *b, idx brs, REAL *c, idx crs, idx w) {
-    vr x[FEW];
-#pragma GCC unroll 4
-    for (int i = 0; i < m; i++) x[i] = load_part(c + i * crs, w);
-#pragma GCC unroll 8
-    for (int l = 0; l < depth; l++) {
-        const vr bv = load_part(b + l * brs, w);
-#pragma GCC unroll 4
-        for (int i = 0; i < m; i++) x[i] += a[i][l] * bv;
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < m; i++) store_part(c + i * crs, x[i], w);
-}
-INLINE void add_rows(const int m, const int depth, const struct product *p, idx i0, idx k, idx j0, idx j1) {
-    REAL a[FEW][8], *c = p->c + i0 * p->crs;
-    for (int i = 0; i < m; i++)
-        for (int l = 0; l < depth; l++) a[i][l] = p->a[(i0 + i) * p->ars + (k + l) * p->acs];
-    const REAL *b = p->b + k * p->brs;
-    idx j = j0;
-    for (; j + LINE <= j1; j += LINE) {
-#pragma GCC unroll 8
-        for (int l = 0; l < depth; l++)
-            if (REAL_IS_FLOAT) __builtin_prefetch(b + l * p->brs + j + SOON);   /* of doubles, it costs more than it brings */
-#pragma GCC unroll 4
-        for (idx v = j; v < j + LINE; v += VL) add_rows_at(m, depth, a, b + v, p->brs, c + v, p->crs, VL);
-    }
-    for (; j < j1; j += VL) add_rows_at(m, depth, a, b + j, p->brs, c + j, p->crs, MIN(VL, j1 - j));
-}
-
-INLINE void sums_of_rows(const int m, const int depth, const struct product *p, idx i, idx j0, idx j1) {
-    idx k = 0;
-    start_from_bias(p, i, i + m, j0, j1);
-    for (; k + depth <= p->K; k += depth) add_rows(m, depth, p, i, k, j0, j1);
-    for (; k < p->K; k++) add_rows(m, 1, p, i, k, j0, j1);
-}
-
-static void sums_without_packing(const struct product *p, idx j0, idx j1) {
-    for (idx i = 0; i < p->M; i += FEW)
-        switch (p->M - i) {
-            case 1: sums_of_rows(1, 8, p, i, j0, j1); break;
-            case 2: sums_of_rows(2, 8, p, i, j0, j1); break;
-            case 3: sums_of_rows(3, 4, p, i, j0, j1); break;
-            default: sums_of_rows(4, 4, p, i, j0, j1);
-        }
-}
-
-/* A short K would spend its time in the horizontal sums, a short row of B in its start. */
-static int is_dots(const struct product *p) {
-    return p->M <= DOT_ROWS && p->acs == 1 && p->brs == 1 && p->K >= MAX(4, p->M) * VL;
-}
-static int is_sums(const struct product *p) {
-    return (p->M <= FEW || p->K <= FEW) && p->bcs == 1 && p->ccs == 1 && p->N >= NR;
-}
-static int needs_no_packing(const struct product *p) { return is_dots(p) || is_sums(p); }
-
-static void dots_without_packing(const struct product *p, idx j0, idx j1) {
-    for (; j0 + FEW <= j1; j0 += FEW) dots_of_rows(FEW, p, j0);
-    for (; j0 < j1; j0++) dots_of_rows(1, p, j0);
-}
-
-static void multiply_unpacked(const struct product *p, idx begin, idx end) {
-    if (is_dots(p)) {
-        dots_without_packing(p, begin, end);
-    } else {
-        for (idx j = begin; j < end; j += ROW_CHUNK) sums_without_packing(p, j, MIN(end, j + ROW_CHUNK));
-    }
-}
+#include "gemm_few_rows.c"
 
 /* ---- threads ---- */
 

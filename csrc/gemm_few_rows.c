@@ -1,0 +1,106 @@
+/* Matrix products of few rows: B is read once, and nothing is packed. Part of gemm.c. */
+
+enum { FEW = 4, DOT_ROWS = 16, ROW_CHUNK = 16384 / sizeof(REAL) };   /* of C, to stay near */
+enum { SOON = 1024 / sizeof(REAL) };   /* further on in a row of B */
+
+/* B stored by columns: dot products along k. */
+INLINE void dots(const int m, const int n, const struct product *p, idx i0, idx j0) {
+    vr sum[FEW][FEW] = {{{0}}};
+    const REAL *a = p->a + i0 * p->ars, *b = p->b + j0 * p->bcs;
+    for (idx k = 0; k < p->K; k += VL) {
+        idx w = MIN(VL, p->K - k);
+        vr av[FEW];
+#pragma GCC unroll 4
+        for (int i = 0; i < m; i++) av[i] = w == VL ? load(a + i * p->ars + k) : load_n(a + i * p->ars + k, w);
+#pragma GCC unroll 4
+        for (int l = 0; l < n; l++) {
+            vr bv = w == VL ? load(b + l * p->bcs + k) : load_n(b + l * p->bcs + k, w);
+#pragma GCC unroll 4
+            for (int i = 0; i < m; i++) sum[i][l] += av[i] * bv;
+        }
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < m; i++)
+#pragma GCC unroll 4
+        for (int l = 0; l < n; l++)
+            p->c[(i0 + i) * p->crs + (j0 + l) * p->ccs] = horizontal_sum(sum[i][l]) + bias_at(p, i0 + i, j0 + l);
+}
+
+INLINE void dots_of_rows(const int n, const struct product *p, idx j) {
+    for (idx i = 0; i < p->M; i += FEW)
+        switch (p->M - i) {
+            case 1: dots(1, n, p, i, j); break;
+            case 2: dots(2, n, p, i, j); break;
+            case 3: dots(3, n, p, i, j); break;
+            default: dots(4, n, p, i, j);
+        }
+}
+
+/* B stored by rows: to every row of C, `depth` rows of B at a time, each with its factor. */
+INLINE void add_rows_at(const int m, const int depth, REAL a[FEW][8], const REAL *b, idx brs, REAL *c, idx crs, idx w) {
+    vr x[FEW];
+#pragma GCC unroll 4
+    for (int i = 0; i < m; i++) x[i] = load_part(c + i * crs, w);
+#pragma GCC unroll 8
+    for (int l = 0; l < depth; l++) {
+        const vr bv = load_part(b + l * brs, w);
+#pragma GCC unroll 4
+        for (int i = 0; i < m; i++) x[i] += a[i][l] * bv;
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < m; i++) store_part(c + i * crs, x[i], w);
+}
+INLINE void add_rows(const int m, const int depth, const struct product *p, idx i0, idx k, idx j0, idx j1) {
+    REAL a[FEW][8], *c = p->c + i0 * p->crs;
+    for (int i = 0; i < m; i++)
+        for (int l = 0; l < depth; l++) a[i][l] = p->a[(i0 + i) * p->ars + (k + l) * p->acs];
+    const REAL *b = p->b + k * p->brs;
+    idx j = j0;
+    for (; j + LINE <= j1; j += LINE) {
+#pragma GCC unroll 8
+        for (int l = 0; l < depth; l++)
+            if (REAL_IS_FLOAT) __builtin_prefetch(b + l * p->brs + j + SOON);   /* of doubles, it costs more than it brings */
+#pragma GCC unroll 4
+        for (idx v = j; v < j + LINE; v += VL) add_rows_at(m, depth, a, b + v, p->brs, c + v, p->crs, VL);
+    }
+    for (; j < j1; j += VL) add_rows_at(m, depth, a, b + j, p->brs, c + j, p->crs, MIN(VL, j1 - j));
+}
+
+INLINE void sums_of_rows(const int m, const int depth, const struct product *p, idx i, idx j0, idx j1) {
+    idx k = 0;
+    start_from_bias(p, i, i + m, j0, j1);
+    for (; k + depth <= p->K; k += depth) add_rows(m, depth, p, i, k, j0, j1);
+    for (; k < p->K; k++) add_rows(m, 1, p, i, k, j0, j1);
+}
+
+static void sums_without_packing(const struct product *p, idx j0, idx j1) {
+    for (idx i = 0; i < p->M; i += FEW)
+        switch (p->M - i) {
+            case 1: sums_of_rows(1, 8, p, i, j0, j1); break;
+            case 2: sums_of_rows(2, 8, p, i, j0, j1); break;
+            case 3: sums_of_rows(3, 4, p, i, j0, j1); break;
+            default: sums_of_rows(4, 4, p, i, j0, j1);
+        }
+}
+
+/* A short K would spend its time in the horizontal sums, a short row of B in its start. */
+static int is_dots(const struct product *p) {
+    return p->M <= DOT_ROWS && p->acs == 1 && p->brs == 1 && p->K >= MAX(4, p->M) * VL;
+}
+static int is_sums(const struct product *p) {
+    return (p->M <= FEW || p->K <= FEW) && p->bcs == 1 && p->ccs == 1 && p->N >= NR;
+}
+static int needs_no_packing(const struct product *p) { return is_dots(p) || is_sums(p); }
+
+static void dots_without_packing(const struct product *p, idx j0, idx j1) {
+    for (; j0 + FEW <= j1; j0 += FEW) dots_of_rows(FEW, p, j0);
+    for (; j0 < j1; j0++) dots_of_rows(1, p, j0);
+}
+
+static void multiply_unpacked(const struct product *p, idx begin, idx end) {
+    if (is_dots(p)) {
+        dots_without_packing(p, begin, end);
+    } else {
+        for (idx j = begin; j < end; j += ROW_CHUNK) sums_without_packing(p, j, MIN(end, j + ROW_CHUNK));
+    }
+}
