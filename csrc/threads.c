@@ -62,7 +62,7 @@ int cnn_get_num_threads(void) { return 1; }
 #include <sched.h>
 #include <unistd.h>
 
-enum { MAX_THREADS = 256, SPINS = 2000 };
+enum { MAX_THREADS = 256, SPINS = 2000, YIELDS = 4000 };
 
 struct mailbox {
     _Alignas(64) atomic_uint posted;   /* jobs posted so far: what the worker waits for */
@@ -85,7 +85,12 @@ static atomic_int unfinished, caller_asleep;
 static pthread_mutex_t finish_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t finished = PTHREAD_COND_INITIALIZER;
 
-static inline void relax(void) {
+/* While a thread waits for another one: first on its core, then it lets others have the core. */
+static inline void relax(int turn) {
+    if (turn >= SPINS) {
+        sched_yield();
+        return;
+    }
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
@@ -94,7 +99,7 @@ static inline void relax(void) {
 }
 
 static void wait_for_job(struct mailbox *box, unsigned seen) {
-    for (int i = 0; i < SPINS; i++, relax())
+    for (int i = 0; i < SPINS + YIELDS; relax(i++))
         if (atomic_load_explicit(&box->posted, memory_order_acquire) != seen) return;
     pthread_mutex_lock(&box->lock);
     atomic_store(&box->asleep, 1);
@@ -121,7 +126,7 @@ static void report_finished(void) {
 }
 
 static void wait_until_finished(void) {
-    for (int i = 0; i < SPINS; i++, relax())
+    for (int i = 0; i < SPINS + YIELDS; relax(i++))
         if (!atomic_load_explicit(&unfinished, memory_order_acquire)) return;
     pthread_mutex_lock(&finish_lock);
     atomic_store(&caller_asleep, 1);

@@ -16,7 +16,7 @@ int parallel_workers(idx n, idx grain);   /* upper bound of the number of ranges
 void cnn_split_finely(int yes);           /* for tests: whatever the grain, ranges of one item if there are threads for them */
 
 /* The grain at which one item costs `work` simple operations: below some 50,000 a second thread does not pay. */
-static inline idx grain_of(double work) { return work >= 50000 ? 1 : (idx)(50000 / (work + 1)) + 1; }
+static inline idx grain_of(double work) { return work >= 16000 ? 1 : (idx)(16000 / (work + 1)) + 1; }
 
 void cnn_set_num_threads(int n);
 int cnn_get_num_threads(void);
