@@ -1,7 +1,7 @@
 /* Matrix products of few rows: B is read once, and nothing is packed. Part of gemm.c. */
 
 enum { FEW = 4, DOT_ROWS = 16, ROW_CHUNK = 16384 / sizeof(REAL) };   /* of C, to stay near */
-enum { SOON = 1024 / sizeof(REAL) };   /* further on in a row of B */
+enum { SOON = 1024 / sizeof(REAL) };   /* further on in a row of B, or in the one that is next */
 
 /* B stored by columns: dot products along k. */
 INLINE void dots(const int m, const int n, const struct product *p, idx i0, idx j0) {
@@ -43,34 +43,45 @@ INLINE void add_rows_at(const int m, const int depth, REAL a[FEW][8], const REAL
     for (int i = 0; i < m; i++) x[i] = load_part(c + i * crs, w);
 #pragma GCC unroll 8
     for (int l = 0; l < depth; l++) {
-        const vr bv = load_part(b + l * brs, w);
+        vr bv = load_part(b + l * brs, w);
+        if (m > 1) hold(bv);
 #pragma GCC unroll 4
         for (int i = 0; i < m; i++) x[i] += a[i][l] * bv;
     }
 #pragma GCC unroll 4
     for (int i = 0; i < m; i++) store_part(c + i * crs, x[i], w);
 }
-INLINE void add_rows(const int m, const int depth, const struct product *p, idx i0, idx k, idx j0, idx j1) {
-    REAL a[FEW][8], *c = p->c + i0 * p->crs;
+INLINE void add_rows(const int m, const int depth, const struct product *p, idx k) {
+    REAL a[FEW][8];
     for (int i = 0; i < m; i++)
-        for (int l = 0; l < depth; l++) a[i][l] = p->a[(i0 + i) * p->ars + (k + l) * p->acs];
+        for (int l = 0; l < depth; l++) a[i][l] = p->a[i * p->ars + (k + l) * p->acs];
     const REAL *b = p->b + k * p->brs;
-    idx j = j0;
-    for (; j + LINE <= j1; j += LINE) {
+    idx j = 0;
+    for (; j + LINE <= p->N; j += LINE) {
+        const REAL *soon = b + j + SOON + (j + SOON < p->N ? 0 : depth * p->brs - p->N);
 #pragma GCC unroll 8
         for (int l = 0; l < depth; l++)
-            if (REAL_IS_FLOAT) __builtin_prefetch(b + l * p->brs + j + SOON);   /* of doubles, it costs more than it brings */
+            if (REAL_IS_FLOAT) __builtin_prefetch(soon + l * p->brs);   /* of doubles, it costs more than it brings */
 #pragma GCC unroll 4
-        for (idx v = j; v < j + LINE; v += VL) add_rows_at(m, depth, a, b + v, p->brs, c + v, p->crs, VL);
+        for (idx v = j; v < j + LINE; v += VL) add_rows_at(m, depth, a, b + v, p->brs, p->c + v, p->crs, VL);
     }
-    for (; j < j1; j += VL) add_rows_at(m, depth, a, b + j, p->brs, c + j, p->crs, MIN(VL, j1 - j));
+    for (; j < p->N; j += VL) add_rows_at(m, depth, a, b + j, p->brs, p->c + j, p->crs, MIN(VL, p->N - j));
 }
 
+/* Where C is gone over time and again, it is in a place of its own: no other thread's prefetching takes lines of it away. */
 INLINE void sums_of_rows(const int m, const int depth, const struct product *p, idx i, idx j0, idx j1) {
+    REAL near[FEW * (ROW_CHUNK + LINE)] __attribute__((aligned(64)));
+    struct product q = {.M = m, .N = j1 - j0, .K = p->K, .a = p->a + i * p->ars, .ars = p->ars, .acs = p->acs,
+                        .b = p->b + j0, .brs = p->brs, .bcs = 1, .c = p->c + i * p->crs + j0, .crs = p->crs, .ccs = 1,
+                        .bias = p->bias ? p->bias + i * p->bias_rs + j0 * p->bias_cs : NULL, .bias_rs = p->bias_rs,
+                        .bias_cs = p->bias_cs};
+    const int again = p->K > FEW;
+    if (again) q.c = near, q.crs = round_up(q.N, LINE) + LINE;
     idx k = 0;
-    start_from_bias(p, i, i + m, j0, j1);
-    for (; k + depth <= p->K; k += depth) add_rows(m, depth, p, i, k, j0, j1);
-    for (; k < p->K; k++) add_rows(m, 1, p, i, k, j0, j1);
+    start_from_bias(&q, 0, m, 0, q.N);
+    for (; k + depth <= p->K; k += depth) add_rows(m, depth, &q, k);
+    for (; k < p->K; k++) add_rows(m, 1, &q, k);
+    for (int r = 0; again && r < m; r++) copy_reals(p->c + (i + r) * p->crs + j0, near + r * q.crs, q.N);
 }
 
 static void sums_without_packing(const struct product *p, idx j0, idx j1) {
