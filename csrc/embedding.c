@@ -1,7 +1,6 @@
 /* Embedding: rows of w (V, D) picked by index. */
 
-enum { COLUMNS = 64 / sizeof(REAL) };   /* one cache line */
-struct lookup { idx R, V, D; const int64_t *indices; const REAL *from; REAL *to; };
+struct lookup { idx R, D; const int64_t *indices; const REAL *from; REAL *to; };
 
 static void embedding_rows(void *arg, idx begin, idx end, int worker) {
     const struct lookup *l = arg;
@@ -15,23 +14,32 @@ static int embedding(idx R, idx D, const int64_t *indices, const void *w, void *
     return CNN_OK;
 }
 
-/* Split by columns: each thread goes through all rows, in their order, whatever indices repeat. */
-static void embedding_backward_columns(void *arg, idx begin, idx end, int worker) {
+/* A page of dw belongs to one thread, which goes through all of dy, in order, and adds the rows that are its own. Whose it is, a
+   scrambled number says: frequent words often stand together. */
+enum { OWNERS = 64, NEARBY = 4096 / sizeof(REAL) };
+static idx owner_of(idx place) { return (idx)((uint64_t)(place / NEARBY) * 0x9E3779B97F4A7C15u >> 58); }
+
+static void embedding_backward_rows(void *arg, idx begin, idx end, int worker) {
     const struct lookup *l = arg;
-    idx first = begin * COLUMNS, n = MIN(end * COLUMNS, l->D) - first;
+    const idx D = l->D;
     (void)worker;
-    for (idx v = 0; v < l->V; v++) memset(l->to + v * l->D + first, 0, (size_t)n * sizeof *l->to);
     for (idx r = 0; r < l->R; r++) {
-        const REAL *dy = l->from + r * l->D + first;
-        REAL *dw = l->to + l->indices[r] * l->D + first;
-        idx i = 0;
-        for (; i + VL <= n; i += VL) store(dw + i, load(dw + i) + load(dy + i));
-        if (i < n) store_n(dw + i, load_n(dw + i, n - i) + load_n(dy + i, n - i), n - i);
+        const idx place = l->indices[r] * D, owner = owner_of(place);
+        if (owner < begin || owner >= end) continue;
+        const REAL *dy = l->from + r * D;
+        REAL *dw = l->to + place;
+        for (idx d = 0; d < D; d += VL) store_part(dw + d, load_part(dw + d, D - d) + load_part(dy + d, D - d), D - d);
     }
 }
+static void embedding_backward_zero(void *arg, idx begin, idx end, int worker) {
+    const struct lookup *l = arg;
+    (void)worker;
+    memset(l->to + begin * l->D, 0, (size_t)((end - begin) * l->D) * sizeof *l->to);
+}
 static int embedding_backward(idx R, idx V, idx D, const void *dy, const int64_t *indices, void *dw) {
-    struct lookup l = {.R = R, .V = V, .D = D, .indices = indices, .from = dy, .to = dw};
-    parallel_for((D + COLUMNS - 1) / COLUMNS, grain_of((double)(R + V) * COLUMNS), embedding_backward_columns, &l);
+    struct lookup l = {.R = R, .D = D, .indices = indices, .from = dy, .to = dw};
+    parallel_for(V, grain_of((double)D), embedding_backward_zero, &l);
+    parallel_for(OWNERS, grain_of((double)(R * (D + VL)) / OWNERS), embedding_backward_rows, &l);
     return CNN_OK;
 }
 
