@@ -261,7 +261,8 @@ static void rnn_cells(void *arg, idx begin, idx end, int worker) {
     REAL *h = r->h + offset_of(p, i, H), sums[PATCH_REALS] __attribute__((aligned(64)));
     for (idx number = begin; number < end; number++) {
         const struct patch at = patch_of(p, number);
-        multiply_state(p, p->weights, (struct operand){p->packed[i % 2], h_before, H}, at, sums, 0, NULL);
+        const struct wanted wanted = rows_of(p, h, 1, at);
+        multiply_state(p, p->weights, (struct operand){p->packed[i % 2], h_before, H}, at, sums, 0, &wanted);
         for (idx row = 0; row < at.rows; row++) {
             const idx b = at.row + row, place = b * H + at.unit;
             if (!alive(p, i, b)) {
@@ -299,8 +300,9 @@ static void rnn_cells_backward(void *arg, idx begin, idx end, int worker) {
     REAL sums[PATCH_REALS] __attribute__((aligned(64)));
     for (idx number = begin; number < end; number++) {
         const struct patch at = patch_of(p, number);
+        const struct wanted wanted = rows_of(p, r->dh + (i < 0 ? 0 : offset_of(p, i, H)), 1, at);
         if (i + 1 < p->s.T)
-            multiply_state(p, p->weights, (struct operand){p->packed[(i + 1) % 2], after, H}, at, sums, 0, NULL);
+            multiply_state(p, p->weights, (struct operand){p->packed[(i + 1) % 2], after, H}, at, sums, 0, &wanted);
         for (idx row = 0; row < at.rows; row++) {
             const idx b = at.row + row, state = b * H + at.unit, place = i < 0 ? 0 : offset_of(p, i, H) + state;
             for (idx j = 0; j < at.units; j += VL) {

@@ -34,11 +34,12 @@ static void gru_cells(void *arg, idx begin, idx end, int worker) {
     REAL *h = g->h + offset_of(p, i, H), *next = p->packed[(i + 1) % 2], sums[PATCH_REALS] __attribute__((aligned(64)));
     for (idx number = begin; number < end; number++) {
         const struct patch at = patch_of(p, number);
-        const REAL *z_sums = sums + at.rows * W, *q_sums = z_sums + at.rows * W;
-        multiply_state(p, &p->weights[RESET_UPDATE], (struct operand){packed, h_before, H}, at, sums, 0, NULL);
-        if (g->reset_after)
-            multiply_state(p, &p->weights[CANDIDATE], (struct operand){packed, h_before, H}, at, sums + 2 * at.rows * W, 0,
-                           NULL);
+        REAL *z_sums = sums + at.rows * W, *q_sums = z_sums + at.rows * W;
+        const struct operand state = {packed, h_before, H};
+        const struct wanted wanted[] = {rows_of(p, g->gates + gru_gates(g, 0, 0), 4, at), rows_of(p, h_before, 1, at),
+                                        rows_of(p, h, 1, at)};
+        multiply_state(p, &p->weights[RESET_UPDATE], state, at, sums, 0, wanted);
+        if (g->reset_after) multiply_state(p, &p->weights[CANDIDATE], state, at, q_sums, 0, wanted + 2);
         for (idx row = 0; row < at.rows; row++) {
             const idx b = at.row + row, place = b * H + at.unit;
             REAL *gates = g->gates + gru_gates(g, b, at.unit);
@@ -77,7 +78,8 @@ static void gru_candidates(void *arg, idx begin, idx end, int worker) {
     for (idx number = begin; number < end; number++) {
         const struct patch at = patch_of(p, number);
         const struct operand q = {next, g->gates + gru_gates(g, 0, 3 * H), 4 * H};
-        multiply_state(p, &p->weights[CANDIDATE], q, at, sums, 0, NULL);
+        const struct wanted wanted = rows_of(p, h, 1, at);
+        multiply_state(p, &p->weights[CANDIDATE], q, at, sums, 0, &wanted);
         for (idx row = 0; row < at.rows; row++) {
             const idx b = at.row + row, place = b * H + at.unit;
             REAL *gates = g->gates + gru_gates(g, b, at.unit);
@@ -123,12 +125,15 @@ static void gru_cells_backward(void *arg, idx begin, idx end, int worker) {
     const REAL *da_after = g->da + (later ? offset_of(p, i + 1, 3 * H) : 0), *packed = p->packed[(i + 1) % 2];
     const REAL *dq_after = later && g->reset_after ? g->dq + offset_of(p, i + 1, H) : NULL;
     const REAL *h_before = i < 0 ? NULL : before(p, i, g->h0, g->h);
+    const idx first = i < 0 ? 0 : offset_of(p, i, H);
     REAL sums[PATCH_REALS] __attribute__((aligned(64)));
     for (idx number = begin; number < end; number++) {
         const struct patch at = patch_of(p, number);
-        if (later) multiply_state(p, &p->weights[RESET_UPDATE], (struct operand){packed, da_after, 3 * H}, at, sums, 0, NULL);
+        const struct wanted wanted[] = {rows_of(p, g->gates + 4 * first, 4, at), rows_of(p, g->da + 3 * first, 3, at),
+                                        rows_of(p, g->dh + first, 1, at)};
+        if (later) multiply_state(p, &p->weights[RESET_UPDATE], (struct operand){packed, da_after, 3 * H}, at, sums, 0, wanted);
         if (later && g->reset_after)
-            multiply_state(p, &p->weights[CANDIDATE], (struct operand){packed, dq_after, H}, at, sums, 1, NULL);
+            multiply_state(p, &p->weights[CANDIDATE], (struct operand){packed, dq_after, H}, at, sums, 1, wanted + 2);
         for (idx row = 0; row < at.rows; row++) {
             const idx b = at.row + row, place = b * H + at.unit;
             const REAL *dh = i < 0 ? NULL : g->dh + offset_of(p, i, H) + place;
