@@ -14,8 +14,8 @@ static int embedding(idx R, idx D, const int64_t *indices, const void *w, void *
     return CNN_OK;
 }
 
-/* A page of dw belongs to one thread, which goes through all of dy, in order, and adds the rows that are its own. Whose it is, a
-   scrambled number says: frequent words often stand together. */
+/* A page of dw belongs to one thread, which goes through all of dy, in order, and adds the rows that are its own. A scrambled
+   number says whose it is: frequent words often stand together. */
 enum { OWNERS = 64, NEARBY = 4096 / sizeof(REAL) };
 static idx owner_of(idx place) { return (idx)((uint64_t)(place / NEARBY) * 0x9E3779B97F4A7C15u >> 58); }
 
