@@ -1,7 +1,8 @@
 /* Our own small pool, because two pools that spin beside each other ruin both, and because libgomp hangs in a forked child.
-   Every worker has a mailbox. It spins on it for some microseconds (the time between two kernels of a training step), then
-   parks on a condition variable. A job that its worker has not begun when the caller is done, the caller takes back: a late
-   worker (parked, or its core busy with something else) costs no waiting. */
+   Every worker has a mailbox. It looks into it for about a millisecond (longer than Python takes from one kernel of a training
+   step to the next), soon letting others have the core between two looks, then parks on a condition variable. A job that its
+   worker has not begun when the caller is done, the caller takes back: a late worker (parked, or its core busy with something
+   else) costs no waiting. */
 #define _GNU_SOURCE
 #include "threads.h"
 

@@ -15,7 +15,7 @@ void parallel_for(idx n, idx grain, range_body body, void *arg);
 int parallel_workers(idx n, idx grain);   /* upper bound of the number of ranges */
 void cnn_split_finely(int yes);           /* for tests: whatever the grain, ranges of one item if there are threads for them */
 
-/* The grain at which one item costs `work` simple operations: below some 50,000 a second thread does not pay. */
+/* The grain at which one item costs `work` simple operations: below some 16,000 a second thread does not pay. */
 static inline idx grain_of(double work) { return work >= 16000 ? 1 : (idx)(16000 / (work + 1)) + 1; }
 
 void cnn_set_num_threads(int n);
