@@ -130,6 +130,7 @@ def test_the_bundled_sonnets():
 
 
 def test_named_texts_are_found_below_cnnlib_data(tmp_path, monkeypatch):
+    monkeypatch.delenv("CNNLIB_DATA", raising=False)
     with pytest.raises(
         DataError, match=r"latex: not on this machine. Put the unpacked .* or any text as latex.txt, into a folder"
     ):

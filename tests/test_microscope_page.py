@@ -115,7 +115,8 @@ def test_what_does_not_fit_is_left_out_the_largest_first_and_said():
 @pytest.fixture
 def opened(browser, tmp_path):
     """Opens a page; when the test is over, nothing was requested but the page and nothing was written to the console."""
-    heard, page, file = [], browser.new_page(viewport={"width": 1400, "height": 1000}), tmp_path / "microscope.html"
+    page = browser.new_page(viewport={"width": 1400, "height": 1000}, reduced_motion="reduce")  # a click may miss what scrolls
+    heard, file = [], tmp_path / "microscope.html"
     page.on("console", lambda message: heard.append(message.text))
     page.on("pageerror", lambda error: heard.append(str(error)))
     page.on("request", lambda request: heard.append(request.url))
