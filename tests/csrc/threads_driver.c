@@ -181,7 +181,7 @@ static int others(const struct kernel_table *k, int i, struct output *o) {
     case 2: return k->loss->cross_entropy(50, 37, 0.1, 3, x, labels, p, room(o, 50), room(o, 50));
     case 3: return k->loss->cross_entropy_backward(50, 37, 0.1, 3, x, w, labels, p, p, room(o, 50 * 37));
     case 4: return k->embedding->embedding(60, 40, labels, x, room(o, 60 * 40));
-    case 5: return k->embedding->embedding_backward(60, 7, 40, x, labels, room(o, 7 * 40));
+    case 5: return k->embedding->embedding_backward(20, 7, 1200, x, labels, room(o, 7 * 1200));   /* several pages */
     case 6: return k->optim->sgd_step(5000, 0.1, 0.9, 0.1, 0.01, 1, copy(o, 5000), x, copy(o, 5000));
     case 7: return k->optim->adagrad_step(5000, 0.1, 1e-8, 0.01, copy(o, 5000), x, copy(o, 5000));
     case 8: return k->optim->rmsprop_step(5000, 0.1, 0.9, 1e-8, 0.01, 0.9, copy(o, 5000), x, copy(o, 5000), copy(o, 5000),
