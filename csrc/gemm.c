@@ -248,19 +248,21 @@ struct product {
     const REAL *b; idx brs, bcs;
     REAL *c;       idx crs, ccs;
     const REAL *bias; idx bias_rs, bias_cs;   /* C starts from it, or NULL */
+    idx height;    /* rows of a panel of A */
     REAL *scratch;
 };
 
 static struct product transposed(const struct product *p) {
     return (struct product){p->N, p->M, p->K, p->b, p->bcs, p->brs, p->a, p->acs, p->ars, p->c, p->ccs, p->crs,
-                            p->bias, p->bias_cs, p->bias_rs, p->scratch};
+                            p->bias, p->bias_cs, p->bias_rs, p->height, p->scratch};
 }
 
 static idx block_of(idx n, idx limit) {   /* the size of equal blocks of at most limit */
     idx blocks = (n + limit - 1) / limit;
     return blocks ? (n + blocks - 1) / blocks : 1;
 }
-static idx round_up(idx n, idx unit) { return (n + unit - 1) / unit * unit; }
+static idx ceil_div(idx a, idx b) { return (a + b - 1) / b; }
+static idx round_up(idx n, idx unit) { return ceil_div(n, unit) * unit; }
 
 /* Few rows and much of B, which comes from beyond L2: what counts is that it comes without pause. Then k goes by so few rows of
    B at a time that the hardware's prefetching follows all of them, from their begin to their end. */
@@ -291,7 +293,7 @@ static int passes_caches(const struct product *p) {
 
 /* Rows of a block of A: more of them where K is short. */
 static idx rows_at_once(const struct product *p) {
-    idx height = panel_height(p->M);
+    idx height = p->height;
     if (is_outer(p)) return height;
     return MAX(1, MC * KC / block_of(p->K, KC) / height) * height;
 }
@@ -330,7 +332,7 @@ static struct after strip_after(const struct product *p, const REAL *b, idx numb
    next is asked for by the panels after the first one, where there are enough: that one would wait for memory. */
 static void multiply_blocks(const struct product *p, idx mc, idx nc, idx kc, const REAL *panels, REAL *strips, int first,
                             int once, const REAL *b, REAL *c, const REAL *bias, int accumulate) {
-    const idx height = panel_height(p->M), lines = MAX(1, NR / LINE);
+    const idx height = p->height, lines = MAX(1, NR / LINE);
     idx group = !once ? NC : reads_b_in_place(p) || packs_on_the_way(p) ? NR : GROUP * NR;
     for (idx j = 0; j < nc; j += NR) {
         idx n = MIN(NR, nc - j), at = j % group, done = 0, asking = 0;
@@ -360,7 +362,7 @@ static void multiply_blocks(const struct product *p, idx mc, idx nc, idx kc, con
 static void multiply_range(const struct product *p, idx m0, idx m1, idx n0, idx n1, REAL *scratch) {
     int per_row = p->bias && p->bias_rs == 1 && p->bias_cs == 0, started = (p->bias && !per_row) || !p->K;
     if (started) start_from_bias(p, m0, m1, n0, n1);
-    idx height = panel_height(p->M), mc0 = rows_at_once(p), kc0 = depth_of(p);
+    idx height = p->height, mc0 = rows_at_once(p), kc0 = depth_of(p);
     REAL *panels = scratch, *strips = scratch + panel_reals(p);
     idx nc0 = is_thin(p) ? n1 - n0 : NC;
     int once = m1 - m0 <= mc0;
@@ -382,8 +384,15 @@ static void multiply_range(const struct product *p, idx m0, idx m1, idx n0, idx 
 
 /* ---- threads ---- */
 
-/* The smaller operand is the one packed twice; what needs no packing is split by columns. */
-static int splits_rows(const struct product *p) { return p->M > p->N && !needs_no_packing(p); }
+/* What all threads need, each packs for itself. So rows or columns are split, whichever costs the longest share less, counted in
+   multiply-adds. To turn what lies the other way round costs several times what copying does, and to fetch it from afar more. */
+enum { COPIED = 4, TURNED = 16, FETCHED = 32 };
+static idx cost_of_packing(idx reals, int in_order) { return reals > (idx)FAR / 2 ? FETCHED : in_order ? COPIED : TURNED; }
+static int splits_rows(const struct product *p) {
+    const idx threads = cnn_get_num_threads(), rows = ceil_div(p->M, threads), columns = round_up(ceil_div(p->N, threads), NR);
+    const idx a = cost_of_packing(p->M * p->K, p->ars == 1), b = cost_of_packing(p->N * p->K, p->bcs == 1);
+    return !needs_no_packing(p) && rows * (p->N + a) + p->N * b < columns * (p->M + b) + p->M * a;
+}
 
 static void multiply_part(void *arg, idx begin, idx end, int worker) {
     const struct product *p = arg;
@@ -392,7 +401,7 @@ static void multiply_part(void *arg, idx begin, idx end, int worker) {
         return;
     }
     REAL *scratch = p->scratch + worker * product_reals(p);
-    idx unit = splits_rows(p) ? panel_height(p->M) : NR;
+    idx unit = splits_rows(p) ? p->height : NR;
     if (splits_rows(p)) multiply_range(p, begin * unit, MIN(p->M, end * unit), 0, p->N, scratch);
     else multiply_range(p, 0, p->M, begin * unit, MIN(p->N, end * unit), scratch);
 }
@@ -405,7 +414,8 @@ static struct product well_oriented(const struct product *p) {
 static int multiply(struct product given) {
     struct product p = well_oriented(&given);
     if (!p.M || !p.N) return CNN_OK;
-    idx unit = splits_rows(&p) ? panel_height(p.M) : NR, items = ((splits_rows(&p) ? p.M : p.N) + unit - 1) / unit;
+    p.height = panel_height(splits_rows(&p) ? ceil_div(p.M, cnn_get_num_threads()) : p.M);
+    idx unit = splits_rows(&p) ? p.height : NR, items = ((splits_rows(&p) ? p.M : p.N) + unit - 1) / unit;
     idx grain = grain_of(0.1 * (double)p.M * (double)p.N * (double)p.K / (double)items);
     if (!needs_no_packing(&p)) {
         p.scratch = scratch_take(sizeof(REAL) * (size_t)product_reals(&p) * (size_t)parallel_workers(items, grain));
@@ -434,6 +444,7 @@ static int multiply_batch(struct batch batch, idx n) {
     struct product *p = &batch.first;
     if (!p->M || !p->N) return CNN_OK;
     idx grain = grain_of(0.1 * (double)p->M * (double)p->N * (double)p->K);
+    p->height = panel_height(p->M);
     p->scratch = scratch_take(sizeof(REAL) * (size_t)product_reals(p) * (size_t)parallel_workers(n, grain));
     if (!p->scratch) return CNN_NO_MEMORY;
     parallel_for(n, grain, multiply_some, &batch);
