@@ -28,20 +28,23 @@ struct wanted { const REAL *first; idx stride, count; };
 struct after { const REAL *line; idx step; };
 static const struct after nothing_after = {NULL, 0};
 
-/* C (m x NR, row stride ldc) = panel a (m values per k) times strip b, plus C itself, a bias per row or nothing.
+/* C (m x NR, row stride ldc) = A times strip b, plus C itself, a bias per row or nothing. A is a panel (m values per k), or its rows
+   lie where they are, lda apart (in_rows).
    Per k two vectors of b, `gap` apart, or only one of them, lie ldb after those of the last k or, when there are offsets, at
    offset[k]. m is a constant where this is inlined, so x lives in registers. `strip`, where it is not NULL, becomes what was read
    of b. */
-INLINE void micro_kernel(const int m, const int vectors, idx K, const REAL *restrict a, const REAL *restrict b, idx ldb,
-                         const idx *restrict offset, idx gap, REAL *restrict strip, struct wanted wanted, struct after after,
-                         REAL *restrict c, idx ldc, const REAL *bias, int accumulate) {
+INLINE void micro_kernel(const int m, const int vectors, const int in_rows, idx K, const REAL *restrict a, idx lda,
+                         const REAL *restrict b, idx ldb, const idx *restrict offset, idx gap, REAL *restrict strip,
+                         struct wanted wanted, struct after after, REAL *restrict c, idx ldc, const REAL *bias, int accumulate) {
     vr x[MR][NV];
     const idx ahead = ldb == NR ? K_AHEAD * NR : 0;   /* rows of B itself are followed by the hardware */
+    const REAL *restrict a5 = a + 5 * lda, *restrict a10 = a5 + 5 * lda;   /* an address is a pointer and 0, 1, 2 or 4 times lda */
+    const idx lda3 = 3 * lda;
     int pace = 1;
     while (K >> (pace + 1) >= wanted.count) pace++;
 #pragma GCC unroll 16
     for (int i = 0; i < m; i++) x[i][0] = x[i][1] = bias ? broadcast(bias[i]) : (vr){0};
-    for (idx k = 0, next = 0; k < K; k++, a += m) {
+    for (idx k = 0, next = 0; k < K; k++, a += in_rows ? 1 : m, a5++, a10++) {
         const REAL *bk = offset ? b + offset[k] : b + k * ldb;
         if (k == next) {
             __builtin_prefetch(wanted.first, 1);
@@ -50,21 +53,25 @@ INLINE void micro_kernel(const int m, const int vectors, idx K, const REAL *rest
         }
         const vr b0 = load(bk), b1 = vectors > 1 ? load(bk + gap) : b0;
         if (strip) {
-            __builtin_prefetch(after.line + k * after.step);
-            __builtin_prefetch(after.line + k * after.step + LINE);
-            __builtin_prefetch(bk + ROWS_AHEAD * ldb);   /* when its turn comes, it may be in L2 again */
-            __builtin_prefetch(bk + ROWS_AHEAD * ldb + NR - 1);
+            const REAL *line = after.line + k * after.step, *later = bk + ROWS_AHEAD * ldb;
+            __builtin_prefetch(line);
+            __builtin_prefetch(line + LINE);
+            __builtin_prefetch(later);   /* when its turn comes, it may be in L2 again */
+            __builtin_prefetch(later + NR - 1);
             store(strip + k * NR, b0);
             store(strip + k * NR + VL, b1);
         } else if (!offset) {
-            __builtin_prefetch(bk + ahead);   /* a strip may come from beyond L2 */
-            __builtin_prefetch(bk + ahead + vectors * VL - 1);
+            const REAL *later = bk + ahead;   /* a strip may come from beyond L2 */
+            __builtin_prefetch(later);
+            __builtin_prefetch(later + vectors * VL - 1);
             if (after.line) __builtin_prefetch(after.line + k * after.step, 0, 2);   /* into L2: L1 is full of b */
         }
 #pragma GCC unroll 16
         for (int i = 0; i < m; i++) {
-            x[i][0] += a[i] * b0;
-            if (vectors > 1) x[i][1] += a[i] * b1;
+            const REAL *row = (i < 5 ? a : i < 10 ? a5 : a10) + (i % 5 == 3 ? lda3 : i % 5 * lda);
+            const vr ai = broadcast(in_rows ? *row : a[i]);
+            x[i][0] += ai * b0;
+            if (vectors > 1) x[i][1] += ai * b1;
         }
     }
 #pragma GCC unroll 16
@@ -78,20 +85,28 @@ INLINE void micro_kernel(const int m, const int vectors, idx K, const REAL *rest
     static void micro_kernel_##m(idx K, const REAL *a, const REAL *b, idx ldb, const idx *offset, idx gap, REAL *c, idx ldc, \
                                  const REAL *bias, int accumulate) { \
         const struct wanted rows = {c, ldc, m}; \
-        if (offset) micro_kernel(m, 2, K, a, b, 0, offset, gap, NULL, rows, nothing_after, c, ldc, bias, accumulate); \
-        else micro_kernel(m, 2, K, a, b, ldb, NULL, VL, NULL, rows, nothing_after, c, ldc, bias, accumulate); \
+        if (offset) micro_kernel(m, 2, 0, K, a, 0, b, 0, offset, gap, NULL, rows, nothing_after, c, ldc, bias, accumulate); \
+        else micro_kernel(m, 2, 0, K, a, 0, b, ldb, NULL, VL, NULL, rows, nothing_after, c, ldc, bias, accumulate); \
     } \
     static void narrow_kernel_##m(idx K, const REAL *a, const REAL *b, idx ldb, const idx *offset, idx gap, REAL *c, idx ldc, \
                                   const REAL *bias, int accumulate) { \
         const struct wanted rows = {c, ldc, m}; \
-        if (offset) micro_kernel(m, 1, K, a, b, 0, offset, gap, NULL, rows, nothing_after, c, ldc, bias, accumulate); \
-        else micro_kernel(m, 1, K, a, b, ldb, NULL, VL, NULL, rows, nothing_after, c, ldc, bias, accumulate); \
+        if (offset) micro_kernel(m, 1, 0, K, a, 0, b, 0, offset, gap, NULL, rows, nothing_after, c, ldc, bias, accumulate); \
+        else micro_kernel(m, 1, 0, K, a, 0, b, ldb, NULL, VL, NULL, rows, nothing_after, c, ldc, bias, accumulate); \
     } \
-    static void packing_kernel_##m(idx K, const REAL *a, const REAL *b, idx ldb, REAL *strip, struct after after, REAL *c, \
+    static void packing_kernel_##m(idx K, const REAL *a, idx lda, const REAL *b, idx ldb, REAL *strip, struct after after, REAL *c, \
                                    idx ldc, const REAL *bias, int accumulate) { \
         const struct wanted rows = {c, ldc, m}; \
-        if (strip) micro_kernel(m, 2, K, a, b, ldb, NULL, VL, strip, rows, after, c, ldc, bias, accumulate); \
-        else micro_kernel(m, 2, K, a, b, ldb, NULL, VL, NULL, rows, after, c, ldc, bias, accumulate); \
+        if (lda && strip) micro_kernel(m, 2, 1, K, a, lda, b, ldb, NULL, VL, strip, rows, after, c, ldc, bias, accumulate); \
+        else if (lda) micro_kernel(m, 2, 1, K, a, lda, b, ldb, NULL, VL, NULL, rows, after, c, ldc, bias, accumulate); \
+        else if (strip) micro_kernel(m, 2, 0, K, a, 0, b, ldb, NULL, VL, strip, rows, after, c, ldc, bias, accumulate); \
+        else micro_kernel(m, 2, 0, K, a, 0, b, ldb, NULL, VL, NULL, rows, after, c, ldc, bias, accumulate); \
+    } \
+    static void row_kernel_##m(int narrow, idx K, const REAL *a, idx lda, const REAL *b, idx ldb, REAL *c, idx ldc, \
+                               const REAL *bias, int accumulate) { \
+        const struct wanted rows = {c, ldc, m}; \
+        if (narrow) micro_kernel(m, 1, 1, K, a, lda, b, ldb, NULL, VL, NULL, rows, nothing_after, c, ldc, bias, accumulate); \
+        else micro_kernel(m, 2, 1, K, a, lda, b, ldb, NULL, VL, NULL, rows, nothing_after, c, ldc, bias, accumulate); \
     }
 
 /* One for each height of a panel, and tables of them. */
@@ -110,21 +125,16 @@ static const micro_kernel_function micro_kernels[] = {NULL, FOR_HEIGHTS(MICRO_KE
 #define NARROW_KERNEL(m) narrow_kernel_##m,
 static const micro_kernel_function narrow_kernels[] = {NULL, FOR_HEIGHTS(NARROW_KERNEL)};
 
-typedef void (*packing_kernel_function)(idx, const REAL *, const REAL *, idx, REAL *, struct after, REAL *, idx, const REAL *,
-                                        int);
+typedef void (*packing_kernel_function)(idx, const REAL *, idx, const REAL *, idx, REAL *, struct after, REAL *, idx,
+                                        const REAL *, int);
 #define PACKING_KERNEL(m) packing_kernel_##m,
 static const packing_kernel_function packing_kernels[] = {NULL, FOR_HEIGHTS(PACKING_KERNEL)};
 
-/* The micro-kernel for any n <= NR and any strides of C: what does not fit takes the way over a small tile. */
-static void tile(idx m, idx n, idx K, const REAL *a, const REAL *b, idx ldb, const idx *offset, idx gap, REAL *c, idx crs,
-                 idx ccs, const REAL *bias, int accumulate) {
-    const micro_kernel_function kernel = (n <= VL ? narrow_kernels : micro_kernels)[m];
-    if (n % VL == 0 && ccs == 1) {
-        kernel(K, a, b, ldb, offset, gap, c, crs, bias, accumulate);
-        return;
-    }
-    REAL t[MR * NR] __attribute__((aligned(64)));
-    kernel(K, a, b, ldb, offset, gap, t, NR, bias, 0);
+typedef void (*row_kernel_function)(int, idx, const REAL *, idx, const REAL *, idx, REAL *, idx, const REAL *, int);
+#define ROW_KERNEL(m) row_kernel_##m,
+static const row_kernel_function row_kernels[] = {NULL, FOR_HEIGHTS(ROW_KERNEL)};
+
+static void spread_tile(const REAL *t, idx m, idx n, REAL *c, idx crs, idx ccs, int accumulate) {
     for (idx i = 0; i < m; i++)
         if (ccs == 1)
             for (idx j = 0; j < n; j += VL) {
@@ -137,6 +147,31 @@ static void tile(idx m, idx n, idx K, const REAL *a, const REAL *b, idx ldb, con
                 REAL *p = c + i * crs + j * ccs;
                 *p = accumulate ? *p + t[i * NR + j] : t[i * NR + j];
             }
+}
+
+/* The micro-kernel for any n <= NR and any strides of C: what does not fit takes the way over a small tile. */
+static void tile(idx m, idx n, idx K, const REAL *a, const REAL *b, idx ldb, const idx *offset, idx gap, REAL *c, idx crs,
+                 idx ccs, const REAL *bias, int accumulate) {
+    const micro_kernel_function kernel = (n <= VL ? narrow_kernels : micro_kernels)[m];
+    if (n % VL == 0 && ccs == 1) {
+        kernel(K, a, b, ldb, offset, gap, c, crs, bias, accumulate);
+        return;
+    }
+    REAL t[MR * NR] __attribute__((aligned(64)));
+    kernel(K, a, b, ldb, offset, gap, t, NR, bias, 0);
+    spread_tile(t, m, n, c, crs, ccs, accumulate);
+}
+
+/* The same with rows of A where they are. */
+static void tile_of_rows(idx m, idx n, idx K, const REAL *a, idx lda, const REAL *b, idx ldb, REAL *c, idx crs, idx ccs,
+                         const REAL *bias, int accumulate) {
+    if (n % VL == 0 && ccs == 1) {
+        row_kernels[m](n <= VL, K, a, lda, b, ldb, c, crs, bias, accumulate);
+        return;
+    }
+    REAL t[MR * NR] __attribute__((aligned(64)));
+    row_kernels[m](n <= VL, K, a, lda, b, ldb, t, NR, bias, 0);
+    spread_tile(t, m, n, c, crs, ccs, accumulate);
 }
 
 /* ---- packing ---- */
@@ -291,6 +326,12 @@ static int passes_caches(const struct product *p) {
     return is_outer(p) && !p->bias && p->K && p->M * p->N >= (idx)VAST && p->crs % LINE == 0 && (uintptr_t)p->c % 64 == 0;
 }
 
+/* So are rows of A that need not be turned, if the lines of a panel fit into L1 beside each other: at a distance of PAGE, they would
+   all be in one set of it. Where a panel is soon done with, the first lines of its rows would be waited for too often. */
+static int reads_a_in_place(const struct product *p) {
+    return p->acs == 1 && !is_thin(p) && !is_outer(p) && p->ars % PAGE;
+}
+
 /* Rows of a block of A: more of them where K is short. */
 static idx rows_at_once(const struct product *p) {
     idx height = p->height;
@@ -330,30 +371,32 @@ static struct after strip_after(const struct product *p, const REAL *b, idx numb
 /* mc x nc of C. The first rows that meet the strips find them still to be packed: each on the way through its first panel, or a
    group when its turn comes. `once`: they are also the last ones, so that a group is all there is. What will be packed on the way
    next is asked for by the panels after the first one, where there are enough: that one would wait for memory. */
-static void multiply_blocks(const struct product *p, idx mc, idx nc, idx kc, const REAL *panels, REAL *strips, int first,
+static void multiply_blocks(const struct product *p, idx mc, idx nc, idx kc, const REAL *a, REAL *strips, int first,
                             int once, const REAL *b, REAL *c, const REAL *bias, int accumulate) {
-    const idx height = p->height, lines = MAX(1, NR / LINE);
+    const idx height = p->height, lines = MAX(1, NR / LINE), lda = reads_a_in_place(p) ? p->ars : 0, step = lda ? lda : kc;
     idx group = !once ? NC : reads_b_in_place(p) || packs_on_the_way(p) ? NR : GROUP * NR;
     for (idx j = 0; j < nc; j += NR) {
         idx n = MIN(NR, nc - j), at = j % group, done = 0, asking = 0;
         int in_place = reads_b_in_place(p) && n == NR, past_caches = passes_caches(p) && n == NR;
         if (first && packs_on_the_way(p) && n == NR && !past_caches) {
             done = MIN(height, mc), asking = mc > lines * height ? (lines + 1) * height : 0;
-            struct after after = asking ? (struct after){panels, 0} : strip_after(p, b + j, 0);
-            packing_kernels[done](kc, panels, b + j, p->brs, strips + at * kc, after, c + j, p->crs, bias, accumulate);
+            struct after after = asking ? (struct after){a, 0} : strip_after(p, b + j, 0);
+            packing_kernels[done](kc, a, lda, b + j, p->brs, strips + at * kc, after, c + j, p->crs, bias, accumulate);
         } else if (first && !in_place && (!at || (packs_on_the_way(p) && !past_caches))) {
             pack_strips(kc, MIN(group - at, nc - j), b + j * p->bcs, p->brs, p->bcs, strips + at * kc);
         }
         const REAL *strip = in_place ? b + j : strips + at * kc;
         idx ldb = in_place ? p->brs : NR;
         for (idx i = done; i < mc; i += height) {
-            const REAL *a = panels + i * kc, *start = bias ? bias + i : NULL;
+            const REAL *rows = a + i * step, *start = bias ? bias + i : NULL;
             REAL *d = c + i * p->crs + j * p->ccs;
             idx m = MIN(height, mc - i);
-            if (past_caches) tile_past_caches(m, kc, a, strip, ldb, d, p->crs);
+            if (past_caches) tile_past_caches(m, kc, rows, strip, ldb, d, p->crs);
             else if (i < asking)
-                packing_kernels[m](kc, a, strip, NR, NULL, strip_after(p, b + j, i / height - 1), d, p->crs, start, accumulate);
-            else tile(m, n, kc, a, strip, ldb, NULL, VL, d, p->crs, p->ccs, start, accumulate);
+                packing_kernels[m](kc, rows, lda, strip, NR, NULL, strip_after(p, b + j, i / height - 1), d, p->crs, start,
+                                   accumulate);
+            else if (lda) tile_of_rows(m, n, kc, rows, lda, strip, ldb, d, p->crs, p->ccs, start, accumulate);
+            else tile(m, n, kc, rows, strip, ldb, NULL, VL, d, p->crs, p->ccs, start, accumulate);
         }
     }
 }
@@ -372,8 +415,9 @@ static void multiply_range(const struct product *p, idx m0, idx m1, idx n0, idx 
             const REAL *b = p->b + pc * p->brs + jc * p->bcs;
             for (idx ic = m0; ic < m1; ic += mc0) {
                 idx mc = MIN(mc0, m1 - ic);
-                pack_panels(mc, kc, p->a + ic * p->ars + pc * p->acs, p->ars, p->acs, height, panels);
-                multiply_blocks(p, mc, nc, kc, panels, strips, ic == m0, once, b, p->c + ic * p->crs + jc * p->ccs,
+                const REAL *a = p->a + ic * p->ars + pc * p->acs;
+                if (!reads_a_in_place(p)) pack_panels(mc, kc, a, p->ars, p->acs, height, panels), a = panels;
+                multiply_blocks(p, mc, nc, kc, a, strips, ic == m0, once, b, p->c + ic * p->crs + jc * p->ccs,
                                 per_row && !pc ? p->bias + ic : NULL, started || pc > 0);
             }
         }

@@ -128,7 +128,7 @@ struct operand { const REAL *packed, *rows; idx stride; };   /* (B, K), packed o
 /* The micro-kernel, with rows of other arrays instead of c's on their way meanwhile. */
 #define STEP_KERNEL(m) \
     static void step_kernel_##m(idx K, const REAL *a, const REAL *b, struct wanted wanted, REAL *c, idx ldc, int accumulate) { \
-        micro_kernel(m, 2, K, a, b, NR, NULL, VL, NULL, wanted, nothing_after, c, ldc, NULL, accumulate); \
+        micro_kernel(m, 2, 0, K, a, 0, b, NR, NULL, VL, NULL, wanted, nothing_after, c, ldc, NULL, accumulate); \
     }
 FOR_HEIGHTS(STEP_KERNEL)
 #define STEP_KERNEL_OF(m) step_kernel_##m,
