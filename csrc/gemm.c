@@ -303,7 +303,7 @@ static idx round_up(idx n, idx unit) { return ceil_div(n, unit) * unit; }
    B at a time that the hardware's prefetching follows all of them, from their begin to their end. */
 enum { THIN = 128, FEW_PANELS = 2, FAR = (1 << 20) / sizeof(REAL) };
 static int is_thin(const struct product *p) {
-    return p->M <= THIN && p->bcs == 1 && p->ccs == 1 && p->N * p->K >= (idx)FAR;
+    return p->M <= THIN && p->bcs == 1 && p->ccs == 1 && p->N * p->K > (idx)FAR;
 }
 static idx depth_of(const struct product *p) {
     return block_of(p->K, !is_thin(p) ? KC : p->M <= FEW_PANELS * MR ? 32 : 64);
