@@ -28,18 +28,18 @@ struct wanted { const REAL *first; idx stride, count; };
 struct after { const REAL *line; idx step; };
 static const struct after nothing_after = {NULL, 0};
 
-/* C (m x NR, row stride ldc) = A times strip b, plus C itself, a bias per row or nothing. A is a panel (m values per k), or its rows
-   lie where they are, lda apart (in_rows).
-   Per k two vectors of b, `gap` apart, or only one of them, lie ldb after those of the last k or, when there are offsets, at
-   offset[k]. m is a constant where this is inlined, so x lives in registers. `strip`, where it is not NULL, becomes what was read
-   of b. */
+/* C (m x NR, row stride ldc) = A times strip b, plus C itself, a bias per row or nothing. A is a panel (m values per k) or, if
+   in_rows, has its rows lda apart. Per k two vectors of b, `gap` apart, or only one of them, lie ldb after those of the last k
+   or, when there are offsets, at offset[k]. m is a constant where this is inlined, so x lives in registers. `strip`, if not
+   NULL, becomes what was read of b. */
 INLINE void micro_kernel(const int m, const int vectors, const int in_rows, idx K, const REAL *restrict a, idx lda,
                          const REAL *restrict b, idx ldb, const idx *restrict offset, idx gap, REAL *restrict strip,
-                         struct wanted wanted, struct after after, REAL *restrict c, idx ldc, const REAL *bias, int accumulate) {
+                         struct wanted wanted, struct after after, REAL *restrict c, idx ldc, const REAL *bias,
+                         int accumulate) {
     vr x[MR][NV];
     const idx ahead = ldb == NR ? K_AHEAD * NR : 0;   /* rows of B itself are followed by the hardware */
-    const REAL *restrict a5 = a + 5 * lda, *restrict a10 = a5 + 5 * lda;   /* an address is a pointer and 0, 1, 2 or 4 times lda */
-    const idx lda3 = 3 * lda;
+    const REAL *restrict a5 = a + 5 * lda, *restrict a10 = a5 + 5 * lda;
+    const idx lda3 = 3 * lda;   /* an address is a pointer and a register, or 2 or 4 times a register */
     int pace = 1;
     while (K >> (pace + 1) >= wanted.count) pace++;
 #pragma GCC unroll 16
@@ -94,8 +94,8 @@ INLINE void micro_kernel(const int m, const int vectors, const int in_rows, idx 
         if (offset) micro_kernel(m, 1, 0, K, a, 0, b, 0, offset, gap, NULL, rows, nothing_after, c, ldc, bias, accumulate); \
         else micro_kernel(m, 1, 0, K, a, 0, b, ldb, NULL, VL, NULL, rows, nothing_after, c, ldc, bias, accumulate); \
     } \
-    static void packing_kernel_##m(idx K, const REAL *a, idx lda, const REAL *b, idx ldb, REAL *strip, struct after after, REAL *c, \
-                                   idx ldc, const REAL *bias, int accumulate) { \
+    static void packing_kernel_##m(idx K, const REAL *a, idx lda, const REAL *b, idx ldb, REAL *strip, struct after after, \
+                                   REAL *c, idx ldc, const REAL *bias, int accumulate) { \
         const struct wanted rows = {c, ldc, m}; \
         if (lda && strip) micro_kernel(m, 2, 1, K, a, lda, b, ldb, NULL, VL, strip, rows, after, c, ldc, bias, accumulate); \
         else if (lda) micro_kernel(m, 2, 1, K, a, lda, b, ldb, NULL, VL, NULL, rows, after, c, ldc, bias, accumulate); \
@@ -326,8 +326,8 @@ static int passes_caches(const struct product *p) {
     return is_outer(p) && !p->bias && p->K && p->M * p->N >= (idx)VAST && p->crs % LINE == 0 && (uintptr_t)p->c % 64 == 0;
 }
 
-/* So are rows of A that need not be turned, if the lines of a panel fit into L1 beside each other: at a distance of PAGE, they would
-   all be in one set of it. Where a panel is soon done with, the first lines of its rows would be waited for too often. */
+/* Rows of A need not be turned into panels: 4 to 10 % of a product of middling size. But at a distance of whole pages they all
+   are in one set of L1, and where K goes by in short pieces, the begin of each piece would be waited for. */
 static int reads_a_in_place(const struct product *p) {
     return p->acs == 1 && !is_thin(p) && !is_outer(p) && p->ars % PAGE;
 }
@@ -428,8 +428,8 @@ static void multiply_range(const struct product *p, idx m0, idx m1, idx n0, idx 
 
 /* ---- threads ---- */
 
-/* What all threads need, each packs for itself. So rows or columns are split, whichever costs the longest share less, counted in
-   multiply-adds. To turn what lies the other way round costs several times what copying does, and to fetch it from afar more. */
+/* What all threads need, each packs for itself. So rows or columns are split, whichever costs the longest share less, in
+   multiply-adds: to turn what lies the other way round costs several times what copying does, to fetch it from afar more. */
 enum { COPIED = 4, TURNED = 16, FETCHED = 32 };
 static idx cost_of_packing(idx reals, int in_order) { return reals > (idx)FAR / 2 ? FETCHED : in_order ? COPIED : TURNED; }
 static int splits_rows(const struct product *p) {
