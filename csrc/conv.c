@@ -40,8 +40,6 @@ enum { MOST_ROWS = 4 };                                  /* of pixels that meet 
 #define ROWS_OF(channels) MIN(MOST_ROWS, MR / (channels))
 static idx rows_together(idx channels) { return MAX(1, ROWS_OF(channels)); }
 
-static idx ceil_div(idx a, idx b) { return (a + b - 1) / b; }
-
 /* ---- blocks ---- */
 
 /* How many units of `unit` pixels, at most `limit`, cut `total` of them into the fewest strips. */
