@@ -22,11 +22,18 @@ enum { K_AHEAD = 16 };                    /* steps of k that are on their way wh
 
 /* ---- micro-kernel ---- */
 
-/* Rows that are asked for in the course of a tile: all at once would hold up a and b. */
+/* Rows that are asked for in the course of a tile, one every `pace` steps of k: all at once would hold up a and b. */
 struct wanted { const REAL *first; idx stride, count; };
-/* What comes after the tile, a line for each k; NULL: nothing. */
-struct after { const REAL *line; idx step; };
-static const struct after nothing_after = {NULL, 0};
+INLINE idx pace_of(idx K, idx count) {
+    idx pace = 2;
+    while (K / 2 / pace >= count) pace *= 2;
+    return pace;
+}
+/* A strip of B that comes after the tile: one of its rows every `pace` steps of k. By reference: a copy would wait for what it is
+   made from to be stored. */
+struct after { const REAL *row; idx step, pace; };
+static const struct after nothing = {NULL, 0, 0}, *const nothing_after = &nothing;
+enum { LINES = NR > LINE ? NR / LINE : 1 };   /* of a row of a strip */
 
 /* C (m x NR, row stride ldc) = A times strip b, plus C itself, a bias per row or nothing. A is a panel (m values per k) or, if
    in_rows, has its rows lda apart. Per k two vectors of b, `gap` apart, or only one of them, lie ldb after those of the last k
@@ -34,28 +41,36 @@ static const struct after nothing_after = {NULL, 0};
    NULL, becomes what was read of b. */
 INLINE void micro_kernel(const int m, const int vectors, const int in_rows, idx K, const REAL *restrict a, idx lda,
                          const REAL *restrict b, idx ldb, const idx *restrict offset, idx gap, REAL *restrict strip,
-                         struct wanted wanted, struct after after, REAL *restrict c, idx ldc, const REAL *bias,
+                         struct wanted wanted, const struct after *after, REAL *restrict c, idx ldc, const REAL *bias,
                          int accumulate) {
     vr x[MR][NV];
     const idx ahead = ldb == NR ? K_AHEAD * NR : 0;   /* rows of B itself are followed by the hardware */
     const REAL *restrict a5 = a + 5 * lda, *restrict a10 = a5 + 5 * lda;
     const idx lda3 = 3 * lda;   /* an address is a pointer and a register, or 2 or 4 times a register */
-    int pace = 1;
-    while (K >> (pace + 1) >= wanted.count) pace++;
+    const REAL *soon = after->row;
+    const idx pace = soon ? after->pace : pace_of(K, wanted.count);
 #pragma GCC unroll 16
     for (int i = 0; i < m; i++) x[i][0] = x[i][1] = bias ? broadcast(bias[i]) : (vr){0};
     for (idx k = 0, next = 0; k < K; k++, a += in_rows ? 1 : m, a5++, a10++) {
         const REAL *bk = offset ? b + offset[k] : b + k * ldb;
         if (k == next) {
-            __builtin_prefetch(wanted.first, 1);
-            __builtin_prefetch(wanted.first + vectors * VL - 1, 1);
-            wanted.first += wanted.stride, next += (idx)1 << pace;
+            next += pace;
+            if (!soon || wanted.count-- > 0) {
+                __builtin_prefetch(wanted.first, 1);
+                __builtin_prefetch(wanted.first + vectors * VL - 1, 1);
+                wanted.first += wanted.stride;
+            }
+            if (soon && !strip) {
+                for (int l = 0; l < LINES; l++) __builtin_prefetch(soon + l * LINE, 0, 2);   /* into L2: L1 is full of b */
+                soon += after->step;
+            }
         }
         const vr b0 = load(bk), b1 = vectors > 1 ? load(bk + gap) : b0;
         if (strip) {
-            const REAL *line = after.line + k * after.step, *later = bk + ROWS_AHEAD * ldb;
-            __builtin_prefetch(line);
-            __builtin_prefetch(line + LINE);
+            const REAL *later = bk + ROWS_AHEAD * ldb;
+            __builtin_prefetch(soon);
+            __builtin_prefetch(soon + LINE);
+            soon += after->step;
             __builtin_prefetch(later);   /* when its turn comes, it may be in L2 again */
             __builtin_prefetch(later + NR - 1);
             store(strip + k * NR, b0);
@@ -64,7 +79,6 @@ INLINE void micro_kernel(const int m, const int vectors, const int in_rows, idx 
             const REAL *later = bk + ahead;   /* a strip may come from beyond L2 */
             __builtin_prefetch(later);
             __builtin_prefetch(later + vectors * VL - 1);
-            if (after.line) __builtin_prefetch(after.line + k * after.step, 0, 2);   /* into L2: L1 is full of b */
         }
 #pragma GCC unroll 16
         for (int i = 0; i < m; i++) {
@@ -94,8 +108,8 @@ INLINE void micro_kernel(const int m, const int vectors, const int in_rows, idx 
         if (offset) micro_kernel(m, 1, 0, K, a, 0, b, 0, offset, gap, NULL, rows, nothing_after, c, ldc, bias, accumulate); \
         else micro_kernel(m, 1, 0, K, a, 0, b, ldb, NULL, VL, NULL, rows, nothing_after, c, ldc, bias, accumulate); \
     } \
-    static void packing_kernel_##m(idx K, const REAL *a, idx lda, const REAL *b, idx ldb, REAL *strip, struct after after, \
-                                   REAL *c, idx ldc, const REAL *bias, int accumulate) { \
+    static void packing_kernel_##m(idx K, const REAL *a, idx lda, const REAL *b, idx ldb, REAL *strip, \
+                                   const struct after *after, REAL *c, idx ldc, const REAL *bias, int accumulate) { \
         const struct wanted rows = {c, ldc, m}; \
         if (lda && strip) micro_kernel(m, 2, 1, K, a, lda, b, ldb, NULL, VL, strip, rows, after, c, ldc, bias, accumulate); \
         else if (lda) micro_kernel(m, 2, 1, K, a, lda, b, ldb, NULL, VL, NULL, rows, after, c, ldc, bias, accumulate); \
@@ -125,7 +139,7 @@ static const micro_kernel_function micro_kernels[] = {NULL, FOR_HEIGHTS(MICRO_KE
 #define NARROW_KERNEL(m) narrow_kernel_##m,
 static const micro_kernel_function narrow_kernels[] = {NULL, FOR_HEIGHTS(NARROW_KERNEL)};
 
-typedef void (*packing_kernel_function)(idx, const REAL *, idx, const REAL *, idx, REAL *, struct after, REAL *, idx,
+typedef void (*packing_kernel_function)(idx, const REAL *, idx, const REAL *, idx, REAL *, const struct after *, REAL *, idx,
                                         const REAL *, int);
 #define PACKING_KERNEL(m) packing_kernel_##m,
 static const packing_kernel_function packing_kernels[] = {NULL, FOR_HEIGHTS(PACKING_KERNEL)};
@@ -292,11 +306,11 @@ static struct product transposed(const struct product *p) {
                             p->bias, p->bias_cs, p->bias_rs, p->height, p->scratch};
 }
 
-static idx block_of(idx n, idx limit) {   /* the size of equal blocks of at most limit */
-    idx blocks = (n + limit - 1) / limit;
-    return blocks ? (n + blocks - 1) / blocks : 1;
-}
 static idx ceil_div(idx a, idx b) { return (a + b - 1) / b; }
+static idx block_of(idx n, idx limit) {   /* the size of equal blocks of at most limit */
+    idx blocks = ceil_div(n, limit);
+    return blocks ? ceil_div(n, blocks) : 1;
+}
 static idx round_up(idx n, idx unit) { return ceil_div(n, unit) * unit; }
 
 /* Few rows and much of B, which comes from beyond L2: what counts is that it comes without pause. Then k goes by so few rows of
@@ -311,11 +325,10 @@ static idx depth_of(const struct product *p) {
 
 /* With one panel of rows, each strip of B is read once: packing it would only cost. */
 static int reads_b_in_place(const struct product *p) { return p->M <= MR && p->bcs == 1; }
-/* Else the first panel that meets a strip packs it, and asks for the next one. But many single lines far apart come slower than
-   a group is packed, and so many rows of B whole pages apart would push each other out of the caches before the next strip
-   needs them. */
+/* Else the first panel that meets a strip packs it. But many rows of B whole pages apart would push each other out of the caches
+   before the next strip needs them. */
 static int packs_on_the_way(const struct product *p) {
-    return p->M > MR && p->bcs == 1 && p->ccs == 1 && (is_thin(p) || (NR > LINE && p->brs % PAGE));
+    return p->M > MR && p->bcs == 1 && p->ccs == 1 && (is_thin(p) || (NR >= LINE && p->brs % PAGE));
 }
 
 /* Short sums, and a C beyond L2, which takes most of the time: it is written row by row, a panel at a time, as then all strips
@@ -328,9 +341,8 @@ static int passes_caches(const struct product *p) {
 
 /* Rows of A need not be turned into panels: 4 to 10 % of a product of middling size. But at a distance of whole pages they all
    are in one set of L1, and where K goes by in short pieces, the begin of each piece would be waited for. */
-static int reads_a_in_place(const struct product *p) {
-    return p->acs == 1 && !is_thin(p) && !is_outer(p) && p->ars % PAGE;
-}
+enum { LONG = 64 };
+static int reads_a_in_place(const struct product *p) { return p->acs == 1 && p->ars % PAGE && depth_of(p) > LONG; }
 
 /* Rows of a block of A: more of them where K is short. */
 static idx rows_at_once(const struct product *p) {
@@ -363,25 +375,28 @@ static void start_from_bias(const struct product *p, idx m0, idx m1, idx n0, idx
             for (idx j = n0; j < n1; j++) p->c[i * p->crs + j * p->ccs] = bias_at(p, i, j);
 }
 
-/* Line `number` of each row of B in the strip after the one at hand. The line that it begins in is here already. */
-static struct after strip_after(const struct product *p, const REAL *b, idx number) {
-    return (struct after){b + NR + (number + 1) * MIN(LINE, NR) - 1, p->brs};
+/* The strip after the one at hand, from row k of B on. The line that each row begins in is here already. */
+static struct after strip_after(const struct product *p, const REAL *b, idx k, idx pace) {
+    return (struct after){b + k * p->brs + NR + MIN(LINE, NR) - 1, p->brs, pace};
 }
 
 /* mc x nc of C. The first rows that meet the strips find them still to be packed: each on the way through its first panel, or a
    group when its turn comes. `once`: they are also the last ones, so that a group is all there is. What will be packed on the way
-   next is asked for by the panels after the first one, where there are enough: that one would wait for memory. */
+   next is asked for by the panels after the first one, where there are any: that one would wait for memory. They share it evenly:
+   many lines at once would hold up their products, too. */
 static void multiply_blocks(const struct product *p, idx mc, idx nc, idx kc, const REAL *a, REAL *strips, int first,
                             int once, const REAL *b, REAL *c, const REAL *bias, int accumulate) {
-    const idx height = p->height, lines = MAX(1, NR / LINE), lda = reads_a_in_place(p) ? p->ars : 0, step = lda ? lda : kc;
+    const idx height = p->height, lda = reads_a_in_place(p) ? p->ars : 0, step = lda ? lda : kc;
+    idx askers = mc > height;   /* none, or a power of two */
+    while (askers && mc > 2 * askers * height && 2 * askers <= pace_of(kc, height)) askers *= 2;
     idx group = !once ? NC : reads_b_in_place(p) || packs_on_the_way(p) ? NR : GROUP * NR;
     for (idx j = 0; j < nc; j += NR) {
-        idx n = MIN(NR, nc - j), at = j % group, done = 0, asking = 0;
+        idx n = MIN(NR, nc - j), at = j % group, done = 0, asked = askers;
         int in_place = reads_b_in_place(p) && n == NR, past_caches = passes_caches(p) && n == NR;
         if (first && packs_on_the_way(p) && n == NR && !past_caches) {
-            done = MIN(height, mc), asking = mc > lines * height ? (lines + 1) * height : 0;
-            struct after after = asking ? (struct after){a, 0} : strip_after(p, b + j, 0);
-            packing_kernels[done](kc, a, lda, b + j, p->brs, strips + at * kc, after, c + j, p->crs, bias, accumulate);
+            const struct after after = askers ? (struct after){a, 0, pace_of(kc, height)} : strip_after(p, b + j, 0, 1);
+            done = MIN(height, mc), asked = 0;
+            packing_kernels[done](kc, a, lda, b + j, p->brs, strips + at * kc, &after, c + j, p->crs, bias, accumulate);
         } else if (first && !in_place && (!at || (packs_on_the_way(p) && !past_caches))) {
             pack_strips(kc, MIN(group - at, nc - j), b + j * p->bcs, p->brs, p->bcs, strips + at * kc);
         }
@@ -392,10 +407,10 @@ static void multiply_blocks(const struct product *p, idx mc, idx nc, idx kc, con
             REAL *d = c + i * p->crs + j * p->ccs;
             idx m = MIN(height, mc - i);
             if (past_caches) tile_past_caches(m, kc, rows, strip, ldb, d, p->crs);
-            else if (i < asking)
-                packing_kernels[m](kc, rows, lda, strip, NR, NULL, strip_after(p, b + j, i / height - 1), d, p->crs, start,
-                                   accumulate);
-            else if (lda) tile_of_rows(m, n, kc, rows, lda, strip, ldb, d, p->crs, p->ccs, start, accumulate);
+            else if (asked < askers) {
+                const struct after after = strip_after(p, b + j, asked++ * ceil_div(kc, askers), askers);
+                packing_kernels[m](kc, rows, lda, strip, NR, NULL, &after, d, p->crs, start, accumulate);
+            } else if (lda) tile_of_rows(m, n, kc, rows, lda, strip, ldb, d, p->crs, p->ccs, start, accumulate);
             else tile(m, n, kc, rows, strip, ldb, NULL, VL, d, p->crs, p->ccs, start, accumulate);
         }
     }
