@@ -297,13 +297,14 @@ struct product {
     const REAL *b; idx brs, bcs;
     REAL *c;       idx crs, ccs;
     const REAL *bias; idx bias_rs, bias_cs;   /* C starts from it, or NULL */
-    idx height;    /* rows of a panel of A */
+    int by_rows;   /* threads share out the rows, not the columns */
+    idx height;    /* of a panel of A */
     REAL *scratch;
 };
 
 static struct product transposed(const struct product *p) {
     return (struct product){p->N, p->M, p->K, p->b, p->bcs, p->brs, p->a, p->acs, p->ars, p->c, p->ccs, p->crs,
-                            p->bias, p->bias_cs, p->bias_rs, p->height, p->scratch};
+                            p->bias, p->bias_cs, p->bias_rs, p->by_rows, p->height, p->scratch};
 }
 
 static idx ceil_div(idx a, idx b) { return (a + b - 1) / b; }
@@ -443,13 +444,13 @@ static void multiply_range(const struct product *p, idx m0, idx m1, idx n0, idx 
 
 /* ---- threads ---- */
 
-/* What all threads need, each packs for itself. So rows or columns are split, whichever costs the longest share less, in
-   multiply-adds: to turn what lies the other way round costs several times what copying does, to fetch it from afar more. */
-enum { COPIED = 4, TURNED = 16, FETCHED = 32 };
-static idx cost_of_packing(idx reals, int in_order) { return reals > (idx)FAR / 2 ? FETCHED : in_order ? COPIED : TURNED; }
+/* What all threads need, each fetches for itself. So rows or columns are split, whichever costs the longest share less, in
+   multiply-adds: what lies the other way round costs several times what lies in order does, and what is far away more. */
+enum { IN_ORDER = 4, TURNED = 16, FAR_AWAY = 32 };
+static idx cost_of_fetching(idx reals, int in_order) { return reals > (idx)FAR / 2 ? FAR_AWAY : in_order ? IN_ORDER : TURNED; }
 static int splits_rows(const struct product *p) {
     const idx threads = cnn_get_num_threads(), rows = ceil_div(p->M, threads), columns = round_up(ceil_div(p->N, threads), NR);
-    const idx a = cost_of_packing(p->M * p->K, p->ars == 1), b = cost_of_packing(p->N * p->K, p->bcs == 1);
+    const idx a = cost_of_fetching(p->M * p->K, p->ars == 1), b = cost_of_fetching(p->N * p->K, p->bcs == 1);
     return !needs_no_packing(p) && rows * (p->N + a) + p->N * b < columns * (p->M + b) + p->M * a;
 }
 
@@ -460,8 +461,8 @@ static void multiply_part(void *arg, idx begin, idx end, int worker) {
         return;
     }
     REAL *scratch = p->scratch + worker * product_reals(p);
-    idx unit = splits_rows(p) ? p->height : NR;
-    if (splits_rows(p)) multiply_range(p, begin * unit, MIN(p->M, end * unit), 0, p->N, scratch);
+    idx unit = p->by_rows ? p->height : NR;
+    if (p->by_rows) multiply_range(p, begin * unit, MIN(p->M, end * unit), 0, p->N, scratch);
     else multiply_range(p, 0, p->M, begin * unit, MIN(p->N, end * unit), scratch);
 }
 
@@ -473,8 +474,8 @@ static struct product well_oriented(const struct product *p) {
 static int multiply(struct product given) {
     struct product p = well_oriented(&given);
     if (!p.M || !p.N) return CNN_OK;
-    p.height = panel_height(splits_rows(&p) ? ceil_div(p.M, cnn_get_num_threads()) : p.M);
-    idx unit = splits_rows(&p) ? p.height : NR, items = ((splits_rows(&p) ? p.M : p.N) + unit - 1) / unit;
+    p.by_rows = splits_rows(&p), p.height = panel_height(p.by_rows ? ceil_div(p.M, cnn_get_num_threads()) : p.M);
+    idx unit = p.by_rows ? p.height : NR, items = ceil_div(p.by_rows ? p.M : p.N, unit);
     idx grain = grain_of(0.1 * (double)p.M * (double)p.N * (double)p.K / (double)items);
     if (!needs_no_packing(&p)) {
         p.scratch = scratch_take(sizeof(REAL) * (size_t)product_reals(&p) * (size_t)parallel_workers(items, grain));
