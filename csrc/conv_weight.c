@@ -31,8 +31,8 @@ struct weight_sum {
 
 /* ---- micro-kernel ---- */
 
-/* What will be packed next: so many planes, a little of each per pixel, while memory has nothing else to do. By reference:
-   a copy would wait for the last products to be stored. */
+/* What will be packed next: so many planes, a little of each every so many pixels, while memory has nothing else to do. By
+   reference: a copy would wait for the last products to be stored. */
 enum { PLANES_AHEAD = 8 };
 struct ahead { const REAL *from; idx plane, step; };   /* step: for PLANES_AHEAD pixels */
 
@@ -45,12 +45,16 @@ INLINE void outer_products(const int m, const int vectors, idx pixels, const REA
                            const REAL *restrict dy, REAL *restrict sums, const idx *restrict row, idx ld, int accumulate,
                            const struct ahead *ahead) {
     vr sum[TALLEST][NV];
+    const REAL *soon = ahead->from;
 #pragma GCC unroll 32
     for (int i = 0; i < m; i++) sum[i][0] = sum[i][1] = (vr){0};
     for (idx p = 0; p < pixels; p++, dy += vectors * VL) {
         const REAL *a = x + pixel[p];
-        if (vectors > 1)   /* with one, there are no instructions to spare */
-            __builtin_prefetch(ahead->from + p % PLANES_AHEAD * ahead->plane + p / PLANES_AHEAD * ahead->step);
+        if (vectors > 1 && (p & (PLANES_AHEAD - 1)) == 0) {   /* with one, there are no instructions to spare */
+#pragma GCC unroll 8
+            for (int i = 0; i < PLANES_AHEAD; i++) __builtin_prefetch(soon + i * ahead->plane);
+            soon += ahead->step;
+        }
         vr d0 = load(dy), d1 = vectors > 1 ? load(dy + VL) : d0;
 #pragma GCC unroll 32
         for (int i = 0; i < m; i++) {

@@ -35,6 +35,8 @@ struct after { const REAL *row; idx step, pace; };
 static const struct after nothing = {NULL, 0, 0}, *const nothing_after = &nothing;
 enum { LINES = NR > LINE ? NR / LINE : 1 };   /* of a row of a strip */
 
+enum { PAST_CACHES = 2 };   /* in place of `accumulate`: C is not read, and passes the caches by */
+
 /* C (m x NR, row stride ldc) = A times strip b, plus C itself, a bias per row or nothing. A is a panel (m values per k) or, if
    in_rows, has its rows lda apart. Per k two vectors of b, `gap` apart, or only one of them, lie ldb after those of the last k
    or, when there are offsets, at offset[k]. m is a constant where this is inlined, so x lives in registers. `strip`, if not
@@ -90,6 +92,11 @@ INLINE void micro_kernel(const int m, const int vectors, const int in_rows, idx 
     }
 #pragma GCC unroll 16
     for (int i = 0; i < m; i++, c += ldc) {
+        if (accumulate == PAST_CACHES) {
+            store_past_caches(c, x[i][0]);
+            if (vectors > 1) store_past_caches(c + VL, x[i][1]);
+            continue;
+        }
         store(c, accumulate ? load(c) + x[i][0] : x[i][0]);
         if (vectors > 1) store(c + VL, accumulate ? load(c + VL) + x[i][1] : x[i][1]);
     }
@@ -99,7 +106,10 @@ INLINE void micro_kernel(const int m, const int vectors, const int in_rows, idx 
     static void micro_kernel_##m(idx K, const REAL *a, const REAL *b, idx ldb, const idx *offset, idx gap, REAL *c, idx ldc, \
                                  const REAL *bias, int accumulate) { \
         const struct wanted rows = {c, ldc, m}; \
+        const struct wanted none = {a, 0, 1}; \
         if (offset) micro_kernel(m, 2, 0, K, a, 0, b, 0, offset, gap, NULL, rows, nothing_after, c, ldc, bias, accumulate); \
+        else if (accumulate == PAST_CACHES) \
+            micro_kernel(m, 2, 0, K, a, 0, b, ldb, NULL, VL, NULL, none, nothing_after, c, ldc, NULL, PAST_CACHES); \
         else micro_kernel(m, 2, 0, K, a, 0, b, ldb, NULL, VL, NULL, rows, nothing_after, c, ldc, bias, accumulate); \
     } \
     static void narrow_kernel_##m(idx K, const REAL *a, const REAL *b, idx ldb, const idx *offset, idx gap, REAL *c, idx ldc, \
@@ -357,13 +367,6 @@ static idx product_reals(const struct product *p) {   /* scratch of one worker *
     return panel_reals(p) + strips * depth_of(p);
 }
 
-static void tile_past_caches(idx m, idx K, const REAL *a, const REAL *b, idx ldb, REAL *c, idx crs) {
-    REAL t[MR * NR] __attribute__((aligned(64)));
-    micro_kernels[m](K, a, b, ldb, NULL, VL, t, NR, NULL, 0);
-    for (idx i = 0; i < m; i++)
-        for (idx j = 0; j < NR; j += VL) store_past_caches(c + i * crs + j, load(t + i * NR + j));
-}
-
 static REAL bias_at(const struct product *p, idx i, idx j) {
     return p->bias ? p->bias[i * p->bias_rs + j * p->bias_cs] : 0;
 }
@@ -407,7 +410,7 @@ static void multiply_blocks(const struct product *p, idx mc, idx nc, idx kc, con
             const REAL *rows = a + i * step, *start = bias ? bias + i : NULL;
             REAL *d = c + i * p->crs + j * p->ccs;
             idx m = MIN(height, mc - i);
-            if (past_caches) tile_past_caches(m, kc, rows, strip, ldb, d, p->crs);
+            if (past_caches) micro_kernels[m](kc, rows, strip, ldb, NULL, VL, d, p->crs, NULL, PAST_CACHES);
             else if (asked < askers) {
                 const struct after after = strip_after(p, b + j, asked++ * ceil_div(kc, askers), askers);
                 packing_kernels[m](kc, rows, lda, strip, NR, NULL, &after, d, p->crs, start, accumulate);
