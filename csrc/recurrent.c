@@ -136,14 +136,18 @@ static void (*const step_kernels[])(idx, const REAL *, const REAL *, struct want
     NULL, FOR_HEIGHTS(STEP_KERNEL_OF)
 };
 
-/* One row times so many vectors of strips that lie `apart`: with the two of a single one, an addition would wait for the last. */
-INLINE void multiply_row(const int vectors, idx K, const REAL *a, const REAL *b, idx apart, REAL *sums, int accumulate) {
+/* One row times so many vectors of strips that lie `apart`: with the two of a single one, an addition would wait for the last.
+   Every second step goes backwards, as the weights that came last are still in L1. */
+INLINE void multiply_row(const int vectors, idx K, const REAL *a, const REAL *b, idx apart, REAL *sums, int accumulate,
+                         int backwards) {
+    const idx by = backwards ? -1 : 1;
     vr x[FEW_STRIPS * NV];
 #pragma GCC unroll 8
     for (int v = 0; v < vectors; v++) x[v] = (vr){0};
-    for (idx k = 0; k < K; k++, b += NR)
+    if (backwards) a += K - 1, b += (K - 1) * NR;
+    for (idx k = 0; k < K; k++, a += by, b += by * NR)
 #pragma GCC unroll 8
-        for (int v = 0; v < vectors; v++) x[v] += a[k] * load(b + v / NV * apart + v % NV * VL);
+        for (int v = 0; v < vectors; v++) x[v] += *a * load(b + v / NV * apart + v % NV * VL);
 #pragma GCC unroll 8
     for (int v = 0; v < vectors; v++, sums += VL) store(sums, accumulate ? load(sums) + x[v] : x[v]);
 }
@@ -154,7 +158,7 @@ static void multiply_strips(const struct steps *p, const struct weights *w, idx 
     const idx strips = (at.units + NR - 1) / NR, apart = w->gates * w->K * NR;
     if (at.rows == 1)
         switch ((at.units + VL - 1) / VL) {
-#define VECTORS(n) case n: multiply_row(n, w->K, a, b, apart, sums, accumulate); break;
+#define VECTORS(n) case n: multiply_row(n, w->K, a, b, apart, sums, accumulate, p->i % 2); break;
             VECTORS(1) VECTORS(2) VECTORS(3) VECTORS(4) VECTORS(5) VECTORS(6) VECTORS(7) VECTORS(8)
 #undef VECTORS
         }
@@ -184,9 +188,12 @@ static void multiply_unpacked_weights(const struct weights *w, idx gate, const R
    for each gate, backward for each of x, or NULL. */
 static void multiply_state(const struct steps *p, const struct weights *w, struct operand x, struct patch at, REAL *sums,
                            int accumulate, const struct wanted *wanted) {
-    for (idx g = 0; g < w->gates; g++, sums += at.rows * p->width)
-        if (p->scratch) multiply_strips(p, w, g, x.packed, at, sums, accumulate, wanted);
-        else multiply_unpacked_weights(w, g, x.rows, x.stride, at, sums, p->width, accumulate);
+    for (idx n = 0; n < w->gates; n++) {
+        const idx g = at.rows == 1 && p->i % 2 ? w->gates - 1 - n : n;
+        REAL *c = sums + g * at.rows * p->width;
+        if (p->scratch) multiply_strips(p, w, g, x.packed, at, c, accumulate, wanted);
+        else multiply_unpacked_weights(w, g, x.rows, x.stride, at, c, p->width, accumulate);
+    }
 }
 
 /* A patch of x, rows `stride` apart and in each `gates` pieces H apart. */

@@ -26,7 +26,7 @@ INLINE vr bias_of(const struct lstm *l, idx gate, idx unit, idx n) {
 
 struct lstm_row {
     const REAL *c_before, *sums;   /* of the first unit; gates lie H apart, in sums `gap` */
-    REAL *gates, *c, *h;
+    REAL *gates, *c;
     idx unit, units, gap;
 };
 
@@ -48,7 +48,22 @@ INLINE void lstm_row(const struct lstm *l, struct lstm_row r) {
         store_part(gates + 2 * H, g, n);
         store_part(gates + 3 * H, o, n);
         store_part(r.c + j, c, n);
-        if (!is_matrix(l)) store_part(r.h + j, o * activated(c, l->nonlinearity), n);
+    }
+}
+
+/* h of a patch, once its cells and output gates are there: in a loop of its own, as the processor does not look far enough ahead
+   to begin the next gates while it waits for a cell. */
+static void lstm_states(const struct lstm *l, struct patch at) {
+    const struct steps *p = &l->steps;
+    const idx H = p->s.H, states = offset_of(p, p->i, H);
+    for (idx row = 0; row < at.rows; row++) {
+        const idx b = at.row + row, place = states + b * H + at.unit;
+        const REAL *o = l->gates + 4 * (states + b * H) + 3 * H + at.unit;
+        for (idx j = 0; j < at.units && alive(p, p->i, b); j += VL) {
+            const idx n = at.units - j;
+            const vr c = load_part(l->c + place + j, n);
+            store_part(l->h + place + j, load_part(o + j, n) * activated(c, l->nonlinearity), n);
+        }
     }
 }
 
@@ -76,14 +91,18 @@ static void lstm_cells(void *arg, idx begin, idx end, int worker) {
             const idx b = at.row + row, place = b * H + at.unit, gate = gates + b * 4 * H + at.unit;
             if (alive(p, i, b)) {
                 lstm_row(l, (struct lstm_row){c_before + place, sums + row * p->width, l->gates + gate, c + place,
-                                              h + place, at.unit, at.units, at.rows * p->width});
+                                              at.unit, at.units, at.rows * p->width});
             } else {
                 keep_state(l, l->gates + gate, 4, place, at.units, c_before, c);
                 copy_reals(h + place, h_before + place, at.units);
             }
         }
-        if (is_matrix(l)) pack_patch(p, next, H, at, c, H);
-        else pack_patch(p, next, 0, at, h, H);
+        if (is_matrix(l)) {
+            pack_patch(p, next, H, at, c, H);
+        } else {
+            lstm_states(l, at);
+            pack_patch(p, next, 0, at, h, H);
+        }
     }
 }
 
@@ -98,15 +117,14 @@ static void lstm_outputs(void *arg, idx begin, idx end, int worker) {
         const struct patch at = patch_of(p, number);
         multiply_state(p, &p->weights[OUTPUT], (struct operand){next, c, H}, at, sums, 0, NULL);
         for (idx row = 0; row < at.rows; row++) {
-            const idx b = at.row + row, place = b * H + at.unit;
+            const idx b = at.row + row;
             REAL *gate = l->gates + gates + b * 4 * H + at.unit;
             for (idx j = 0; j < at.units && alive(p, i, b); j += VL) {
                 const idx n = at.units - j;
-                const vr o = vsigmoid(load_part(gate + j, n) + load(sums + row * p->width + j));
-                store_part(gate + j, o, n);
-                store_part(h + place + j, o * activated(load_part(c + place + j, n), l->nonlinearity), n);
+                store_part(gate + j, vsigmoid(load_part(gate + j, n) + load(sums + row * p->width + j)), n);
             }
         }
+        lstm_states(l, at);
         pack_patch(p, next, 0, at, h, H);
     }
 }
