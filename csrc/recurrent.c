@@ -44,7 +44,7 @@ struct steps {
     REAL *packed[2];         /* panels, k by k, as the micro-kernel reads them */
     REAL *scratch;
 };
-struct patch { idx row, rows, unit, units; };
+struct patch { idx row, rows, unit, units; };   /* passed by address: copied, it would wait for all stores before it */
 
 static idx time_of(const struct steps *p, idx i) { return p->s.reverse ? p->s.T - 1 - i : i; }
 static int alive(const struct steps *p, idx i, idx b) { return !p->s.lengths || time_of(p, i) < p->s.lengths[b]; }
@@ -85,16 +85,19 @@ static void pack_share(void *arg, idx begin, idx end, int worker) {
 }
 
 /* x (rows of the patch, its units) becomes numbers first ... of its sequences' packed rows. */
-static void pack_patch(const struct steps *p, REAL *packed, idx first, struct patch at, const REAL *x, idx stride) {
+static void pack_patch(const struct steps *p, REAL *packed, idx first, const struct patch *at, const REAL *x, idx stride) {
     if (!p->scratch) return;
-    x += at.row * stride + at.unit, packed += at.row * p->packed_row + (first + at.unit) * at.rows;
-    if (at.rows == 1) copy_reals(packed, x, at.units);
-    else pack(at.rows, at.units, x, stride, 1, packed, at.rows);
+    x += at->row * stride + at->unit, packed += at->row * p->packed_row + (first + at->unit) * at->rows;
+    if (at->rows == 1) copy_reals(packed, x, at->units);
+    else pack(at->rows, at->units, x, stride, 1, packed, at->rows);
 }
 
 /* The state before the first step. */
 static void pack_state(const struct steps *p, REAL *packed, idx first, const REAL *x) {
-    for (idx number = 0; number < p->patches; number++) pack_patch(p, packed, first, patch_of(p, number), x, p->s.H);
+    for (idx number = 0; number < p->patches; number++) {
+        const struct patch at = patch_of(p, number);
+        pack_patch(p, packed, first, &at, x, p->s.H);
+    }
 }
 
 /* `p` holds the shape and the weights. */
@@ -127,12 +130,14 @@ struct operand { const REAL *packed, *rows; idx stride; };   /* (B, K), packed o
 
 /* The micro-kernel, with rows of other arrays instead of c's on their way meanwhile. */
 #define STEP_KERNEL(m) \
-    static void step_kernel_##m(idx K, const REAL *a, const REAL *b, struct wanted wanted, REAL *c, idx ldc, int accumulate) { \
-        micro_kernel(m, 2, K, a, b, NR, NULL, VL, NULL, wanted, nothing_after, c, ldc, NULL, accumulate); \
+    static void step_kernel_##m(idx K, const REAL *a, const REAL *b, const struct wanted *wanted, idx unit, REAL *c, idx ldc, \
+                                int accumulate) { \
+        const struct wanted rows = {wanted->first + unit, wanted->stride, wanted->count}; \
+        micro_kernel(m, 2, K, a, b, NR, NULL, VL, NULL, rows, nothing_after, c, ldc, NULL, accumulate); \
     }
 FOR_HEIGHTS(STEP_KERNEL)
 #define STEP_KERNEL_OF(m) step_kernel_##m,
-static void (*const step_kernels[])(idx, const REAL *, const REAL *, struct wanted, REAL *, idx, int) = {
+static void (*const step_kernels[])(idx, const REAL *, const REAL *, const struct wanted *, idx, REAL *, idx, int) = {
     NULL, FOR_HEIGHTS(STEP_KERNEL_OF)
 };
 
@@ -152,53 +157,51 @@ INLINE void multiply_row(const int vectors, idx K, const REAL *a, const REAL *b,
     for (int v = 0; v < vectors; v++, sums += VL) store(sums, accumulate ? load(sums) + x[v] : x[v]);
 }
 
-static void multiply_strips(const struct steps *p, const struct weights *w, idx gate, const REAL *packed, struct patch at,
-                            REAL *sums, int accumulate, const struct wanted *wanted) {
-    const REAL *a = packed + at.row * p->packed_row + w->first * at.rows, *b = strip_at(w, at.unit / NR, gate);
-    const idx strips = (at.units + NR - 1) / NR, apart = w->gates * w->K * NR;
-    if (at.rows == 1)
-        switch ((at.units + VL - 1) / VL) {
+static void multiply_strips(const struct steps *p, const struct weights *w, idx gate, const REAL *packed,
+                            const struct patch *at, REAL *sums, int accumulate, const struct wanted *wanted) {
+    const REAL *a = packed + at->row * p->packed_row + w->first * at->rows, *b = strip_at(w, at->unit / NR, gate);
+    const idx strips = (at->units + NR - 1) / NR, apart = w->gates * w->K * NR;
+    const struct wanted own = {sums, 0, 1};
+    if (at->rows == 1)
+        switch ((at->units + VL - 1) / VL) {
 #define VECTORS(n) case n: multiply_row(n, w->K, a, b, apart, sums, accumulate, p->i % 2); break;
             VECTORS(1) VECTORS(2) VECTORS(3) VECTORS(4) VECTORS(5) VECTORS(6) VECTORS(7) VECTORS(8)
 #undef VECTORS
         }
     else
         for (idx s = 0; s < strips; s++)
-            for (idx k = 0, n = wanted ? w->piece : w->K; k < w->K; k += n) {
-                struct wanted rows = wanted ? wanted[gate + k / n] : (struct wanted){sums, 0, 1};
-                rows.first += s * NR;
-                step_kernels[at.rows](n, a + k * at.rows, b + s * apart + k * NR, rows, sums + s * NR, p->width,
-                                      accumulate || k);
-            }
+            for (idx k = 0, n = wanted ? w->piece : w->K; k < w->K; k += n)
+                step_kernels[at->rows](n, a + k * at->rows, b + s * apart + k * NR, wanted ? wanted + gate + k / n : &own,
+                                       s * NR, sums + s * NR, p->width, accumulate || k);
 }
 
-static void multiply_unpacked_weights(const struct weights *w, idx gate, const REAL *x, idx stride, struct patch at, REAL *sums,
-                                      idx width, int accumulate) {
-    const struct product p = {.M = at.rows, .N = at.units, .K = w->K, .a = x + at.row * stride, .ars = stride, .acs = 1,
-                              .b = w->w + gate * w->of_gate + at.unit * w->of_unit, .brs = w->of_k, .bcs = w->of_unit,
+static void multiply_unpacked_weights(const struct weights *w, idx gate, const REAL *x, idx stride, const struct patch *at,
+                                      REAL *sums, idx width, int accumulate) {
+    const struct product p = {.M = at->rows, .N = at->units, .K = w->K, .a = x + at->row * stride, .ars = stride, .acs = 1,
+                              .b = w->w + gate * w->of_gate + at->unit * w->of_unit, .brs = w->of_k, .bcs = w->of_unit,
                               .c = sums, .crs = width, .ccs = 1,
                               .bias = accumulate ? sums : NULL, .bias_rs = width, .bias_cs = 1};
-    for (idx row = 0; row < at.rows && at.units % VL && !accumulate; row++)   /* lanes without a unit: see scratch_take */
-        store(sums + row * width + at.units / VL * VL, (vr){0});
-    if (w->of_k == 1) dots_without_packing(&p, 0, at.units);
-    else sums_without_packing(&p, 0, at.units);
+    for (idx row = 0; row < at->rows && at->units % VL && !accumulate; row++)   /* lanes without a unit: see scratch_take */
+        store(sums + row * width + at->units / VL * VL, (vr){0});
+    if (w->of_k == 1) dots_without_packing(&p, 0, at->units);
+    else sums_without_packing(&p, 0, at->units);
 }
 
 /* sums (gates, rows of the patch, width) = or += x w. Meanwhile what will be read and written after it is on its way: `wanted`
    for each gate, backward for each of x, or NULL. */
-static void multiply_state(const struct steps *p, const struct weights *w, struct operand x, struct patch at, REAL *sums,
-                           int accumulate, const struct wanted *wanted) {
+static void multiply_state(const struct steps *p, const struct weights *w, struct operand x, const struct patch *at,
+                           REAL *sums, int accumulate, const struct wanted *wanted) {
     for (idx n = 0; n < w->gates; n++) {
-        const idx g = at.rows == 1 && p->i % 2 ? w->gates - 1 - n : n;
-        REAL *c = sums + g * at.rows * p->width;
+        const idx g = at->rows == 1 && p->i % 2 ? w->gates - 1 - n : n;
+        REAL *c = sums + g * at->rows * p->width;
         if (p->scratch) multiply_strips(p, w, g, x.packed, at, c, accumulate, wanted);
         else multiply_unpacked_weights(w, g, x.rows, x.stride, at, c, p->width, accumulate);
     }
 }
 
 /* A patch of x, rows `stride` apart and in each `gates` pieces H apart. */
-static struct wanted rows_of(const struct steps *p, const REAL *x, idx gates, struct patch at) {
-    return (struct wanted){x + at.row * gates * p->s.H + at.unit, p->s.H, at.rows * gates};
+static struct wanted rows_of(const struct steps *p, const REAL *x, idx gates, const struct patch *at) {
+    return (struct wanted){x + at->row * gates * p->s.H + at->unit, p->s.H, at->rows * gates};
 }
 
 /* gx (T, B, gates H) = x W_ih^T + b, rows `stride` apart: the first sums of every gate at every step. */
@@ -268,8 +271,8 @@ static void rnn_cells(void *arg, idx begin, idx end, int worker) {
     REAL *h = r->h + offset_of(p, i, H), sums[PATCH_REALS] __attribute__((aligned(64)));
     for (idx number = begin; number < end; number++) {
         const struct patch at = patch_of(p, number);
-        const struct wanted wanted = rows_of(p, h, 1, at);
-        multiply_state(p, p->weights, (struct operand){p->packed[i % 2], h_before, H}, at, sums, 0, &wanted);
+        const struct wanted wanted = rows_of(p, h, 1, &at);
+        multiply_state(p, p->weights, (struct operand){p->packed[i % 2], h_before, H}, &at, sums, 0, &wanted);
         for (idx row = 0; row < at.rows; row++) {
             const idx b = at.row + row, place = b * H + at.unit;
             if (!alive(p, i, b)) {
@@ -281,7 +284,7 @@ static void rnn_cells(void *arg, idx begin, idx end, int worker) {
                 store_part(h + place + j, activated(a, r->nonlinearity), at.units - j);
             }
         }
-        pack_patch(p, p->packed[(i + 1) % 2], 0, at, h, H);
+        pack_patch(p, p->packed[(i + 1) % 2], 0, &at, h, H);
     }
 }
 
@@ -307,9 +310,9 @@ static void rnn_cells_backward(void *arg, idx begin, idx end, int worker) {
     REAL sums[PATCH_REALS] __attribute__((aligned(64)));
     for (idx number = begin; number < end; number++) {
         const struct patch at = patch_of(p, number);
-        const struct wanted wanted = rows_of(p, r->dh + (i < 0 ? 0 : offset_of(p, i, H)), 1, at);
+        const struct wanted wanted = rows_of(p, r->dh + (i < 0 ? 0 : offset_of(p, i, H)), 1, &at);
         if (i + 1 < p->s.T)
-            multiply_state(p, p->weights, (struct operand){p->packed[(i + 1) % 2], after, H}, at, sums, 0, &wanted);
+            multiply_state(p, p->weights, (struct operand){p->packed[(i + 1) % 2], after, H}, &at, sums, 0, &wanted);
         for (idx row = 0; row < at.rows; row++) {
             const idx b = at.row + row, state = b * H + at.unit, place = i < 0 ? 0 : offset_of(p, i, H) + state;
             for (idx j = 0; j < at.units; j += VL) {
@@ -323,7 +326,7 @@ static void rnn_cells_backward(void *arg, idx begin, idx end, int worker) {
                 store_part(r->da + place + j, da, n);
             }
         }
-        if (i >= 0) pack_patch(p, p->packed[i % 2], 0, at, r->da + offset_of(p, i, H), H);
+        if (i >= 0) pack_patch(p, p->packed[i % 2], 0, &at, r->da + offset_of(p, i, H), H);
     }
 }
 
