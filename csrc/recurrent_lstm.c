@@ -30,7 +30,7 @@ struct lstm_row {
     idx unit, units, gap;
 };
 
-/* What was asked for before the sums may have left L1, as rows of gates are often whole pages apart: the next one's once more. */
+/* What was asked for before may have left L1, as rows of gates are often whole pages apart: the next row's once more. */
 INLINE void lstm_row(const struct lstm *l, struct lstm_row r) {
     const idx H = l->steps.s.H;
     for (idx j = 0; j < r.units; j += VL) {
