@@ -222,15 +222,28 @@ INLINE vr adjoint_of_state(const struct steps *p, idx b, const REAL *dh, const R
 }
 
 /* dw (gates H, H) = sum over steps of da^T x, x being the state before each: `first`, then all of `states` but the last.
-   da has a row of `stride` per step and sequence. */
+   da has a row of `stride` per step and sequence. Few sequences' states are copied side by side: a product by `first` alone
+   would take as long as all others together. */
 static int weights_adjoint(const struct sequence_shape *s, idx gates, const REAL *da, idx stride, const REAL *first,
                            const REAL *states, REAL *dw) {
-    const idx B = s->B, H = s->H, last = (s->T - 1) * B;
-    struct product p = {.M = gates * H, .N = H, .K = s->T ? B : 0, .a = da + (s->reverse ? last * stride : 0), .ars = 1,
-                        .acs = stride, .b = first, .brs = H, .bcs = 1, .c = dw, .crs = H, .ccs = 1};
+    const idx B = s->B, H = s->H, last = MAX(0, s->T - 1) * B;
+    const REAL *others = states + (s->reverse && last ? B * H : 0);
+    struct product p = {.M = gates * H, .N = H, .K = last + B, .a = da, .ars = 1, .acs = stride, .brs = H, .bcs = 1, .c = dw,
+                        .crs = H, .ccs = 1};
+    if (B <= FEW && last) {
+        REAL *x = scratch_take(sizeof(REAL) * (size_t)(p.K * H));
+        if (!x) return CNN_NO_MEMORY;
+        memcpy(x + (s->reverse ? last * H : 0), first, sizeof(REAL) * (size_t)(B * H));
+        memcpy(x + (s->reverse ? 0 : B * H), others, sizeof(REAL) * (size_t)(last * H));
+        p.b = x;
+        const int status = multiply(p);
+        scratch_give(x);
+        return status;
+    }
+    p.K = s->T ? B : 0, p.a = da + (s->reverse ? last * stride : 0), p.b = first;
     if (multiply(p) != CNN_OK) return CNN_NO_MEMORY;
-    if (s->T <= 1) return CNN_OK;
-    p.K = last, p.a = da + (s->reverse ? 0 : B * stride), p.b = states + (s->reverse ? B * H : 0);
+    if (!last) return CNN_OK;
+    p.K = last, p.a = da + (s->reverse ? 0 : B * stride), p.b = others;
     p.bias = dw, p.bias_rs = H, p.bias_cs = 1;   /* adds to what is there */
     return multiply(p);
 }
