@@ -44,7 +44,7 @@ struct steps {
     REAL *packed[2];         /* panels, k by k, as the micro-kernel reads them */
     REAL *scratch;
 };
-struct patch { idx row, rows, unit, units; };
+struct patch { idx row, rows, unit, units; };   /* passed by address: copied, it would wait for all stores before it */
 
 static idx time_of(const struct steps *p, idx i) { return p->s.reverse ? p->s.T - 1 - i : i; }
 static int alive(const struct steps *p, idx i, idx b) { return !p->s.lengths || time_of(p, i) < p->s.lengths[b]; }
@@ -85,16 +85,19 @@ static void pack_share(void *arg, idx begin, idx end, int worker) {
 }
 
 /* x (rows of the patch, its units) becomes numbers first ... of its sequences' packed rows. */
-static void pack_patch(const struct steps *p, REAL *packed, idx first, struct patch at, const REAL *x, idx stride) {
+static void pack_patch(const struct steps *p, REAL *packed, idx first, const struct patch *at, const REAL *x, idx stride) {
     if (!p->scratch) return;
-    x += at.row * stride + at.unit, packed += at.row * p->packed_row + (first + at.unit) * at.rows;
-    if (at.rows == 1) copy_reals(packed, x, at.units);
-    else pack(at.rows, at.units, x, stride, 1, packed, at.rows);
+    x += at->row * stride + at->unit, packed += at->row * p->packed_row + (first + at->unit) * at->rows;
+    if (at->rows == 1) copy_reals(packed, x, at->units);
+    else pack(at->rows, at->units, x, stride, 1, packed, at->rows);
 }
 
 /* The state before the first step. */
 static void pack_state(const struct steps *p, REAL *packed, idx first, const REAL *x) {
-    for (idx number = 0; number < p->patches; number++) pack_patch(p, packed, first, patch_of(p, number), x, p->s.H);
+    for (idx number = 0; number < p->patches; number++) {
+        const struct patch at = patch_of(p, number);
+        pack_patch(p, packed, first, &at, x, p->s.H);
+    }
 }
 
 /* `p` holds the shape and the weights. */
@@ -127,71 +130,78 @@ struct operand { const REAL *packed, *rows; idx stride; };   /* (B, K), packed o
 
 /* The micro-kernel, with rows of other arrays instead of c's on their way meanwhile. */
 #define STEP_KERNEL(m) \
-    static void step_kernel_##m(idx K, const REAL *a, const REAL *b, struct wanted wanted, REAL *c, idx ldc, int accumulate) { \
-        micro_kernel(m, 2, 0, K, a, 0, b, NR, NULL, VL, NULL, wanted, nothing_after, c, ldc, NULL, accumulate); \
+    static void step_kernel_##m(idx K, const REAL *a, const REAL *b, const struct wanted *wanted, idx unit, REAL *c, idx ldc, \
+                                int accumulate) { \
+        const struct wanted rows = {wanted->first + unit, wanted->stride, wanted->count}; \
+        micro_kernel(m, 2, 0, K, a, 0, b, NR, NULL, VL, NULL, rows, nothing_after, c, ldc, NULL, accumulate); \
     }
 FOR_HEIGHTS(STEP_KERNEL)
 #define STEP_KERNEL_OF(m) step_kernel_##m,
-static void (*const step_kernels[])(idx, const REAL *, const REAL *, struct wanted, REAL *, idx, int) = {
+static void (*const step_kernels[])(idx, const REAL *, const REAL *, const struct wanted *, idx, REAL *, idx, int) = {
     NULL, FOR_HEIGHTS(STEP_KERNEL_OF)
 };
 
-/* One row times so many vectors of strips that lie `apart`: with the two of a single one, an addition would wait for the last. */
-INLINE void multiply_row(const int vectors, idx K, const REAL *a, const REAL *b, idx apart, REAL *sums, int accumulate) {
+/* One row times so many vectors of strips that lie `apart`: with the two of a single one, an addition would wait for the last.
+   Every second step goes backwards, as the weights that came last are still in L1. */
+INLINE void multiply_row(const int vectors, idx K, const REAL *a, const REAL *b, idx apart, REAL *sums, int accumulate,
+                         int backwards) {
+    const idx by = backwards ? -1 : 1;
     vr x[FEW_STRIPS * NV];
 #pragma GCC unroll 8
     for (int v = 0; v < vectors; v++) x[v] = (vr){0};
-    for (idx k = 0; k < K; k++, b += NR)
+    if (backwards) a += K - 1, b += (K - 1) * NR;
+    for (idx k = 0; k < K; k++, a += by, b += by * NR)
 #pragma GCC unroll 8
-        for (int v = 0; v < vectors; v++) x[v] += a[k] * load(b + v / NV * apart + v % NV * VL);
+        for (int v = 0; v < vectors; v++) x[v] += *a * load(b + v / NV * apart + v % NV * VL);
 #pragma GCC unroll 8
     for (int v = 0; v < vectors; v++, sums += VL) store(sums, accumulate ? load(sums) + x[v] : x[v]);
 }
 
-static void multiply_strips(const struct steps *p, const struct weights *w, idx gate, const REAL *packed, struct patch at,
-                            REAL *sums, int accumulate, const struct wanted *wanted) {
-    const REAL *a = packed + at.row * p->packed_row + w->first * at.rows, *b = strip_at(w, at.unit / NR, gate);
-    const idx strips = (at.units + NR - 1) / NR, apart = w->gates * w->K * NR;
-    if (at.rows == 1)
-        switch ((at.units + VL - 1) / VL) {
-#define VECTORS(n) case n: multiply_row(n, w->K, a, b, apart, sums, accumulate); break;
+static void multiply_strips(const struct steps *p, const struct weights *w, idx gate, const REAL *packed,
+                            const struct patch *at, REAL *sums, int accumulate, const struct wanted *wanted) {
+    const REAL *a = packed + at->row * p->packed_row + w->first * at->rows, *b = strip_at(w, at->unit / NR, gate);
+    const idx strips = (at->units + NR - 1) / NR, apart = w->gates * w->K * NR;
+    const struct wanted own = {sums, 0, 1};
+    if (at->rows == 1)
+        switch ((at->units + VL - 1) / VL) {
+#define VECTORS(n) case n: multiply_row(n, w->K, a, b, apart, sums, accumulate, p->i % 2); break;
             VECTORS(1) VECTORS(2) VECTORS(3) VECTORS(4) VECTORS(5) VECTORS(6) VECTORS(7) VECTORS(8)
 #undef VECTORS
         }
     else
         for (idx s = 0; s < strips; s++)
-            for (idx k = 0, n = wanted ? w->piece : w->K; k < w->K; k += n) {
-                struct wanted rows = wanted ? wanted[gate + k / n] : (struct wanted){sums, 0, 1};
-                rows.first += s * NR;
-                step_kernels[at.rows](n, a + k * at.rows, b + s * apart + k * NR, rows, sums + s * NR, p->width,
-                                      accumulate || k);
-            }
+            for (idx k = 0, n = wanted ? w->piece : w->K; k < w->K; k += n)
+                step_kernels[at->rows](n, a + k * at->rows, b + s * apart + k * NR, wanted ? wanted + gate + k / n : &own,
+                                       s * NR, sums + s * NR, p->width, accumulate || k);
 }
 
-static void multiply_unpacked_weights(const struct weights *w, idx gate, const REAL *x, idx stride, struct patch at, REAL *sums,
-                                      idx width, int accumulate) {
-    const struct product p = {.M = at.rows, .N = at.units, .K = w->K, .a = x + at.row * stride, .ars = stride, .acs = 1,
-                              .b = w->w + gate * w->of_gate + at.unit * w->of_unit, .brs = w->of_k, .bcs = w->of_unit,
+static void multiply_unpacked_weights(const struct weights *w, idx gate, const REAL *x, idx stride, const struct patch *at,
+                                      REAL *sums, idx width, int accumulate) {
+    const struct product p = {.M = at->rows, .N = at->units, .K = w->K, .a = x + at->row * stride, .ars = stride, .acs = 1,
+                              .b = w->w + gate * w->of_gate + at->unit * w->of_unit, .brs = w->of_k, .bcs = w->of_unit,
                               .c = sums, .crs = width, .ccs = 1,
                               .bias = accumulate ? sums : NULL, .bias_rs = width, .bias_cs = 1};
-    for (idx row = 0; row < at.rows && at.units % VL && !accumulate; row++)   /* lanes without a unit: see scratch_take */
-        store(sums + row * width + at.units / VL * VL, (vr){0});
-    if (w->of_k == 1) dots_without_packing(&p, 0, at.units);
-    else sums_without_packing(&p, 0, at.units);
+    for (idx row = 0; row < at->rows && at->units % VL && !accumulate; row++)   /* lanes without a unit: see scratch_take */
+        store(sums + row * width + at->units / VL * VL, (vr){0});
+    if (w->of_k == 1) dots_without_packing(&p, 0, at->units);
+    else sums_without_packing(&p, 0, at->units);
 }
 
 /* sums (gates, rows of the patch, width) = or += x w. Meanwhile what will be read and written after it is on its way: `wanted`
    for each gate, backward for each of x, or NULL. */
-static void multiply_state(const struct steps *p, const struct weights *w, struct operand x, struct patch at, REAL *sums,
-                           int accumulate, const struct wanted *wanted) {
-    for (idx g = 0; g < w->gates; g++, sums += at.rows * p->width)
-        if (p->scratch) multiply_strips(p, w, g, x.packed, at, sums, accumulate, wanted);
-        else multiply_unpacked_weights(w, g, x.rows, x.stride, at, sums, p->width, accumulate);
+static void multiply_state(const struct steps *p, const struct weights *w, struct operand x, const struct patch *at,
+                           REAL *sums, int accumulate, const struct wanted *wanted) {
+    for (idx n = 0; n < w->gates; n++) {
+        const idx g = at->rows == 1 && p->i % 2 ? w->gates - 1 - n : n;
+        REAL *c = sums + g * at->rows * p->width;
+        if (p->scratch) multiply_strips(p, w, g, x.packed, at, c, accumulate, wanted);
+        else multiply_unpacked_weights(w, g, x.rows, x.stride, at, c, p->width, accumulate);
+    }
 }
 
 /* A patch of x, rows `stride` apart and in each `gates` pieces H apart. */
-static struct wanted rows_of(const struct steps *p, const REAL *x, idx gates, struct patch at) {
-    return (struct wanted){x + at.row * gates * p->s.H + at.unit, p->s.H, at.rows * gates};
+static struct wanted rows_of(const struct steps *p, const REAL *x, idx gates, const struct patch *at) {
+    return (struct wanted){x + at->row * gates * p->s.H + at->unit, p->s.H, at->rows * gates};
 }
 
 /* gx (T, B, gates H) = x W_ih^T + b, rows `stride` apart: the first sums of every gate at every step. */
@@ -212,15 +222,28 @@ INLINE vr adjoint_of_state(const struct steps *p, idx b, const REAL *dh, const R
 }
 
 /* dw (gates H, H) = sum over steps of da^T x, x being the state before each: `first`, then all of `states` but the last.
-   da has a row of `stride` per step and sequence. */
+   da has a row of `stride` per step and sequence. Few sequences' states are copied side by side: a product by `first` alone
+   would take as long as all others together. */
 static int weights_adjoint(const struct sequence_shape *s, idx gates, const REAL *da, idx stride, const REAL *first,
                            const REAL *states, REAL *dw) {
-    const idx B = s->B, H = s->H, last = (s->T - 1) * B;
-    struct product p = {.M = gates * H, .N = H, .K = s->T ? B : 0, .a = da + (s->reverse ? last * stride : 0), .ars = 1,
-                        .acs = stride, .b = first, .brs = H, .bcs = 1, .c = dw, .crs = H, .ccs = 1};
+    const idx B = s->B, H = s->H, last = MAX(0, s->T - 1) * B;
+    const REAL *others = states + (s->reverse && last ? B * H : 0);
+    struct product p = {.M = gates * H, .N = H, .K = last + B, .a = da, .ars = 1, .acs = stride, .brs = H, .bcs = 1, .c = dw,
+                        .crs = H, .ccs = 1};
+    if (B <= FEW && last) {
+        REAL *x = scratch_take(sizeof(REAL) * (size_t)(p.K * H));
+        if (!x) return CNN_NO_MEMORY;
+        memcpy(x + (s->reverse ? last * H : 0), first, sizeof(REAL) * (size_t)(B * H));
+        memcpy(x + (s->reverse ? 0 : B * H), others, sizeof(REAL) * (size_t)(last * H));
+        p.b = x;
+        const int status = multiply(p);
+        scratch_give(x);
+        return status;
+    }
+    p.K = s->T ? B : 0, p.a = da + (s->reverse ? last * stride : 0), p.b = first;
     if (multiply(p) != CNN_OK) return CNN_NO_MEMORY;
-    if (s->T <= 1) return CNN_OK;
-    p.K = last, p.a = da + (s->reverse ? 0 : B * stride), p.b = states + (s->reverse ? B * H : 0);
+    if (!last) return CNN_OK;
+    p.K = last, p.a = da + (s->reverse ? 0 : B * stride), p.b = others;
     p.bias = dw, p.bias_rs = H, p.bias_cs = 1;   /* adds to what is there */
     return multiply(p);
 }
@@ -261,8 +284,8 @@ static void rnn_cells(void *arg, idx begin, idx end, int worker) {
     REAL *h = r->h + offset_of(p, i, H), sums[PATCH_REALS] __attribute__((aligned(64)));
     for (idx number = begin; number < end; number++) {
         const struct patch at = patch_of(p, number);
-        const struct wanted wanted = rows_of(p, h, 1, at);
-        multiply_state(p, p->weights, (struct operand){p->packed[i % 2], h_before, H}, at, sums, 0, &wanted);
+        const struct wanted wanted = rows_of(p, h, 1, &at);
+        multiply_state(p, p->weights, (struct operand){p->packed[i % 2], h_before, H}, &at, sums, 0, &wanted);
         for (idx row = 0; row < at.rows; row++) {
             const idx b = at.row + row, place = b * H + at.unit;
             if (!alive(p, i, b)) {
@@ -274,7 +297,7 @@ static void rnn_cells(void *arg, idx begin, idx end, int worker) {
                 store_part(h + place + j, activated(a, r->nonlinearity), at.units - j);
             }
         }
-        pack_patch(p, p->packed[(i + 1) % 2], 0, at, h, H);
+        pack_patch(p, p->packed[(i + 1) % 2], 0, &at, h, H);
     }
 }
 
@@ -300,9 +323,9 @@ static void rnn_cells_backward(void *arg, idx begin, idx end, int worker) {
     REAL sums[PATCH_REALS] __attribute__((aligned(64)));
     for (idx number = begin; number < end; number++) {
         const struct patch at = patch_of(p, number);
-        const struct wanted wanted = rows_of(p, r->dh + (i < 0 ? 0 : offset_of(p, i, H)), 1, at);
+        const struct wanted wanted = rows_of(p, r->dh + (i < 0 ? 0 : offset_of(p, i, H)), 1, &at);
         if (i + 1 < p->s.T)
-            multiply_state(p, p->weights, (struct operand){p->packed[(i + 1) % 2], after, H}, at, sums, 0, &wanted);
+            multiply_state(p, p->weights, (struct operand){p->packed[(i + 1) % 2], after, H}, &at, sums, 0, &wanted);
         for (idx row = 0; row < at.rows; row++) {
             const idx b = at.row + row, state = b * H + at.unit, place = i < 0 ? 0 : offset_of(p, i, H) + state;
             for (idx j = 0; j < at.units; j += VL) {
@@ -316,7 +339,7 @@ static void rnn_cells_backward(void *arg, idx begin, idx end, int worker) {
                 store_part(r->da + place + j, da, n);
             }
         }
-        if (i >= 0) pack_patch(p, p->packed[i % 2], 0, at, r->da + offset_of(p, i, H), H);
+        if (i >= 0) pack_patch(p, p->packed[i % 2], 0, &at, r->da + offset_of(p, i, H), H);
     }
 }
 

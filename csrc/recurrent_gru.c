@@ -36,10 +36,10 @@ static void gru_cells(void *arg, idx begin, idx end, int worker) {
         const struct patch at = patch_of(p, number);
         REAL *z_sums = sums + at.rows * W, *q_sums = z_sums + at.rows * W;
         const struct operand state = {packed, h_before, H};
-        const struct wanted wanted[] = {rows_of(p, g->gates + gru_gates(g, 0, 0), 4, at), rows_of(p, h_before, 1, at),
-                                        rows_of(p, h, 1, at)};
-        multiply_state(p, &p->weights[RESET_UPDATE], state, at, sums, 0, wanted);
-        if (g->reset_after) multiply_state(p, &p->weights[CANDIDATE], state, at, q_sums, 0, wanted + 2);
+        const struct wanted wanted[] = {rows_of(p, g->gates + gru_gates(g, 0, 0), 4, &at), rows_of(p, h_before, 1, &at),
+                                        rows_of(p, h, 1, &at)};
+        multiply_state(p, &p->weights[RESET_UPDATE], state, &at, sums, 0, wanted);
+        if (g->reset_after) multiply_state(p, &p->weights[CANDIDATE], state, &at, q_sums, 0, wanted + 2);
         for (idx row = 0; row < at.rows; row++) {
             const idx b = at.row + row, place = b * H + at.unit;
             REAL *gates = g->gates + gru_gates(g, b, at.unit);
@@ -63,8 +63,8 @@ static void gru_cells(void *arg, idx begin, idx end, int worker) {
                 store_part(h + place + j, z * old + (1 - z) * candidate, n);
             }
         }
-        if (g->reset_after) pack_patch(p, next, 0, at, h, H);
-        else pack_patch(p, next, H, at, g->gates + gru_gates(g, 0, 3 * H), 4 * H);
+        if (g->reset_after) pack_patch(p, next, 0, &at, h, H);
+        else pack_patch(p, next, H, &at, g->gates + gru_gates(g, 0, 3 * H), 4 * H);
     }
 }
 
@@ -78,8 +78,8 @@ static void gru_candidates(void *arg, idx begin, idx end, int worker) {
     for (idx number = begin; number < end; number++) {
         const struct patch at = patch_of(p, number);
         const struct operand q = {next, g->gates + gru_gates(g, 0, 3 * H), 4 * H};
-        const struct wanted wanted = rows_of(p, h, 1, at);
-        multiply_state(p, &p->weights[CANDIDATE], q, at, sums, 0, &wanted);
+        const struct wanted wanted = rows_of(p, h, 1, &at);
+        multiply_state(p, &p->weights[CANDIDATE], q, &at, sums, 0, &wanted);
         for (idx row = 0; row < at.rows; row++) {
             const idx b = at.row + row, place = b * H + at.unit;
             REAL *gates = g->gates + gru_gates(g, b, at.unit);
@@ -91,7 +91,7 @@ static void gru_candidates(void *arg, idx begin, idx end, int worker) {
                 store_part(h + place + j, z * load_part(h_before + place + j, n) + (1 - z) * candidate, n);
             }
         }
-        pack_patch(p, next, 0, at, h, H);
+        pack_patch(p, next, 0, &at, h, H);
     }
 }
 
@@ -129,11 +129,12 @@ static void gru_cells_backward(void *arg, idx begin, idx end, int worker) {
     REAL sums[PATCH_REALS] __attribute__((aligned(64)));
     for (idx number = begin; number < end; number++) {
         const struct patch at = patch_of(p, number);
-        const struct wanted wanted[] = {rows_of(p, g->gates + 4 * first, 4, at), rows_of(p, g->da + 3 * first, 3, at),
-                                        rows_of(p, g->dh + first, 1, at)};
-        if (later) multiply_state(p, &p->weights[RESET_UPDATE], (struct operand){packed, da_after, 3 * H}, at, sums, 0, wanted);
+        const struct wanted wanted[] = {rows_of(p, g->gates + 4 * first, 4, &at), rows_of(p, g->da + 3 * first, 3, &at),
+                                        rows_of(p, g->dh + first, 1, &at)};
+        if (later)
+            multiply_state(p, &p->weights[RESET_UPDATE], (struct operand){packed, da_after, 3 * H}, &at, sums, 0, wanted);
         if (later && g->reset_after)
-            multiply_state(p, &p->weights[CANDIDATE], (struct operand){packed, dq_after, H}, at, sums, 1, wanted + 2);
+            multiply_state(p, &p->weights[CANDIDATE], (struct operand){packed, dq_after, H}, &at, sums, 1, wanted + 2);
         for (idx row = 0; row < at.rows; row++) {
             const idx b = at.row + row, place = b * H + at.unit;
             const REAL *dh = i < 0 ? NULL : g->dh + offset_of(p, i, H) + place;
@@ -163,11 +164,11 @@ static void gru_cells_backward(void *arg, idx begin, idx end, int worker) {
         if (i < 0) continue;
         const REAL *da = g->da + gru_inputs(g, 0, 0);
         REAL *next = p->packed[i % 2];
-        pack_patch(p, next, H, at, da + H, 3 * H);
+        pack_patch(p, next, H, &at, da + H, 3 * H);
         if (g->reset_after) {
-            pack_patch(p, next, 0, at, da, 3 * H);
-            pack_patch(p, next, 2 * H, at, g->dq + offset_of(p, i, H), H);
-        } else pack_patch(p, next, 2 * H, at, da + 2 * H, 3 * H);
+            pack_patch(p, next, 0, &at, da, 3 * H);
+            pack_patch(p, next, 2 * H, &at, g->dq + offset_of(p, i, H), H);
+        } else pack_patch(p, next, 2 * H, &at, da + 2 * H, 3 * H);
     }
 }
 
@@ -181,7 +182,7 @@ static void gru_resets_backward(void *arg, idx begin, idx end, int worker) {
     REAL *next = p->packed[i % 2], *da_n = g->da + gru_inputs(g, 0, 2 * H), sums[PATCH_REALS] __attribute__((aligned(64)));
     for (idx number = begin; number < end; number++) {
         const struct patch at = patch_of(p, number);
-        multiply_state(p, &p->weights[CANDIDATE], (struct operand){next, da_n, 3 * H}, at, sums, 0, NULL);
+        multiply_state(p, &p->weights[CANDIDATE], (struct operand){next, da_n, 3 * H}, &at, sums, 0, NULL);
         for (idx row = 0; row < at.rows; row++) {
             const idx b = at.row + row, place = b * H + at.unit;
             REAL *da = g->da + gru_inputs(g, b, at.unit);
@@ -193,7 +194,7 @@ static void gru_resets_backward(void *arg, idx begin, idx end, int worker) {
                 if (working) store_part(g->carried + place + j, load_part(g->carried + place + j, n) + dq * r, n);
             }
         }
-        pack_patch(p, next, 0, at, g->da + gru_inputs(g, 0, 0), 3 * H);
+        pack_patch(p, next, 0, &at, g->da + gru_inputs(g, 0, 0), 3 * H);
     }
 }
 

@@ -26,10 +26,11 @@ INLINE vr bias_of(const struct lstm *l, idx gate, idx unit, idx n) {
 
 struct lstm_row {
     const REAL *c_before, *sums;   /* of the first unit; gates lie H apart, in sums `gap` */
-    REAL *gates, *c, *h;
+    REAL *gates, *c;
     idx unit, units, gap;
 };
 
+/* What was asked for before may have left L1, as rows of gates are often whole pages apart: the next row's once more. */
 INLINE void lstm_row(const struct lstm *l, struct lstm_row r) {
     const idx H = l->steps.s.H;
     for (idx j = 0; j < r.units; j += VL) {
@@ -38,6 +39,8 @@ INLINE void lstm_row(const struct lstm *l, struct lstm_row r) {
         REAL *gates = r.gates + j;
         const vr before = load_part(r.c_before + j, n);
         vr a[4];
+#pragma GCC unroll 4
+        for (idx k = 0; k < 4; k++) __builtin_prefetch(gates + (k + 4) * H, 1);
 #pragma GCC unroll 4
         for (idx k = 0; k < 4; k++) a[k] = load_part(gates + k * H, n) + load(sums + k * r.gap) + bias_of(l, k, u, n);
         const vr i = vsigmoid(a[0] + peep(l, 0, u, n, before)), f = vsigmoid(a[1] + peep(l, 1, u, n, before)), g = vtanh(a[2]);
@@ -48,7 +51,22 @@ INLINE void lstm_row(const struct lstm *l, struct lstm_row r) {
         store_part(gates + 2 * H, g, n);
         store_part(gates + 3 * H, o, n);
         store_part(r.c + j, c, n);
-        if (!is_matrix(l)) store_part(r.h + j, o * activated(c, l->nonlinearity), n);
+    }
+}
+
+/* h of a patch, once its cells and output gates are there: in a loop of its own, as the processor does not look far enough
+   ahead to begin the next gates while it waits for a cell. */
+static void lstm_states(const struct lstm *l, const struct patch *at) {
+    const struct steps *p = &l->steps;
+    const idx H = p->s.H, states = offset_of(p, p->i, H);
+    for (idx row = 0; row < at->rows; row++) {
+        const idx b = at->row + row, place = states + b * H + at->unit;
+        const REAL *o = l->gates + 4 * (states + b * H) + 3 * H + at->unit;
+        for (idx j = 0; j < at->units && alive(p, p->i, b); j += VL) {
+            const idx n = at->units - j;
+            const vr c = load_part(l->c + place + j, n);
+            store_part(l->h + place + j, load_part(o + j, n) * activated(c, l->nonlinearity), n);
+        }
     }
 }
 
@@ -68,22 +86,26 @@ static void lstm_cells(void *arg, idx begin, idx end, int worker) {
     REAL sums[PATCH_REALS] __attribute__((aligned(64)));
     for (idx number = begin; number < end; number++) {
         const struct patch at = patch_of(p, number);
-        const struct wanted wanted[] = {rows_of(p, l->gates + gates, 4, at), rows_of(p, c_before, 1, at), rows_of(p, c, 1, at),
-                                        rows_of(p, h, 1, at)};
-        multiply_state(p, &p->weights[STATE], (struct operand){packed, h_before, H}, at, sums, 0, wanted);
-        if (is_matrix(l)) multiply_state(p, &p->weights[CELLS], (struct operand){packed, c_before, H}, at, sums, 1, NULL);
+        const struct wanted wanted[] = {rows_of(p, l->gates + gates, 4, &at), rows_of(p, c_before, 1, &at),
+                                        rows_of(p, c, 1, &at), rows_of(p, h, 1, &at)};
+        multiply_state(p, &p->weights[STATE], (struct operand){packed, h_before, H}, &at, sums, 0, wanted);
+        if (is_matrix(l)) multiply_state(p, &p->weights[CELLS], (struct operand){packed, c_before, H}, &at, sums, 1, NULL);
         for (idx row = 0; row < at.rows; row++) {
             const idx b = at.row + row, place = b * H + at.unit, gate = gates + b * 4 * H + at.unit;
             if (alive(p, i, b)) {
                 lstm_row(l, (struct lstm_row){c_before + place, sums + row * p->width, l->gates + gate, c + place,
-                                              h + place, at.unit, at.units, at.rows * p->width});
+                                              at.unit, at.units, at.rows * p->width});
             } else {
                 keep_state(l, l->gates + gate, 4, place, at.units, c_before, c);
                 copy_reals(h + place, h_before + place, at.units);
             }
         }
-        if (is_matrix(l)) pack_patch(p, next, H, at, c, H);
-        else pack_patch(p, next, 0, at, h, H);
+        if (is_matrix(l)) {
+            pack_patch(p, next, H, &at, c, H);
+        } else {
+            lstm_states(l, &at);
+            pack_patch(p, next, 0, &at, h, H);
+        }
     }
 }
 
@@ -96,18 +118,17 @@ static void lstm_outputs(void *arg, idx begin, idx end, int worker) {
     REAL sums[PATCH_REALS] __attribute__((aligned(64)));
     for (idx number = begin; number < end; number++) {
         const struct patch at = patch_of(p, number);
-        multiply_state(p, &p->weights[OUTPUT], (struct operand){next, c, H}, at, sums, 0, NULL);
+        multiply_state(p, &p->weights[OUTPUT], (struct operand){next, c, H}, &at, sums, 0, NULL);
         for (idx row = 0; row < at.rows; row++) {
-            const idx b = at.row + row, place = b * H + at.unit;
+            const idx b = at.row + row;
             REAL *gate = l->gates + gates + b * 4 * H + at.unit;
             for (idx j = 0; j < at.units && alive(p, i, b); j += VL) {
                 const idx n = at.units - j;
-                const vr o = vsigmoid(load_part(gate + j, n) + load(sums + row * p->width + j));
-                store_part(gate + j, o, n);
-                store_part(h + place + j, o * activated(load_part(c + place + j, n), l->nonlinearity), n);
+                store_part(gate + j, vsigmoid(load_part(gate + j, n) + load(sums + row * p->width + j)), n);
             }
         }
-        pack_patch(p, next, 0, at, h, H);
+        lstm_states(l, &at);
+        pack_patch(p, next, 0, &at, h, H);
     }
 }
 
@@ -165,20 +186,20 @@ INLINE void lstm_row_backward(const struct lstm *l, struct lstm_row_backward r) 
 
 /* The adjoint of the state after step i, over the sums of the product by W_hh; dc gets what the matrices of i and f of the step
    after it gave. */
-static void lstm_adjoints(const struct lstm *l, struct patch at, REAL *sums, const struct wanted *wanted) {
+static void lstm_adjoints(const struct lstm *l, const struct patch *at, REAL *sums, const struct wanted *wanted) {
     const struct steps *p = &l->steps;
     const idx i = p->i, H = p->s.H, first = i + 1 < p->s.T;
     const REAL *after = l->da + (first ? offset_of(p, i + 1, 4 * H) : 0), *packed = p->packed[(i + 1) % 2];
-    REAL *cells = sums + at.rows * p->width;
+    REAL *cells = sums + at->rows * p->width;
     if (first) multiply_state(p, &p->weights[STATE], (struct operand){packed, after, 4 * H}, at, sums, 0, wanted);
     if (first && is_matrix(l))
         multiply_state(p, &p->weights[CELLS], (struct operand){packed, after, 4 * H}, at, cells, 0, NULL);
-    for (idx row = 0; row < at.rows; row++) {
-        const idx b = at.row + row, state = b * H + at.unit;
+    for (idx row = 0; row < at->rows; row++) {
+        const idx b = at->row + row, state = b * H + at->unit;
         const REAL *dh = i < 0 ? NULL : l->dh + offset_of(p, i, H) + state;
         const int peeped = first && is_matrix(l) && alive(p, i + 1, b);
-        for (idx j = 0; j < at.units; j += VL) {
-            const idx n = at.units - j;
+        for (idx j = 0; j < at->units; j += VL) {
+            const idx n = at->units - j;
             REAL *d = sums + row * p->width, *dc = l->dc + state + j;
             store(d + j, adjoint_of_state(p, b, dh, l->carried + state, d, j, n));
             if (peeped) store_part(dc, load_part(dc, n) + load(cells + row * p->width + j), n);
@@ -193,28 +214,28 @@ static void lstm_initial_adjoints(void *arg, idx begin, idx end, int worker) {
     REAL sums[PATCH_REALS] __attribute__((aligned(64)));
     for (idx number = begin; number < end; number++) {
         const struct patch at = patch_of(p, number);
-        lstm_adjoints(l, at, sums, NULL);
+        lstm_adjoints(l, &at, sums, NULL);
         for (idx row = 0; row < at.rows; row++)
             copy_reals(l->carried + (at.row + row) * p->s.H + at.unit, sums + row * p->width, at.units);
     }
 }
 
 /* Everything of a row once the adjoint d of its h is there; with dpeep the o gate's is done, and others may be reading it. */
-static void lstm_gates_backward(const struct lstm *l, struct patch at, const REAL *sums, const REAL *dpeep) {
+static void lstm_gates_backward(const struct lstm *l, const struct patch *at, const REAL *sums, const REAL *dpeep) {
     const struct steps *p = &l->steps;
     const idx i = p->i, H = p->s.H, states = offset_of(p, i, H), gates = offset_of(p, i, 4 * H);
     const idx count = dpeep ? 3 : 4;
     const REAL *c_before = before(p, i, l->c0, l->c);
-    for (idx row = 0; row < at.rows; row++) {
-        const idx b = at.row + row, place = b * H + at.unit, gate = gates + b * 4 * H + at.unit;
+    for (idx row = 0; row < at->rows; row++) {
+        const idx b = at->row + row, place = b * H + at->unit, gate = gates + b * 4 * H + at->unit;
         const REAL *d = sums + row * p->width;
         if (alive(p, i, b)) {
             lstm_row_backward(l, (struct lstm_row_backward){l->gates + gate, l->c + states + place, c_before + place, d,
                                                             dpeep ? dpeep + row * p->width : NULL, l->da + gate, l->dc + place,
-                                                            at.unit, at.units});
-            memset(l->carried + place, 0, sizeof(REAL) * (size_t)at.units);
+                                                            at->unit, at->units});
+            memset(l->carried + place, 0, sizeof(REAL) * (size_t)at->units);
         } else {
-            keep_state(l, l->da + gate, count, 0, at.units, d, l->carried + place);
+            keep_state(l, l->da + gate, count, 0, at->units, d, l->carried + place);
         }
     }
     for (idx g = 0; g < count; g++) pack_patch(p, p->packed[i % 2], g * H, at, l->da + gates + g * H, 4 * H);
@@ -228,11 +249,11 @@ static void lstm_cells_backward(void *arg, idx begin, idx end, int worker) {
     REAL sums[PATCH_REALS] __attribute__((aligned(64)));
     for (idx number = begin; number < end; number++) {
         const struct patch at = patch_of(p, number);
-        const struct wanted wanted[] = {rows_of(p, l->gates + gates, 4, at), rows_of(p, l->da + gates, 4, at),
-                                        rows_of(p, l->dh + offset_of(p, p->i, H), 1, at),
-                                        rows_of(p, before(p, p->i, l->c0, l->c), 1, at)};
-        lstm_adjoints(l, at, sums, wanted);
-        lstm_gates_backward(l, at, sums, NULL);
+        const struct wanted wanted[] = {rows_of(p, l->gates + gates, 4, &at), rows_of(p, l->da + gates, 4, &at),
+                                        rows_of(p, l->dh + offset_of(p, p->i, H), 1, &at),
+                                        rows_of(p, before(p, p->i, l->c0, l->c), 1, &at)};
+        lstm_adjoints(l, &at, sums, wanted);
+        lstm_gates_backward(l, &at, sums, NULL);
     }
 }
 
@@ -245,7 +266,7 @@ static void lstm_outputs_backward(void *arg, idx begin, idx end, int worker) {
     REAL sums[PATCH_REALS] __attribute__((aligned(64)));
     for (idx number = begin; number < end; number++) {
         const struct patch at = patch_of(p, number);
-        lstm_adjoints(l, at, sums, NULL);
+        lstm_adjoints(l, &at, sums, NULL);
         for (idx row = 0; row < at.rows; row++) {
             const idx b = at.row + row, place = b * H + at.unit, gate = gates + b * 4 * H + at.unit;
             for (idx j = 0; j < at.units; j += VL) {
@@ -256,7 +277,7 @@ static void lstm_outputs_backward(void *arg, idx begin, idx end, int worker) {
                 store_part(l->da + gate + j, alive(p, i, b) ? d * squashed * o * (1 - o) : (vr){0}, n);
             }
         }
-        pack_patch(p, p->packed[i % 2], 3 * H, at, l->da + gates, 4 * H);
+        pack_patch(p, p->packed[i % 2], 3 * H, &at, l->da + gates, 4 * H);
     }
 }
 
@@ -270,10 +291,10 @@ static void lstm_cells_backward_matrix(void *arg, idx begin, idx end, int worker
         const struct patch at = patch_of(p, number);
         REAL *dpeep = sums + at.rows * p->width;
         const struct operand da_o = {p->packed[i % 2], l->da + offset_of(p, i, 4 * H) + 3 * H, 4 * H};
-        multiply_state(p, &p->weights[OUTPUT], da_o, at, dpeep, 0, NULL);
+        multiply_state(p, &p->weights[OUTPUT], da_o, &at, dpeep, 0, NULL);
         for (idx row = 0; row < at.rows; row++)
             copy_reals(sums + row * p->width, l->carried + (at.row + row) * H + at.unit, at.units);
-        lstm_gates_backward(l, at, sums, dpeep);
+        lstm_gates_backward(l, &at, sums, dpeep);
     }
 }
 

@@ -7,24 +7,23 @@ brings the old record back, so that blocks nest and the innermost wins.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class State:
+class State(NamedTuple):
     backend: str | None = None  # CPU kernels chosen by an enclosing `use`; None: those of the process
     grad: bool = True  # False inside no_grad
     check_finite: bool = False  # True: every output and adjoint is checked for NaN and infinity
     recorder: Any = None  # the innermost trace
-    overrides: Mapping[type, tuple[Callable | None, Callable | None]] = dataclasses.field(default_factory=dict)
-    kernel_overrides: Mapping[str, Callable] = dataclasses.field(default_factory=dict)
+    overrides: Mapping[type, tuple[Callable | None, Callable | None]] = MappingProxyType({})
+    kernel_overrides: Mapping[str, Callable] = MappingProxyType({})
     shadow: str | None = None  # backend that every kernel is compared with
 
 
-_state: ContextVar[State] = ContextVar("cnnlib_state", default=State())  # noqa: B039  (State is immutable)
+_state: ContextVar[State] = ContextVar("cnnlib_state", default=State())  # noqa: B039  (a State is immutable)
 current = _state.get
 
 # Path of the module whose forward is running, such as "features.0": apart from State, as it changes with every call.
@@ -43,7 +42,7 @@ class Changed:
         return self._changes
 
     def __enter__(self):
-        self._tokens.set((*self._tokens.get(), _state.set(dataclasses.replace(current(), **self.changes()))))
+        self._tokens.set((*self._tokens.get(), _state.set(current()._replace(**self.changes()))))
         return self
 
     def __exit__(self, *exc):
