@@ -48,7 +48,7 @@ INLINE void micro_kernel(const int m, const int vectors, const int in_rows, idx 
     vr x[MR][NV];
     const idx ahead = ldb == NR ? K_AHEAD * NR : 0;   /* rows of B itself are followed by the hardware */
     const REAL *restrict a5 = a + 5 * lda, *restrict a10 = a5 + 5 * lda;
-    const idx lda3 = 3 * lda;   /* an address is a pointer and a register, or 2 or 4 times a register */
+    const idx lda3 = 3 * lda;   /* an address is a pointer and 0, 1, 2 or 4 times a register: here of five rows each */
     const REAL *soon = after->row;
     const idx pace = soon ? after->pace : pace_of(K, wanted.count);
 #pragma GCC unroll 16
@@ -78,7 +78,7 @@ INLINE void micro_kernel(const int m, const int vectors, const int in_rows, idx 
             store(strip + k * NR, b0);
             store(strip + k * NR + VL, b1);
         } else if (!offset) {
-            const REAL *later = bk + ahead;   /* a strip may come from beyond L2 */
+            const REAL *later = bk + ahead;   /* a strip may come from beyond L2; one pointer: registers are few */
             __builtin_prefetch(later);
             __builtin_prefetch(later + vectors * VL - 1);
         }
