@@ -336,10 +336,11 @@ static idx depth_of(const struct product *p) {
 
 /* With one panel of rows, each strip of B is read once: packing it would only cost. */
 static int reads_b_in_place(const struct product *p) { return p->M <= MR && p->bcs == 1; }
-/* Else the first panel that meets a strip packs it. But many rows of B whole pages apart would push each other out of the caches
-   before the next strip needs them. */
+/* Else the first panel that meets a strip packs it. But rows of B whole pages apart, too many for the ways of L2, would push each
+   other out of it before the next strip needs them. */
 static int packs_on_the_way(const struct product *p) {
-    return p->M > MR && p->bcs == 1 && p->ccs == 1 && (is_thin(p) || (NR >= LINE && p->brs % PAGE));
+    const int stays = p->brs % PAGE || depth_of(p) * p->brs <= (idx)FAR;
+    return p->M > MR && p->bcs == 1 && p->ccs == 1 && (is_thin(p) || (NR >= LINE && stays));
 }
 
 /* Short sums, and a C beyond L2, which takes most of the time: it is written row by row, a panel at a time, as then all strips
@@ -355,11 +356,11 @@ static int passes_caches(const struct product *p) {
 enum { LONG = 64 };
 static int reads_a_in_place(const struct product *p) { return p->acs == 1 && p->ars % PAGE && depth_of(p) > LONG; }
 
-/* Rows of a block of A: more of them where K is short. */
+/* Rows of a block of A: more of them where K is short; blocks of equal size, as the strips are fetched anew for each. */
 static idx rows_at_once(const struct product *p) {
     idx height = p->height;
     if (is_outer(p)) return height;
-    return MAX(1, MC * KC / block_of(p->K, KC) / height) * height;
+    return block_of(ceil_div(p->M, height), MAX(1, MC * KC / block_of(p->K, KC) / height)) * height;
 }
 static idx panel_reals(const struct product *p) { return round_up(MIN(p->M, rows_at_once(p)) * depth_of(p), 16); }
 static idx product_reals(const struct product *p) {   /* scratch of one worker */
@@ -387,12 +388,13 @@ static struct after strip_after(const struct product *p, const REAL *b, idx k, i
 /* mc x nc of C. The first rows that meet the strips find them still to be packed: each on the way through its first panel, or a
    group when its turn comes. `once`: they are also the last ones, so that a group is all there is. What will be packed on the way
    next is asked for by the panels after the first one, where there are any: that one would wait for memory. They share it evenly:
-   many lines at once would hold up their products, too. */
+   many lines at once would hold up their products, too. Over the last strips, the panels ask for the rows of A that come after. */
 static void multiply_blocks(const struct product *p, idx mc, idx nc, idx kc, const REAL *a, REAL *strips, int first,
-                            int once, const REAL *b, REAL *c, const REAL *bias, int accumulate) {
+                            int once, const REAL *b, REAL *c, const REAL *bias, int accumulate, struct wanted rows_after) {
     const idx height = p->height, lda = reads_a_in_place(p) ? p->ars : 0, step = lda ? lda : kc;
     idx askers = mc > height;   /* none, or a power of two */
     while (askers && mc > 2 * askers * height && 2 * askers <= pace_of(kc, height)) askers *= 2;
+    const idx row_pace = MIN(pace_of(kc, height), LINES * LINE), late = nc - ceil_div(rows_after.count, ceil_div(mc, height)) * NR;
     idx group = !once ? NC : reads_b_in_place(p) || packs_on_the_way(p) ? NR : GROUP * NR;
     for (idx j = 0; j < nc; j += NR) {
         idx n = MIN(NR, nc - j), at = j % group, done = 0, asked = askers;
@@ -414,6 +416,10 @@ static void multiply_blocks(const struct product *p, idx mc, idx nc, idx kc, con
             else if (asked < askers) {
                 const struct after after = strip_after(p, b + j, asked++ * ceil_div(kc, askers), askers);
                 packing_kernels[m](kc, rows, lda, strip, NR, NULL, &after, d, p->crs, start, accumulate);
+            } else if (j >= late && n == NR && rows_after.count-- > 0) {
+                const struct after after = {rows_after.first, row_pace, row_pace};
+                packing_kernels[m](kc, rows, lda, strip, NR, NULL, &after, d, p->crs, start, accumulate);
+                rows_after.first += rows_after.stride;
             } else if (lda) tile_of_rows(m, n, kc, rows, lda, strip, ldb, d, p->crs, p->ccs, start, accumulate);
             else tile(m, n, kc, rows, strip, ldb, NULL, VL, d, p->crs, p->ccs, start, accumulate);
         }
@@ -435,9 +441,12 @@ static void multiply_range(const struct product *p, idx m0, idx m1, idx n0, idx 
             for (idx ic = m0; ic < m1; ic += mc0) {
                 idx mc = MIN(mc0, m1 - ic);
                 const REAL *a = p->a + ic * p->ars + pc * p->acs;
+                const idx m_after = ic + mc < m1 ? ic + mc : m0, k_after = ic + mc < m1 ? pc : pc + kc;
+                const int asks = mc > height && p->acs == 1 && p->ccs == 1 && k_after < p->K;
+                const struct wanted rows_after = {p->a + m_after * p->ars + k_after, p->ars, asks ? MIN(mc0, m1 - m_after) : 0};
                 if (!reads_a_in_place(p)) pack_panels(mc, kc, a, p->ars, p->acs, height, panels), a = panels;
                 multiply_blocks(p, mc, nc, kc, a, strips, ic == m0, once, b, p->c + ic * p->crs + jc * p->ccs,
-                                per_row && !pc ? p->bias + ic : NULL, started || pc > 0);
+                                per_row && !pc ? p->bias + ic : NULL, started || pc > 0, rows_after);
             }
         }
     if (passes_caches(p)) wait_for_stores();
