@@ -239,13 +239,13 @@ static void finish_sums(void *arg, idx begin, idx end, int worker) {
 
 /* ---- the choice of blocks ---- */
 
-/* Low tiles are over before L2 has answered: what their pixels meet in the image, a line each, stays in L1 then. At a power of two
-   from each other these lines would have few of its sets, so every row of pixels starts a line further on. */
+/* Low tiles are over before L2 has answered: what their pixels meet in the image, a line each, stays in L1 then. A power of two
+   apart, these lines would have few of its sets to share, so every row of pixels begins a line further on. */
 static void choose_pixels(struct weight_sum *q) {
     const struct conv_shape *s = q->s;
     q->step_h = s->KH == 1 ? s->SH : 1, q->step_w = s->KW == 1 ? s->SW : 1;
     int lines = MR <= 6 && s->SW / q->step_w * q->cb >= LINE;
-    idx most = MIN(lines ? 256 : 512, MAX(128, (1 << 19) / (idx)sizeof(REAL) / MIN(q->F, F_BLOCK)));   /* the strips stay in L2 */
+    idx in_l2 = (1 << 19) / (idx)sizeof(REAL) / MIN(q->F, F_BLOCK), most = MIN(lines ? 256 : 512, MAX(128, in_l2));
     q->columns = block_of(s->OW, most);
     q->rows = q->columns < s->OW ? 1 : block_of(s->OH, MAX(1, most / s->OW));
     q->images = q->rows < s->OH || q->columns < s->OW ? 1 : block_of(s->N, MAX(1, most / (s->OH * s->OW)));
