@@ -21,29 +21,42 @@ struct depthwise {
     vr *sums;                            /* (output, kh, kw) */
 };
 
-INLINE vr load_masked(const REAL *p, vi mask) {
+/* Masks as the loads of a chunk want them. No store can change a copy: it stays in registers, where there are any for it. */
 #if VECTOR_BYTES == 64
-    return FOR_REAL((vr)_mm512_maskz_loadu_ps(_mm512_movepi32_mask((__m512i)mask), p),
-                    (vr)_mm512_maskz_loadu_pd(_mm512_movepi64_mask((__m512i)mask), p));
+typedef FOR_REAL(__mmask16, __mmask8) lanes_seen;
+INLINE lanes_seen seen_by(const vi *mask) {
+    return FOR_REAL(_mm512_movepi32_mask, _mm512_movepi64_mask)((__m512i)*mask);
+}
+#else
+typedef const vi *lanes_seen;
+INLINE lanes_seen seen_by(const vi *mask) { return mask; }
+#endif
+INLINE void see_lanes(const int n, const vi *mask, lanes_seen *seen) {
+#pragma GCC unroll 14
+    for (int i = 0; i < n; i++) seen[i] = seen_by(mask + i);
+}
+
+INLINE vr load_where(const int inside, const REAL *p, lanes_seen seen) {
+    if (inside) return load(p);
+#if VECTOR_BYTES == 64
+    return FOR_REAL((vr)_mm512_maskz_loadu_ps, (vr)_mm512_maskz_loadu_pd)(seen, p);
 #elif VECTOR_BYTES == 32
-    return FOR_REAL((vr)_mm256_maskload_ps, (vr)_mm256_maskload_pd)(p, (__m256i)mask);
+    return FOR_REAL((vr)_mm256_maskload_ps, (vr)_mm256_maskload_pd)(p, (__m256i)*seen);
 #else
     vr v = {0};
     for (idx i = 0; i < VL; i++)
-        if (mask[i]) v[i] = p[i];
+        if ((*seen)[i]) v[i] = p[i];
     return v;
 #endif
 }
 
-INLINE vr load_where(const int inside, const REAL *p, vi mask) { return inside ? load(p) : load_masked(p, mask); }
-
 /* What n columns of the kernel meet in a row: v[k] is every S-th element from p + k on, with S = 2 in dealt order. */
-INLINE void load_columns(const int S, const int n, const int inside, const REAL *p, const vi *mask, vr *v) {
+INLINE void load_columns(const int S, const int n, const int inside, const REAL *p, const lanes_seen *seen, vr *v) {
 #pragma GCC unroll 7
     for (int k = 0; k < n; k += S) {
-        v[k] = load_where(inside, p + k, mask[k * S]);
+        v[k] = load_where(inside, p + k, seen[k * S]);
         if (S == 1) continue;
-        const vr low = v[k], high = load_where(inside, p + k + VL, mask[k * S + 1]);
+        const vr low = v[k], high = load_where(inside, p + k + VL, seen[k * S + 1]);
         v[k] = SHUFFLE(low, high, DEALT);
         if (k + 1 < n) v[k + 1] = SHUFFLE(low, high, DEALT_ODD);
     }
@@ -75,8 +88,8 @@ INLINE const REAL *row_of(const int S, const struct view *view, idx row) {
 /* ---- forward ---- */
 
 /* Step t reads the rows t * S + j, j < S, and adds them with kernel row q * S + j to the output row t - q: to sum[q]. */
-INLINE void convolve_step(const int K, const int S, const int inside, const struct view *view, const vi *mask, const REAL *w,
-                          idx t, REAL bias, vr *sum) {
+INLINE void convolve_step(const int K, const int S, const int inside, const struct view *view, const lanes_seen *seen,
+                          const REAL *w, idx t, REAL bias, vr *sum) {
     const int last = (K - 1) / S;
 #pragma GCC unroll 7
     for (int q = last; q > 0; q--) sum[q] = sum[q - 1];
@@ -85,7 +98,7 @@ INLINE void convolve_step(const int K, const int S, const int inside, const stru
     for (int j = 0; j < S; j++) {
         const REAL *row = row_of(S, view, t * S + j);
         vr v[7], part[7];   /* one sum through all rows would be a chain that nothing overlaps */
-        load_columns(S, K, inside, row, mask, v);
+        load_columns(S, K, inside, row, seen, v);
 #pragma GCC unroll 7
         for (int kw = 0; kw < K; kw++)
 #pragma GCC unroll 7
@@ -116,14 +129,50 @@ INLINE void convolve_chunk(const int K, const int S, const int inside, const int
     idx OH = p->OH, OW = p->OW;
     const REAL *end = p->fan == 1 ? y + OH * OW : y;
     vr sum[7] = {{0}};
+    lanes_seen seen[14];
+    see_lanes(K * S, mask, seen);
     y += c.column;
-    for (idx t = 0; t < last; t++) convolve_step(K, S, inside, &view, mask, w, t, bias, sum);
+    for (idx t = 0; t < last; t++) convolve_step(K, S, inside, &view, seen, w, t, bias, sum);
     for (idx t = last; t < OH + last; t++, y += OW) {
-        convolve_step(K, S, inside, &view, mask, w, t, bias, sum);
+        convolve_step(K, S, inside, &view, seen, w, t, bias, sum);
         __builtin_prefetch((char *)y + AHEAD, 1);
         vr total = S == 2 ? in_order(sum[last]) : sum[last];
         if (!whole && more) total += load_n(y, c.n);
         store_row(whole, y, total, c.n, end);
+    }
+}
+
+/* 49 weights are more than registers hold, and a load for each product more than there can be: two whole chunks share them. */
+enum { IN_TWOS = MR > 12 };
+
+INLINE void convolve_two(const int K, const int inside, const int next_inside, const struct depthwise *p, const struct chunk *c,
+                         const vi *mask, const REAL *x, const REAL *weights, REAL bias, REAL *y) {
+    const struct view view = view_of(p, x, c->column - p->left);
+    const idx gap = c[1].column - c->column, OW = p->OW, steps = p->OH + K - 1;
+    const vr start = broadcast(bias);
+    vr sum[7][2] = {{{0}}};
+    lanes_seen seen[14];
+    see_lanes(2 * K, mask, seen);
+    y += c->column;
+    for (idx t = 0; t < steps; t++) {
+        const REAL *row = row_of(2, &view, t), *next_row = row + gap, *w = weights;
+        hold_address(w);
+        hold_address(next_row);
+#pragma GCC unroll 7
+        for (int kw = 0; kw < K; kw++) {
+            const vr v = load_where(inside, row + kw, seen[kw]), next = load_where(next_inside, next_row + kw, seen[K + kw]);
+#pragma GCC unroll 7
+            for (int q = K - 1; q >= 0; q--) {
+                vr weight = broadcast(w[q * K + kw]);
+                hold(weight);
+                sum[q][0] = weight * v + (kw ? sum[q][0] : q ? sum[q - 1][0] : start);
+                sum[q][1] = weight * next + (kw ? sum[q][1] : q ? sum[q - 1][1] : start);
+            }
+        }
+        prefetch_vectors(2, y, AHEAD);
+        store(y, sum[K - 1][0]);
+        store(y + gap, sum[K - 1][1]);
+        y += t < K - 1 ? 0 : OW;   /* the first ones lack rows: written over */
     }
 }
 
@@ -137,6 +186,14 @@ INLINE void convolve_planes(const int K, const int S, const struct depthwise *p,
                 struct chunk chunk = p->chunk[c];
                 const vi *mask = p->mask + c * K * S;
                 const int whole = fan == 1 && chunk.column + VL <= p->OW;
+                if (IN_TWOS && K == 7 && whole && c + 1 < p->chunks) {
+                    const struct chunk *two = p->chunk + c++;
+                    if (two[0].inside && two[1].inside) convolve_two(K, 1, 1, p, two, mask, x, w, bias, y);
+                    else if (two[0].inside) convolve_two(K, 1, 0, p, two, mask, x, w, bias, y);
+                    else if (two[1].inside) convolve_two(K, 0, 1, p, two, mask, x, w, bias, y);
+                    else convolve_two(K, 0, 0, p, two, mask, x, w, bias, y);
+                    continue;
+                }
                 if (whole && chunk.inside) convolve_chunk(K, S, 1, 1, p, chunk, mask, x, w, bias, 0, y);
                 else if (whole) convolve_chunk(K, S, 0, 1, p, chunk, mask, x, w, bias, 0, y);
                 else convolve_chunk(K, S, 0, 0, p, chunk, mask, x, w, bias, j > 0, y);
@@ -151,14 +208,14 @@ INLINE void convolve_planes(const int K, const int S, const struct depthwise *p,
    others the chunk before writes it. */
 struct halves { vr here, next; };   /* sums over columns 1 and 2; over column 0 */
 
-INLINE void halve_step(const int inside, const struct view *view, const vi *mask, const REAL *w, idx t, REAL bias,
+INLINE void halve_step(const int inside, const struct view *view, const lanes_seen *seen, const REAL *w, idx t, REAL bias,
                        struct halves *sum) {
     sum[1] = sum[0];
     sum[0] = (struct halves){broadcast(bias), {0}};
 #pragma GCC unroll 2
     for (int j = 0; j < 2; j++) {
         const REAL *row = row_of(2, view, t * 2 + j);
-        const vr low = load_where(inside, row, mask[0]), high = load_where(inside, row + VL, mask[1]);
+        const vr low = load_where(inside, row, seen[0]), high = load_where(inside, row + VL, seen[1]);
         const vr even = SHUFFLE(low, high, DEALT), odd = SHUFFLE(low, high, DEALT_ODD);
 #pragma GCC unroll 2
         for (int q = 0; q < 2 - j; q++) {
@@ -180,10 +237,12 @@ INLINE void halve_chunk(const int inside, const int whole, const struct depthwis
     const idx OH = p->OH, OW = p->OW;
     const REAL *end = y + OH * OW;
     struct halves sum[2] = {{{0}, {0}}};
+    lanes_seen seen[2];
+    see_lanes(2, mask, seen);
     y += c.column;
-    halve_step(inside, &view, mask, w, 0, bias, sum);
+    halve_step(inside, &view, seen, w, 0, bias, sum);
     for (idx t = 1; t <= OH; t++, y += OW) {
-        halve_step(inside, &view, mask, w, t, bias, sum);
+        halve_step(inside, &view, seen, w, t, bias, sum);
         store_row(whole, y, in_order(sum[1].here) + SHUFFLE((vr){0}, sum[1].next, BEFORE), c.n, end);
     }
 }
@@ -243,6 +302,8 @@ INLINE void spread_chunk(const int K, const int odd, const int inside, const int
     const idx n = MIN(2 * VL, OW - 2 * c.column);
     REAL w[25];
     vr v[3][3] = {{{0}}}, sum[2][2];
+    lanes_seen seen[5];
+    see_lanes(K, mask, seen);
     memcpy(w, weights, sizeof(REAL) * (size_t)(K * K));   /* no store can change a copy: it stays in registers */
     y += 2 * c.column;
     for (idx u = begin - last; u < end; u++) {
@@ -251,7 +312,7 @@ INLINE void spread_chunk(const int K, const int odd, const int inside, const int
         for (int i = 0; i <= last; i++) {
 #pragma GCC unroll 3
             for (int q = last; q > 0; q--) v[q][i] = v[q - 1][i];
-            v[0][i] = as_dealt(load_where(inside, row - i, mask[MAX(0, 2 * i - odd)]));
+            v[0][i] = as_dealt(load_where(inside, row - i, seen[MAX(0, 2 * i - odd)]));
         }
         if (u < begin) continue;
         spread_step(K, odd, v, w, sum);
@@ -293,12 +354,19 @@ INLINE void spread_planes(const int K, const int odd, const struct depthwise *p,
 
 /* As in convolve_step, with row t - q of dy in d[q]: the rows of dy that there are have from <= q <= to. */
 INLINE void weigh_step(const int rows, const int S, const int columns, const int inside, const struct view *view,
-                       const vi *mask, idx t, int from, int to, const vr *d, vr (*sum)[5]) {
+                       const lanes_seen *seen, idx t, idx from, idx to, const REAL *dy, idx n, vr *d, vr (*sum)[5]) {
+#pragma GCC unroll 7
+    for (int q = (rows - 1) / S; q > 0; q--) d[q] = d[q - 1];
+    if (from == 0) {
+        __builtin_prefetch((const char *)dy + AHEAD);
+        d[0] = inside ? load(dy) : load_n(dy, n);
+        if (S == 2) d[0] = as_dealt(d[0]);
+    }
 #pragma GCC unroll 2
     for (int j = 0; j < S; j++) {
         const REAL *row = row_of(S, view, t * S + j);
         vr v[5];
-        load_columns(S, columns, inside, row, mask, v);
+        load_columns(S, columns, inside, row, seen, v);
 #pragma GCC unroll 7
         for (int q = 0; q <= (rows - 1) / S; q++)
             if (q * S + j < rows && q >= from && q <= to)
@@ -313,23 +381,21 @@ INLINE void weigh_chunk(const int K, const int S, const int rows, const int colu
                         const REAL *dy, vr *sums) {
     const int last = (rows - 1) / S;
     struct view view = view_of(p, x, c.column * S - p->left + kw);
-    idx OH = p->OH, OW = p->OW;
+    const idx OH = p->OH, OW = p->OW;
     vr sum[7][5], d[7] = {{0}};
+    lanes_seen seen[10];
+    see_lanes(columns * S, mask + kw * S, seen);
     view.top -= kh, sums += kh * K + kw;
 #pragma GCC unroll 7
     for (int k = 0; k < rows; k++)
 #pragma GCC unroll 5
         for (int u = 0; u < columns; u++) sum[k][u] = sums[k * K + u];
-    dy += c.column, mask += kw * S;
-    for (idx t = 0; t < OH + last; t++, dy += OW) {
-#pragma GCC unroll 7
-        for (int q = last; q > 0; q--) d[q] = d[q - 1];
-        __builtin_prefetch((const char *)dy + AHEAD);
-        if (t < OH) d[0] = inside ? load(dy) : load_n(dy, c.n);
-        if (t < OH && S == 2) d[0] = as_dealt(d[0]);
-        if (t >= last && t < OH) weigh_step(rows, S, columns, inside, &view, mask, t, 0, last, d, sum);
-        else weigh_step(rows, S, columns, inside, &view, mask, t, (int)MAX(0, t - OH + 1), (int)MIN(last, t), d, sum);
-    }
+    dy += c.column;
+    idx t = 0;
+    for (; t < MIN(last, OH); t++, dy += OW) weigh_step(rows, S, columns, inside, &view, seen, t, 0, t, dy, c.n, d, sum);
+    for (; t < OH; t++, dy += OW) weigh_step(rows, S, columns, inside, &view, seen, t, 0, last, dy, c.n, d, sum);
+    for (; t < OH + last; t++)
+        weigh_step(rows, S, columns, inside, &view, seen, t, t - OH + 1, MIN(last, t), dy, c.n, d, sum);
 #pragma GCC unroll 7
     for (int k = 0; k < rows; k++)
 #pragma GCC unroll 5

@@ -18,7 +18,7 @@ struct weight_sum {
     idx run, runs;                   /* elements of the image that a tile of rows may cross, and how many of them there are */
     idx images, rows, columns;       /* a block of output pixels: whole images, whole rows or part of a row */
     idx image_blocks, row_blocks, column_blocks;
-    idx PH, PW;                      /* the padded image of a block */
+    idx PH, PW, pitch;               /* the padded image of a block; reals from row to row */
     idx step_h, step_w;              /* of x for one of it: a 1x1 kernel with stride never sees the pixels between */
     idx parts;                       /* of the pixels, each with sums of its own */
     idx channel_splits, f_splits;
@@ -147,11 +147,11 @@ static void pack_image(const struct weight_sum *q, const struct pixels *b, idx c
     idx channels = MIN(q->cb, q->C - c0), height = height_of(q, b), S = s->H * s->W;
     idx ih = b->row * s->SH - s->top, first = b->column * s->SW - s->left;
     int one_piece = q->step_h * q->step_w == 1 && q->PW == s->W && first == 0 && ih >= 0 && ih + height <= s->H;
-    for (idx i = b->image; i < b->image + b->images; i++, d += q->PH * q->PW * q->cb) {
+    for (idx i = b->image; i < b->image + b->images; i++, d += q->PH * q->pitch) {
         const REAL *x = q->x + (i * s->C + b->group * q->C + c0) * S;
         if (one_piece) pack(channels, height * s->W, x + ih * s->W, S, 1, d, q->cb);
         else for (idx r = 0; r < height; r++)
-            pack_image_row(q, channels, ih + r * q->step_h, first, x, line, d + r * q->PW * q->cb);
+            pack_image_row(q, channels, ih + r * q->step_h, first, x, line, d + r * q->pitch);
     }
 }
 
@@ -177,7 +177,7 @@ static void add_products(const struct weight_sum *q, idx pixels, idx c0, const R
     idx height = block_of(q->run, f1 - f0 > VL ? MR : TALLEST), taps = s->KH * s->KW, n = 0;
     for (idx r = 0; r < q->runs; r++) {
         idx tap = r * (taps / q->runs);
-        const REAL *x = image + (tap / s->KW * s->DH * q->PW + tap % s->KW * s->DW) * q->cb;
+        const REAL *x = image + tap / s->KW * s->DH * q->pitch + tap % s->KW * s->DW * q->cb;
         REAL *d = sums + (c0 * taps + tap) * q->lanes;
         for (idx i = 0; i < q->run; i += height) {
             const REAL *strip = strips;
@@ -239,20 +239,24 @@ static void finish_sums(void *arg, idx begin, idx end, int worker) {
 
 /* ---- the choice of blocks ---- */
 
+/* Low tiles are over before L2 has answered: what their pixels meet in the image, a line each, stays in L1 then. A power of two
+   apart, these lines would have few of its sets to share, so every row of pixels begins a line further on. */
 static void choose_pixels(struct weight_sum *q) {
     const struct conv_shape *s = q->s;
-    idx most = MIN(512, MAX(128, (1 << 19) / (idx)sizeof(REAL) / MIN(q->F, F_BLOCK)));   /* the strips stay in L2 */
+    q->step_h = s->KH == 1 ? s->SH : 1, q->step_w = s->KW == 1 ? s->SW : 1;
+    int lines = MR <= 6 && s->SW / q->step_w * q->cb >= LINE;
+    idx in_l2 = (1 << 19) / (idx)sizeof(REAL) / MIN(q->F, F_BLOCK), most = MIN(lines ? 256 : 512, MAX(128, in_l2));
     q->columns = block_of(s->OW, most);
     q->rows = q->columns < s->OW ? 1 : block_of(s->OH, MAX(1, most / s->OW));
     q->images = q->rows < s->OH || q->columns < s->OW ? 1 : block_of(s->N, MAX(1, most / (s->OH * s->OW)));
     q->image_blocks = ceil_div(s->N, q->images);
     q->row_blocks = ceil_div(s->OH, q->rows);
     q->column_blocks = ceil_div(s->OW, q->columns);
-    q->step_h = s->KH == 1 ? s->SH : 1, q->step_w = s->KW == 1 ? s->SW : 1;
     q->PH = (q->rows - 1) * (s->SH / q->step_h) + (s->KH - 1) * s->DH + 1;
     q->PW = (q->columns - 1) * (s->SW / q->step_w) + (s->KW - 1) * s->DW + 1;
+    q->pitch = q->PW * q->cb + (lines && q->PW != s->W ? LINE / s->SH : 0);
     q->ahead = s->H == 1;
-    q->image_reals = round_up(q->images * q->PH * q->PW * q->cb, 16);
+    q->image_reals = round_up(q->images * q->PH * q->pitch, 16);
     q->line_reals = q->step_w > 1 ? round_up(q->columns * q->cb, 16) : 0;
     q->worker_reals = q->image_reals + q->line_reals + q->images * q->rows * q->columns * round_up(MIN(q->F, F_BLOCK), NR);
 }
@@ -276,7 +280,7 @@ static void fill_tables(struct weight_sum *q) {
         for (idx r = 0; r < q->rows; r++)
             for (idx c = 0; c < q->columns; c++) {
                 idx row = n * q->PH + r * (s->SH / q->step_h);
-                q->pixel[i++] = (row * q->PW + c * (s->SW / q->step_w)) * q->cb;
+                q->pixel[i++] = row * q->pitch + c * (s->SW / q->step_w) * q->cb;
             }
     for (idx e = 0; e < q->run; e++) q->row[e] = e % q->cb * s->KH * s->KW + e / q->cb;
 }
