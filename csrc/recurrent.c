@@ -214,9 +214,9 @@ static int share_of_inputs(const struct sequence_shape *s, const struct sequence
 /* ---- what the backward passes share ---- */
 
 /* The adjoint of the state after step i is what its output got, plus what the step after it gave: `carried`, without a product
-   by weights, and the sums of one, if that step did something with the sequence. */
+   by weights (NULL: nothing), and the sums of one, if that step did something with the sequence. */
 INLINE vr adjoint_of_state(const struct steps *p, idx b, const REAL *dh, const REAL *carried, const REAL *sums, idx j, idx n) {
-    vr d = load_part(carried + j, n);
+    vr d = carried ? load_part(carried + j, n) : (vr){0};
     if (dh) d = load_part(dh + j, n) + d;
     return p->i + 1 < p->s.T && alive(p, p->i + 1, b) ? d + load(sums + j) : d;
 }
@@ -331,9 +331,9 @@ static void rnn_cells_backward(void *arg, idx begin, idx end, int worker) {
             for (idx j = 0; j < at.units; j += VL) {
                 const idx n = at.units - j;
                 const REAL *dh = i < 0 ? NULL : r->dh + place, *product = sums + row * p->width;
-                const vr d = adjoint_of_state(p, b, dh, r->carried + state, product, j, n);
+                const vr d = adjoint_of_state(p, b, dh, p->s.lengths ? r->carried + state : NULL, product, j, n);
                 const int kept = i < 0 || !alive(p, i, b);
-                store_part(r->carried + state + j, kept ? d : (vr){0}, n);
+                if (p->s.lengths || kept) store_part(r->carried + state + j, kept ? d : (vr){0}, n);
                 if (i < 0) continue;
                 const vr da = kept ? (vr){0} : d * slope(load_part(r->h + place + j, n), r->nonlinearity);
                 store_part(r->da + place + j, da, n);
