@@ -39,6 +39,7 @@ struct steps {
     idx i;                   /* the step at work */
     idx height, width;       /* of a patch */
     idx patches, grain;
+    int far;                 /* the weights stay beyond L2 */
     struct weights weights[PRODUCTS];
     idx packed_row;          /* numbers of a sequence in packed[] */
     REAL *packed[2];         /* panels, k by k, as the micro-kernel reads them */
@@ -111,8 +112,9 @@ static int begin_steps(struct steps *p, idx packed_row) {
         work += 0.1 * (double)(w->gates * w->K * p->height * p->width);
     p->grain = grain_of(work);
     if ((few && p->s.T <= FEW_STEPS) || !p->patches) return CNN_OK;
-    idx reals = 2 * B * packed_row;
+    idx reals = 0;
     for (struct weights *w = p->weights; w < p->weights + PRODUCTS; w++) reals += strip_count(p) * w->gates * w->K * NR;
+    p->far = reals > (idx)FAR, reals += 2 * B * packed_row;
     if (!(p->scratch = scratch_take(sizeof(REAL) * (size_t)reals))) return CNN_NO_MEMORY;
     REAL *next = p->scratch;
     for (struct weights *w = p->weights; w < p->weights + PRODUCTS; w++) {
@@ -128,18 +130,17 @@ static int begin_steps(struct steps *p, idx packed_row) {
 
 struct operand { const REAL *packed, *rows; idx stride; };   /* (B, K), packed or not */
 
-/* The micro-kernel, with rows of other arrays instead of c's on their way meanwhile. */
+/* The micro-kernel, with rows of other arrays instead of c's on their way meanwhile, and what comes after its strip. */
 #define STEP_KERNEL(m) \
-    static void step_kernel_##m(idx K, const REAL *a, const REAL *b, const struct wanted *wanted, idx unit, REAL *c, idx ldc, \
-                                int accumulate) { \
+    static void step_kernel_##m(idx K, const REAL *a, const REAL *b, const struct wanted *wanted, idx unit, \
+                                const struct after *after, REAL *c, idx ldc, int accumulate) { \
         const struct wanted rows = {wanted->first + unit, wanted->stride, wanted->count}; \
-        micro_kernel(m, 2, 0, K, a, 0, b, NR, NULL, VL, NULL, rows, nothing_after, c, ldc, NULL, accumulate); \
+        micro_kernel(m, 2, 0, K, a, 0, b, NR, NULL, VL, NULL, rows, after, c, ldc, NULL, accumulate); \
     }
 FOR_HEIGHTS(STEP_KERNEL)
 #define STEP_KERNEL_OF(m) step_kernel_##m,
-static void (*const step_kernels[])(idx, const REAL *, const REAL *, const struct wanted *, idx, REAL *, idx, int) = {
-    NULL, FOR_HEIGHTS(STEP_KERNEL_OF)
-};
+static void (*const step_kernels[])(idx, const REAL *, const REAL *, const struct wanted *, idx, const struct after *, REAL *,
+                                    idx, int) = {NULL, FOR_HEIGHTS(STEP_KERNEL_OF)};
 
 /* One row times so many vectors of strips that lie `apart`: with the two of a single one, an addition would wait for the last.
    Every second step goes backwards, as the weights that came last are still in L1. */
@@ -157,10 +158,19 @@ INLINE void multiply_row(const int vectors, idx K, const REAL *a, const REAL *b,
     for (int v = 0; v < vectors; v++, sums += VL) store(sums, accumulate ? load(sums) + x[v] : x[v]);
 }
 
+/* Weights that do not stay in L2 come from beyond it at every step, and the first panel of a block would wait for them: all
+   panels of the block before ask for them, each in each of its products, n long from k on, for its share. Where nothing is to
+   be asked for, the wanted rows are spread over the product. */
+static struct after next_weights(const struct steps *p, const struct weights *w, idx row, idx strip, idx k, idx n, idx wanted) {
+    const idx panels = panels_of(p), panel = row * panels / p->s.B;
+    if (!p->far || strip >= strip_count(p)) return (struct after){w->strips, 0, MAX(1, n / (wanted + 1))};
+    return (struct after){strip_at(w, strip, 0) + (k + panel * n / panels) * NR, NR, panels};
+}
+
 static void multiply_strips(const struct steps *p, const struct weights *w, idx gate, const REAL *packed,
                             const struct patch *at, REAL *sums, int accumulate, const struct wanted *wanted) {
     const REAL *a = packed + at->row * p->packed_row + w->first * at->rows, *b = strip_at(w, at->unit / NR, gate);
-    const idx strips = (at->units + NR - 1) / NR, apart = w->gates * w->K * NR;
+    const idx strips = (at->units + NR - 1) / NR, apart = w->gates * w->K * NR, next = (at->unit + p->width) / NR;
     const struct wanted own = {sums, 0, 1};
     if (at->rows == 1)
         switch ((at->units + VL - 1) / VL) {
@@ -170,9 +180,12 @@ static void multiply_strips(const struct steps *p, const struct weights *w, idx 
         }
     else
         for (idx s = 0; s < strips; s++)
-            for (idx k = 0, n = wanted ? w->piece : w->K; k < w->K; k += n)
-                step_kernels[at->rows](n, a + k * at->rows, b + s * apart + k * NR, wanted ? wanted + gate + k / n : &own,
-                                       s * NR, sums + s * NR, p->width, accumulate || k);
+            for (idx k = 0, n = wanted ? w->piece : w->K; k < w->K; k += n) {
+                const struct wanted *rows = wanted ? wanted + gate + k / n : &own;
+                const struct after after = next_weights(p, w, at->row, next + s, gate * w->K + k, n, rows->count);
+                step_kernels[at->rows](n, a + k * at->rows, b + s * apart + k * NR, rows, s * NR, &after, sums + s * NR,
+                                       p->width, accumulate || k);
+            }
 }
 
 static void multiply_unpacked_weights(const struct weights *w, idx gate, const REAL *x, idx stride, const struct patch *at,
@@ -214,9 +227,9 @@ static int share_of_inputs(const struct sequence_shape *s, const struct sequence
 /* ---- what the backward passes share ---- */
 
 /* The adjoint of the state after step i is what its output got, plus what the step after it gave: `carried`, without a product
-   by weights, and the sums of one, if that step did something with the sequence. */
+   by weights (NULL: nothing), and the sums of one, if that step did something with the sequence. */
 INLINE vr adjoint_of_state(const struct steps *p, idx b, const REAL *dh, const REAL *carried, const REAL *sums, idx j, idx n) {
-    vr d = load_part(carried + j, n);
+    vr d = carried ? load_part(carried + j, n) : (vr){0};
     if (dh) d = load_part(dh + j, n) + d;
     return p->i + 1 < p->s.T && alive(p, p->i + 1, b) ? d + load(sums + j) : d;
 }
@@ -331,9 +344,9 @@ static void rnn_cells_backward(void *arg, idx begin, idx end, int worker) {
             for (idx j = 0; j < at.units; j += VL) {
                 const idx n = at.units - j;
                 const REAL *dh = i < 0 ? NULL : r->dh + place, *product = sums + row * p->width;
-                const vr d = adjoint_of_state(p, b, dh, r->carried + state, product, j, n);
+                const vr d = adjoint_of_state(p, b, dh, p->s.lengths ? r->carried + state : NULL, product, j, n);
                 const int kept = i < 0 || !alive(p, i, b);
-                store_part(r->carried + state + j, kept ? d : (vr){0}, n);
+                if (p->s.lengths || kept) store_part(r->carried + state + j, kept ? d : (vr){0}, n);
                 if (i < 0) continue;
                 const vr da = kept ? (vr){0} : d * slope(load_part(r->h + place + j, n), r->nonlinearity);
                 store_part(r->da + place + j, da, n);

@@ -201,7 +201,7 @@ static void lstm_adjoints(const struct lstm *l, const struct patch *at, REAL *su
         for (idx j = 0; j < at->units; j += VL) {
             const idx n = at->units - j;
             REAL *d = sums + row * p->width, *dc = l->dc + state + j;
-            store(d + j, adjoint_of_state(p, b, dh, l->carried + state, d, j, n));
+            store(d + j, adjoint_of_state(p, b, dh, p->s.lengths ? l->carried + state : NULL, d, j, n));
             if (peeped) store_part(dc, load_part(dc, n) + load(cells + row * p->width + j), n);
         }
     }
@@ -233,7 +233,7 @@ static void lstm_gates_backward(const struct lstm *l, const struct patch *at, co
             lstm_row_backward(l, (struct lstm_row_backward){l->gates + gate, l->c + states + place, c_before + place, d,
                                                             dpeep ? dpeep + row * p->width : NULL, l->da + gate, l->dc + place,
                                                             at->unit, at->units});
-            memset(l->carried + place, 0, sizeof(REAL) * (size_t)at->units);
+            if (p->s.lengths) memset(l->carried + place, 0, sizeof(REAL) * (size_t)at->units);
         } else {
             keep_state(l, l->da + gate, count, 0, at->units, d, l->carried + place);
         }
