@@ -19,13 +19,20 @@ INLINE void rows_tile(const int m, const int rows, const int vectors, idx K, con
         for (int i = 0; i < m; i++) w[i] = broadcast(weights[i]);
 #pragma GCC unroll 4
         for (int r = 0; r < rows; r++, b += pitch) {
-            vr b0 = load(b), b1 = vectors > 1 ? load(b + VL) : b0;
-            hold(b0);
-            hold(b1);
+            if (MR > 6 && vectors > 1) {
+                vr b0 = load(b), b1 = load(b + VL);
+                hold(b0);
+                hold(b1);
 #pragma GCC unroll 16
-            for (int i = 0; i < m; i++) {
-                sum[r][i][0] += w[i] * b0;
-                if (vectors > 1) sum[r][i][1] += w[i] * b1;
+                for (int i = 0; i < m; i++) sum[r][i][0] += w[i] * b0, sum[r][i][1] += w[i] * b1;
+                continue;
+            }
+#pragma GCC unroll 2
+            for (int v = 0; v < vectors; v++) {   /* of 16 registers, 12 are sums and 3 weights: one is left */
+                vr pixels = load(b + v * VL);
+                hold(pixels);
+#pragma GCC unroll 16
+                for (int i = 0; i < m; i++) sum[r][i][v] += w[i] * pixels;
             }
         }
     }
