@@ -39,6 +39,7 @@ enum { PIXEL_BYTES = 400 << 10 };                        /* of a block of pixels
 enum { MOST_ROWS = 4 };                                  /* of pixels that meet the weights of few channels together */
 #define ROWS_OF(channels) MIN(MOST_ROWS, MR / (channels))
 static idx rows_together(idx channels) { return MAX(1, ROWS_OF(channels)); }
+static idx rows_in_turn(const struct correlation *p, idx columns);
 
 /* ---- blocks ---- */
 
@@ -54,7 +55,7 @@ static idx least_waste(idx total, idx unit, idx limit) {
 
 static void choose_blocks(struct correlation *p, idx pixels) {
     p->columns = block_of(p->OW, pixels);
-    idx together = p->in_place && !p->sheared ? rows_together(p->M) : 1;
+    idx together = p->in_place && !p->sheared && p->columns > VL ? rows_in_turn(p, p->columns) : 1;
     p->rows = p->columns < p->OW ? 1
             : together > 1 ? MIN(p->OH, round_up(block_of(p->OH, pixels / p->OW), together))
             : least_waste(p->OH, p->OW, pixels / p->OW);
@@ -363,11 +364,12 @@ static void correlate_packed(const struct correlation *p, const struct block *b,
 
 /* Channels that fill the lanes, pixels enough to hide the latency of a multiply-add, a sum long enough to pay for transposing
    its tile, and taps that read the same cache lines again. With a single vector of channels, whose products wait for loads,
-   also more than a tenth of the lanes empty, or patches to pack, if pixels were the lanes. */
+   also more than a tenth of the lanes empty, or patches to pack, if pixels were the lanes. And rows of whole vectors are read
+   in place where the sum is short: there the transposed tile would cost more than vectors that straddle two lines. */
 static int prefers_channels(const struct correlation *p) {
     idx pixels = p->OH * p->OW;
     if (p->taps == 1 || p->K < 128 || 4 * round_up(p->M, VL) > 5 * p->M || pixels < 8) return 0;
-    if (p->M > VL) return 1;
+    if (p->M > VL) return !(p->K < 256 && p->phases == 1 && p->OW % VL == 0 && prefers_in_place(p));
     if (!SINGLE || p->K < 128 * p->phases) return 0;
     if (prefers_sheared(p)) return 10 * pixels < 9 * round_up(pixels, VL);
     return !prefers_in_place(p) || 10 * p->OW < 9 * lanes_of_row(p);

@@ -19,13 +19,20 @@ INLINE void rows_tile(const int m, const int rows, const int vectors, idx K, con
         for (int i = 0; i < m; i++) w[i] = broadcast(weights[i]);
 #pragma GCC unroll 4
         for (int r = 0; r < rows; r++, b += pitch) {
-            vr b0 = load(b), b1 = vectors > 1 ? load(b + VL) : b0;
-            hold(b0);
-            hold(b1);
+            if (MR > 6 && vectors > 1) {
+                vr b0 = load(b), b1 = load(b + VL);
+                hold(b0);
+                hold(b1);
 #pragma GCC unroll 16
-            for (int i = 0; i < m; i++) {
-                sum[r][i][0] += w[i] * b0;
-                if (vectors > 1) sum[r][i][1] += w[i] * b1;
+                for (int i = 0; i < m; i++) sum[r][i][0] += w[i] * b0, sum[r][i][1] += w[i] * b1;
+                continue;
+            }
+#pragma GCC unroll 2
+            for (int v = 0; v < vectors; v++) {   /* of 16 registers, 12 are sums and 3 weights: one is left */
+                vr pixels = load(b + v * VL);
+                hold(pixels);
+#pragma GCC unroll 16
+                for (int i = 0; i < m; i++) sum[r][i][v] += w[i] * pixels;
             }
         }
     }
@@ -102,11 +109,16 @@ static void rows_of_taps(const struct correlation *p, idx row, idx last, idx *be
     while (*begin < *end && (up ? bottom + tap[(*end - 1) * step].h >= p->H : bottom + tap[(*end - 1) * step].h < 0)) --*end;
 }
 
-/* Rows that fill only one vector go two by two, those of few channels several at a time. */
+/* Rows of an odd number of vectors go two by two, those of few channels several at a time. */
+static idx rows_in_turn(const struct correlation *p, idx columns) {
+    idx together = rows_together(p->M);
+    return columns <= VL || (together == 1 && columns % NR == VL) ? 2 : together;
+}
+
 static void correlate_in_place(const struct correlation *p, const struct block *b, const REAL *padded) {
     const REAL *weights = p->weights + b->group * p->M * p->K, *bias = p->bias ? p->bias + b->group * p->M : NULL;
     idx ldc = p->y_rows * p->y_columns, height = panel_height(p->M), n = b->columns, begin, end;
-    idx together = n <= VL ? 2 : rows_together(p->M);
+    idx together = rows_in_turn(p, n), several = rows_together(p->M) > 1 && n > VL;
     REAL t[MR * NR] __attribute__((aligned(64)));
     for (idx image = 0; image < b->images; image++)
         for (idx r = 0, rows; r < b->rows; r += rows) {
@@ -116,20 +128,22 @@ static void correlate_in_place(const struct correlation *p, const struct block *
             rows = row == first && r + together <= b->rows ? together : 1;
             rows_of_taps(p, first, MIN(first + together, p->OH) - 1, &begin, &end);
             idx k = begin * p->across * p->C, K = end * p->across * p->C - k;
-            idx gap = rows > 1 ? p->pitch : VL, halves = rows > 1 && n < VL;
-            if (n > VL && rows > 1) {
+            int halves = rows > 1 && n < VL;
+            if (several && rows > 1) {
                 for (idx j = 0; j < n; j += NR)
                     rows_kernels[p->M](K, weights + k * p->M, from + j, p->pitch, p->offset + k, bias, y + j, ldc, n,
                                        MIN(NR, n - j));
                 continue;
             }
-            for (idx j = 0; j < rows * n; j += NR)
+            for (idx j = 0; j < rows * n; j += NR) {
+                idx at = j / n * p->pitch + j % n, next = j + VL;   /* the second vector, perhaps of the next row */
+                idx gap = halves ? p->pitch : next < rows * n ? next / n * p->pitch + next % n - at : VL;
                 for (idx i = 0; i < p->M; i += height) {
                     idx m = MIN(height, p->M - i);
                     const REAL *w = weights + i * p->K + k * m, *start = bias ? bias + i : NULL;
                     REAL *c = y + i * ldc + j;
                     if (!halves) {
-                        tile(m, MIN(NR, rows * n - j), K, w, from + j, NR, p->offset + k, gap, c, ldc, 1, start, 0);
+                        tile(m, MIN(NR, rows * n - j), K, w, from + at, NR, p->offset + k, gap, c, ldc, 1, start, 0);
                         continue;
                     }
                     micro_kernels[m](K, w, from, 0, p->offset + k, gap, t, NR, start, 0);
@@ -138,6 +152,7 @@ static void correlate_in_place(const struct correlation *p, const struct block *
                         store_n(c + u * ldc + n, load(t + u * NR + VL), n);
                     }
                 }
+            }
         }
 }
 
@@ -196,7 +211,7 @@ static void correlate_one_channel(const struct correlation *p, const struct bloc
 }
 
 static idx lanes_of_row(const struct correlation *p) {
-    return p->OW <= VL && p->phases == 1 ? VL : round_up(p->OW, NR);
+    return round_up(p->OW, p->phases == 1 && (p->OW <= VL || p->OW % VL == 0) ? VL : NR);
 }
 
 /* Few output channels read a packed strip only a few times: packing (about as much work as 7 channels) costs more than the
