@@ -403,6 +403,25 @@ def test_an_unexpected_error_is_one_line_too(run, monkeypatch):
     assert code == 1 and err == "cnnlib: unexpected ZeroDivisionError: division by zero (--debug shows where)\n"
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "command",
+    ["cnnlib models", "cnnlib data list", "examples.labs --list", "examples.labs --help", "examples.applications --list"],
+)
+def test_a_reader_that_closes_early_ends_the_command_without_a_word(command, unbuffered):
+    if "labs" in command:
+        pytest.importorskip("matplotlib")
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run([sys.executable, "-m", *command.split()], stdout=write, stderr=subprocess.PIPE, text=True,
+                              cwd=Path(__file__).parent.parent, env={**SEEN, "PYTHONUNBUFFERED": unbuffered})  # fmt: skip
+    finally:
+        os.close(write)
+    assert done.stderr == ""
+    assert done.returncode == 1 or command.endswith("--help")  # argparse itself overlooks what it cannot write
+
+
 @pytest.mark.skipif(os.name == "nt", reason="no SIGINT to a child process on Windows")
 def test_ctrl_c_leaves_a_line_and_130_and_the_run_goes_on_later(tmp_path, run):
     command = [sys.executable, "-m", "cnnlib", "train", "mlp", "--data", "digits", "--epochs", "100000", "--out", "run"]

@@ -16,6 +16,7 @@ import click
 
 from cnnlib import __version__
 from cnnlib.cli.options import Group
+from cnnlib.cli.pipe import reader_may_leave
 
 COMMANDS = {
     "compare": "Run one training step on every backend and show where they differ.",
@@ -81,13 +82,11 @@ def main(args: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="replace")
     warnings.showwarning = lambda message, *_, **__: click.echo(f"cnnlib: warning: {_one_line(message)}", err=True)
     try:
-        code = cnnlib.main(arguments, prog_name="cnnlib", standalone_mode=False) or 0
+        with reader_may_leave():
+            code = cnnlib.main(arguments, prog_name="cnnlib", standalone_mode=False) or 0
     except (KeyboardInterrupt, click.Abort):
         click.echo("\nstopped", err=True)
         code = 130
-    except BrokenPipeError:  # such as `cnnlib models | head -1`
-        sys.stderr.close()
-        code = 1
     except Exception as error:
         if debug:
             traceback.print_exc()
