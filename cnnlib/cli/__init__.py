@@ -26,7 +26,7 @@ COMMANDS = {
     "explain": "Tell one training step as a story, and let one click through its numbers.",
     "learn": "Write backpropagation yourself: exercises with a checker that says what is wrong.",
     "models": "List the models.",
-    "predict": "Name the class of pictures.",
+    "predict": "Name the class of pictures, or of the rows of a CSV file.",
     "sample": "Write with a character model, or draw with a generative one.",
     "summary": "Show a model layer by layer: shapes, parameters, multiply-adds.",
     "train": "Train a model on a data set, a folder of pictures, a CSV file or a text.",

@@ -92,7 +92,7 @@ def load(
     elif path.is_dir():
         parts = _folder(path, classes, size=side, channels=channels, on_error="skip" if skip_unreadable else "raise")
     elif path.is_file():
-        parts = data.csv(path, _column(label), classes=classes), None
+        parts = data.csv(path, column(label), classes=classes), None
     elif "/" in spec or "\\" in spec or path.suffix:
         raise DataError(f"{spec}: there is no such folder or file.")
     else:
@@ -143,7 +143,7 @@ def load_numbers(spec: str, label: str | None = None) -> tuple[Dataset, Dataset]
         raise DataError(f"{spec}: there is no such file.")
     if not Path(spec).is_file():
         raise DataError(f"{spec}: expected a CSV file of numbers or a series: {', '.join(SERIES)}.")
-    table = data.csv(spec, _column(label), regression=True)
+    table = data.csv(spec, column(label), regression=True)
     return _two_parts(spec, Dataset(table.x, table.y[:, None], (), table.name))
 
 
@@ -185,7 +185,7 @@ def check_shape(spec: str, samples: Dataset, trained: Any) -> None:
                         f"({', '.join(trained.classes)}).")  # fmt: skip
 
 
-def _column(label: str | None) -> str | int:
+def column(label: str | None) -> str | int:
     if label is None:
         return -1
     return int(label) if label.lstrip("-").isdecimal() else label
