@@ -146,6 +146,16 @@ def test_csv(run, table):
     assert code == 1 and one_line(err) and "--size is for pictures" in err
 
 
+def test_a_column_of_numbers_is_no_column_of_classes(run, table):
+    code, _, err = run("train", "mlp", "--data", table, "--label", 0)
+    assert code == 1 and one_line(err) and "column 'direction'" in err
+    table.write_text("".join(f"{i / 40},{(i % 7) / 7},{i * i}\n" for i in range(40)))
+    code, _, err = run("train", "mlp", "--data", table)
+    assert code == 1 and one_line(err) and "has 40 different values in 40 rows: --label names another;" in err
+    assert run("train", "mlp", "--data", table, "--label", 1, "--epochs", 1)[0] == 0  # 7 values
+    assert run("train", "autoencoder", "--data", table, "--epochs", 1)[0] == 0  # for which they are no classes
+
+
 def test_predict_names_the_class_of_each_row(run, table, tmp_path):
     run("train", "mlp", "--data", table, "--epochs", 30, "--lr", "0.01", "--out", "run")
     (tmp_path / "new.csv").write_text("a,b\n-2,2\n\n2,-2\n")

@@ -93,6 +93,8 @@ def load(
         parts = _folder(path, classes, size=side, channels=channels, on_error="skip" if skip_unreadable else "raise")
     elif path.is_file():
         parts = data.csv(path, column(label), classes=classes), None
+        if classes is None and fewest > 1:
+            _check_column(spec, parts[0])
     elif "/" in spec or "\\" in spec or path.suffix:
         raise DataError(f"{spec}: there is no such folder or file.")
     else:
@@ -171,6 +173,15 @@ def _check_classes(spec: str, part: Dataset, fewest: int) -> None:
         raise DataError(f"{spec}: its targets are not classes: `cnnlib train` trains classifiers.")
     if len(part.classes) < fewest:
         raise DataError(f"{spec}: only one class ({part.classes[0]}): a classifier needs at least two to tell apart.")
+
+
+def _check_column(spec: str, table: Dataset) -> None:
+    """Refuse a column of numbers or of names, each of which would be a class of one row."""
+    if len(table.classes) > max(10, len(table) / 2):
+        raise DataError(
+            f"{spec}: the column of classes has {len(table.classes)} different values in {len(table)} rows: --label names "
+            "another; numbers are foretold by a regression, such as `cnnlib train gaussian-regression`."
+        )
 
 
 def check_shape(spec: str, samples: Dataset, trained: Any) -> None:
