@@ -376,6 +376,8 @@ def test_compare_takes_size_and_width(run):
         (["summary", "lenet5", "--input", "1,a"], 2, "'1,a' is not a shape such as 1,32,32"),
         (["summary", "lenet5", "--input", "1,8,8"], 1, "at least 12×12"),
         (["data", "prefetch", "mnits"], 1, "unknown data set 'mnits': did you mean 'mnist'"),
+        (["models", "lenet5"], 2, "Got unexpected extra argument (lenet5). See `cnnlib models --help`."),
+        (["explain", "--nodata"], 2, "Did you mean '--data'? See `cnnlib explain --help`."),
         (["compare", "perceptron"], 1, "learns by a rule of its own"),
     ],
 )

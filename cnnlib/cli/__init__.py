@@ -100,7 +100,8 @@ def _one_line(error: Exception | Warning) -> str:
 
     if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx else "cnnlib"
-        return f"{error.format_message()} See `{command} --help`."
+        text = error.format_message()
+        return f"{text}{'' if text.endswith(('.', '?')) else '.'} See `{command} --help`."
     if isinstance(error, click.ClickException):
         return error.format_message()
     if isinstance(error, MemoryError) and not isinstance(error, CnnlibError):
