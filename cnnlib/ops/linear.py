@@ -200,6 +200,8 @@ class Matmul(Op):
 
     @staticmethod
     def forward(ctx, a, b):
+        check_float("matmul", "a", a)
+        check_float("matmul", "b", b)
         if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
             raise ShapeError(
                 f"matmul: (..., M, K) @ (..., K, N) needs equal K and at least 2 axes each, got {a.shape} @ {b.shape}."
@@ -275,5 +277,8 @@ def locally_connected2d(x, w, b=None, stride=1, padding=0):
 
 
 def matmul(a, b):
-    """a @ b over the last two axes: (..., M, K) @ (..., K, N) -> (..., M, N); leading axes broadcast. Raises ShapeError."""
+    """a @ b over the last two axes: (..., M, K) @ (..., K, N) -> (..., M, N); leading axes broadcast.
+
+    Raises ShapeError, DtypeError for integers or mixed types.
+    """
     return Matmul.apply(a, b)

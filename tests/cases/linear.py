@@ -100,5 +100,11 @@ ERRORS = [
         ShapeError,
         "locally_connected2d: x is empty, shape (0, 1, 6, 6)",
     ),
+    ErrorCase(
+        "integers",
+        lambda: ops.matmul(zeros(2, 3), np.ones((3, 2), int)),
+        DtypeError,
+        "matmul: b must be float32 or float64, got int64. Use b.astype('float32').",
+    ),
     ErrorCase("lead", lambda: ops.matmul(zeros(2, 2, 3), zeros(3, 3, 5)), ShapeError, "do not broadcast"),
 ]
