@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from cnnlib import random as streams
-from cnnlib.errors import CnnlibError
+from cnnlib.errors import CnnlibError, DtypeError
 from cnnlib.op import Op
 from cnnlib.tensor import Tensor
 
@@ -107,6 +107,10 @@ def _check(function, names, arrays, settings, tolerance, step, elements, directi
         return list(outputs) if isinstance(outputs, (tuple, list)) else [outputs], tensors
 
     outputs, _ = run(inputs, needs=True)
+    for y in outputs:
+        if not isinstance(y, Tensor):
+            raise DtypeError(f"gradcheck: the function must return a Tensor, or a tuple of them, got {type(y).__name__}: "
+                             "compute with cnnlib.ops, or write an Op, and leave .numpy() away.")  # fmt: skip
     chosen = [k for k, y in enumerate(outputs) if y.requires_grad]
     if not chosen:
         raise GradientError("gradcheck: no output requires a gradient: the function leaves the tape, or marks all its outputs.")
@@ -208,7 +212,10 @@ def check_op(op: type[Op], *arrays: Any, **settings: Any) -> GradcheckReport:
 
     Raises GradientError, or CnnlibError that says which of the rules is broken.
     """
-
+    if not (isinstance(op, type) and issubclass(op, Op)):
+        raise DtypeError(
+            f"check_op: the first argument is an Op class such as ops.ReLU, got {op!r}; gradcheck takes functions."
+        )
     arrays = tuple(None if a is None else np.asarray(a) for a in arrays)
     for dtype in (np.float64, np.float32):
         inputs = [a.astype(dtype) if a is not None and a.dtype.kind == "f" else a for a in arrays]

@@ -131,6 +131,7 @@ class Op:
     contiguous = True  # arrays and adjoints are made C-contiguous and aligned before forward and backward
     broadcasts = False  # adjoints are summed back to the shape of a broadcast input
     keeps_dtype = True  # outputs must have the inputs' float dtype
+    integers: tuple[str, ...] = ()  # array arguments that are labels or indices
 
     @staticmethod
     def forward(ctx: Context, *arrays: Any, **settings: Any) -> Any:
@@ -292,6 +293,9 @@ def _unusable_type(op: type[Op], i: int, dtype: Any) -> DtypeError:
 
 def _mixed_types(op: type[Op], inputs: tuple) -> DtypeError:
     dtypes = {op.argument(i): t.dtype for i, t in enumerate(inputs) if hasattr(t, "dtype") and t.dtype.kind == "f"}
+    for name in op.integers:
+        if name in dtypes:
+            return DtypeError(f"{op.name()}: {name} must be integers, got {dtypes[name]}. Use {name}.astype('int64').")
     came = ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
     wide = next(name for name, dtype in dtypes.items() if dtype == np.float64)
     return DtypeError(f"{op.name()}: all float arrays must have one dtype, got {came}. Cast, such as {wide}.astype('float32').")

@@ -407,7 +407,7 @@ def clip_grad_norm_(params: Iterable[Parameter], max_norm: float, error_if_nonfi
     """
     if not max_norm > 0.0:
         raise ValueRangeError(f"clip_grad_norm_: max_norm must be > 0, got {max_norm}.")
-    params = _with_gradient(params)
+    params = _with_gradient("clip_grad_norm_", params)
     if params and params[0].device == "cuda" and not error_if_nonfinite:
         return _clip_on_device(params, float(max_norm))
     squares = [float((p.grad.astype("float64") ** 2).sum()) for p in params]
@@ -435,13 +435,16 @@ def clip_grad_value_(params: Iterable[Parameter], clip_value: float) -> None:
     """Limit every element of every gradient to −clip_value … clip_value. Raises ValueRangeError unless clip_value > 0."""
     if not clip_value > 0.0:
         raise ValueRangeError(f"clip_grad_value_: clip_value must be > 0, got {clip_value}.")
-    for p in _with_gradient(params):
+    for p in _with_gradient("clip_grad_value_", params):
         p.grad = xp_of(p.grad).clip(p.grad, -float(clip_value), float(clip_value))
 
 
-def _with_gradient(params: Iterable[Parameter]) -> list[Parameter]:
-    params = [params] if isinstance(params, Tensor) else params  # type: ignore[list-item]
-    return [p for p in dict.fromkeys(params) if p.grad is not None]
+def _with_gradient(function: str, params: Iterable[Parameter]) -> list[Parameter]:
+    given: list[Any] = [params] if isinstance(params, Tensor) or not isinstance(params, Iterable) else list(params)
+    for p in given:
+        if not isinstance(p, Tensor):
+            raise DtypeError(f"{function}: params must be Parameters, got {type(p).__name__}. Use model.parameters().")
+    return [p for p in dict.fromkeys(given) if p.grad is not None]
 
 
 # ---- schedules: lr is a pure function of the number of steps

@@ -19,7 +19,7 @@ import numpy as np
 
 from cnnlib.backends import synchronize
 from cnnlib.backends.state import Changed, scope
-from cnnlib.errors import unknown_name
+from cnnlib.errors import UnknownNameError, unknown_name
 from cnnlib.tensor import Parameter, Tensor
 
 
@@ -127,6 +127,10 @@ class trace(Changed):
         for entry in self.entries:
             if entry.name == name:
                 return entry
+        if not self.entries:
+            raise UnknownNameError(
+                "this trace recorded no operation: only what runs inside `with cl.trace() as t:` is recorded."
+            )
         raise unknown_name("operation in this trace", name, [e.name for e in self.entries])
 
     def rows(self) -> list[dict[str, str]]:

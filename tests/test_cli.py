@@ -140,12 +140,43 @@ def test_csv(run, table):
     code, out, _ = run("evaluate", "run", "--data", table, "--label", "direction", "--json")
     result = json.loads(out)
     assert code == 0 and result["accuracy"] >= 0.8 and set(result["classes"]) == {"up", "down"} and result["samples"] == 12
-    code, _, err = run("predict", "run", "x.png")
-    assert code == 1 and one_line(err) and "rows of 2 numbers, not on pictures" in err
     code, _, err = run("train", "lenet5", "--data", table)
     assert code == 1 and one_line(err) and "square pictures" in err
     code, _, err = run("train", "mlp", "--data", table, "--size", 8)
     assert code == 1 and one_line(err) and "--size is for pictures" in err
+
+
+def test_a_column_of_numbers_is_no_column_of_classes(run, table):
+    code, _, err = run("train", "mlp", "--data", table, "--label", 0)
+    assert code == 1 and one_line(err) and "column 'direction'" in err
+    table.write_text("".join(f"{i / 40},{(i % 7) / 7},{i * i}\n" for i in range(40)))
+    code, _, err = run("train", "mlp", "--data", table)
+    assert code == 1 and one_line(err) and "has 40 different values in 40 rows: --label names another;" in err
+    assert run("train", "mlp", "--data", table, "--label", 1, "--epochs", 1)[0] == 0  # 7 values
+    assert run("train", "autoencoder", "--data", table, "--epochs", 1)[0] == 0  # for which they are no classes
+
+
+def test_predict_names_the_class_of_each_row(run, table, tmp_path):
+    run("train", "mlp", "--data", table, "--epochs", 30, "--lr", "0.01", "--out", "run")
+    (tmp_path / "new.csv").write_text("a,b\n-2,2\n\n2,-2\n")
+    (tmp_path / "bare.csv").write_text("2,-2\n")
+    code, out, err = run("predict", "run", "new.csv", "missing.csv", "bare.csv", "--top", 1)
+    said = [line.rsplit(" ", 2)[0] for line in out.splitlines()]
+    assert said == ["new.csv, line 2: up", "new.csv, line 4: down", "bare.csv, line 1: down"]
+    assert code == 1 and err == "cnnlib: missing.csv: there is no such file.\n"
+
+    with_classes = run("predict", "run", table, "--label", "direction", "--top", 1)[1]
+    right = sum(line.split(": ")[1].split()[0] == row.split(",")[2] for line, row in
+                zip(with_classes.splitlines(), table.read_text().splitlines()[1:], strict=True))  # fmt: skip
+    assert f"{right / 60:.2%} of 60 right" in run("evaluate", "run", "--data", table, "--part", "all")[1]
+    code, _, err = run("predict", "run", table)
+    assert code == 1 and one_line(err) and "expected rows of 2 numbers, its first row has 3 (a, b, direction)" in err
+
+
+def test_predict_leaves_out_no_column_of_a_picture(run, pictures):
+    run("train", "lenet5", "--data", pictures, "--epochs", 1, "--out", "run")
+    code, _, err = run("predict", "run", pictures / "red" / "0.png", "--label", "red")
+    assert code == 2 and one_line(err) and "--label is of CSV files; run was trained on pictures." in err
 
 
 def test_same_seed_same_run_and_resume_changes_nothing(run):
@@ -337,7 +368,7 @@ def test_compare_takes_size_and_width(run):
         (["train", "resnet20", "--data", "digits", "--width", "-1"], 2, "'-1' is not a finite number above 0"),
         (["train", "mlp", "--data", "digits", "--width", "2"], 1, "unknown option of mlp 'width'"),
         (["evaluate", "missing", "--data", "digits"], 1, "there is no such checkpoint"),
-        (["predict", "missing"], 2, "Missing argument 'IMAGE...'"),
+        (["predict", "missing"], 2, "Missing argument 'FILE...'"),
         (["summary", "resnet"], 1, "unknown model 'resnet'"),
         (["summary", "perceptron", "--width", "2"], 1, "unknown option of perceptron 'width'"),
         (["summary", "mcculloch_pitts", "--classes", "2"], 1, "unknown option of mcculloch_pitts 'num_classes'"),
@@ -345,6 +376,8 @@ def test_compare_takes_size_and_width(run):
         (["summary", "lenet5", "--input", "1,a"], 2, "'1,a' is not a shape such as 1,32,32"),
         (["summary", "lenet5", "--input", "1,8,8"], 1, "at least 12×12"),
         (["data", "prefetch", "mnits"], 1, "unknown data set 'mnits': did you mean 'mnist'"),
+        (["models", "lenet5"], 2, "Got unexpected extra argument (lenet5). See `cnnlib models --help`."),
+        (["explain", "--nodata"], 2, "Did you mean '--data'? See `cnnlib explain --help`."),
         (["compare", "perceptron"], 1, "learns by a rule of its own"),
     ],
 )
@@ -401,6 +434,25 @@ def test_an_unexpected_error_is_one_line_too(run, monkeypatch):
     monkeypatch.setattr("cnnlib.models.list", lambda: 1 / 0)
     code, _, err = run("models")
     assert code == 1 and err == "cnnlib: unexpected ZeroDivisionError: division by zero (--debug shows where)\n"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "command",
+    ["cnnlib models", "cnnlib data list", "examples.labs --list", "examples.labs --help", "examples.applications --list"],
+)
+def test_a_reader_that_closes_early_ends_the_command_without_a_word(command, unbuffered):
+    if "labs" in command:
+        pytest.importorskip("matplotlib")
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run([sys.executable, "-m", *command.split()], stdout=write, stderr=subprocess.PIPE, text=True,
+                              cwd=Path(__file__).parent.parent, env={**SEEN, "PYTHONUNBUFFERED": unbuffered})  # fmt: skip
+    finally:
+        os.close(write)
+    assert done.stderr == ""
+    assert done.returncode == 1 or command.endswith("--help")  # argparse itself overlooks what it cannot write
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGINT to a child process on Windows")

@@ -209,6 +209,7 @@ def test_options_of_character_models_before_or_without_their_name(run):
         code, _, err = run("train", *args)
         assert code == 2 and one_line(err)
         assert "--text is an option of char-rnn, which must come first: cnnlib train char-rnn --text …" in err
+    assert run("train", "mlp", "--hidden", "10")[2] == "cnnlib: No such option '--hidden'. See `cnnlib train --help`.\n"
     assert "No such option '--txt'" in run("train", "lenet5", "--txt", "rhyme.txt")[2]
 
 

@@ -3,6 +3,7 @@
 # ruff: noqa: F811  `run` is a fixture of tests/test_cli.py
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -117,10 +118,26 @@ def test_a_run_does_not_go_on_unsaid_in_other_units(run, table):
 @pytest.mark.parametrize("name", REGRESSIONS)
 def test_a_regression_is_no_classifier(run, table, name):
     assert run("train", name, "--data", "table.csv", "--epochs", 1, "--out", "run")[0] == 0
-    code, _, err = run("predict", "run", "picture.png")
-    assert code == 1 and f"holds {name}, which does not name classes: `cnnlib evaluate` measures its numbers; in Python" in err
     code, _, err = run("evaluate", "run", "--data", "table.csv", "--picture", "confusion.png")
     assert code == 2 and f"{name} foretells numbers: --picture is of classes." in err and one_line(err)
+
+
+def test_predict_foretells_the_number_of_each_row(run, table):
+    assert run("train", "gaussian-regression", "--data", "table.csv", "--epochs", 30, "--out", "run")[0] == 0
+    code, out, err = run("predict", "run", "table.csv", "--label", "price")
+    assert code == 0, err
+    found = np.array([[float(number) for number in re.findall(r"-?[\d.]+", line.split(": ")[1])] for line in out.splitlines()])
+    mean, ninety, low, high = found.T
+    price = np.loadtxt("table.csv", delimiter=",", skiprows=1)[:, 2]
+    evaluated = json.loads(run("evaluate", "run", "--data", "table.csv", "--part", "all", "--json")[1])
+    assert np.sqrt(np.mean((mean - price) ** 2)) == pytest.approx(evaluated["rmse"], rel=1e-3) and (ninety == 90).all()
+    assert np.mean((low <= price) & (price <= high)) == evaluated["inside_90"]
+
+
+def test_predict_takes_no_rows_for_a_series(run):
+    assert run("train", "gaussian-regression", "--data", "co2", "--epochs", 1, "--out", "run")[0] == 0
+    code, _, err = run("predict", "run", "table.csv")
+    assert code == 1 and one_line(err) and "was trained on sequences of shape (24, 1): `cnnlib evaluate` measures it" in err
 
 
 def test_a_run_that_kept_no_draw_yet_says_so_and_goes_on(run, table):

@@ -55,6 +55,13 @@ def test_split_keeps_the_end_of_the_text_back():
         numbered(["aba"]).split()
 
 
+def test_streams_of_a_text_that_was_not_split():
+    with pytest.raises(
+        DtypeError, match=r"text: expected its characters as numbers, got Text\(.*: pass one part of text.split"
+    ):
+        Streams(numbered(["abab"]), batch_size=1, length=2)
+
+
 def test_an_empty_text_is_refused(tmp_path):
     for pieces in ([], ["", ""]):
         with pytest.raises(DataError, match="text: the text is empty: there is nothing to learn from"):

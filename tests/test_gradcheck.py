@@ -5,7 +5,7 @@ import pytest
 
 import cnnlib as cl
 from cnnlib import Op, ops
-from cnnlib.errors import CnnlibError
+from cnnlib.errors import CnnlibError, DtypeError
 from cnnlib.gradcheck import GradientError, check_op, gradcheck
 from cnnlib.random import next_key, uniform
 from tests.toys import Polar, Square, TopTwo
@@ -220,6 +220,13 @@ def test_a_function_that_loses_the_tape_is_rejected():
 def test_nothing_to_check_is_an_error():
     with pytest.raises(GradientError, match="no derivative was checked"):
         gradcheck(lambda i: i, np.arange(3))
+
+
+def test_what_leaves_the_library_or_is_no_operation_is_named():
+    with pytest.raises(DtypeError, match="gradcheck: the function must return a Tensor, or a tuple of them, got ndarray"):
+        gradcheck(lambda x: ops.relu(x).numpy(), np.ones(3))
+    with pytest.raises(DtypeError, match=r"check_op: the first argument is an Op class such as ops.ReLU, got <function relu"):
+        check_op(ops.relu, np.ones(3))
 
 
 # ---- kinks

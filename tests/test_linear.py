@@ -124,3 +124,25 @@ def test_a_dropped_weight_has_no_gradient():
 def test_drop_connect_in_evaluation_is_linear():
     layer, x = nn.DropConnect(5, 3).eval(), normal(4, 5)
     np.testing.assert_array_equal(layer(x).numpy(), ops.linear(x, layer.linear.weight, layer.linear.bias).numpy())
+
+
+@pytest.mark.parametrize("lead", [(), (3,)])
+def test_a_product_with_a_transposed_view_copies_nothing(lead):
+    x, w = Tensor(normal(*lead, 5, 4), requires_grad=True), Tensor(normal(*lead, 6, 4), requires_grad=True)
+    seen = []
+
+    def gemm(a, b, transpose_a=False, transpose_b=False):
+        seen.append((a, b, transpose_a, transpose_b))
+        return textbook(a, b, transpose_a, transpose_b)
+
+    textbook = cl.backends.REFERENCE.gemm
+    with cl.override_kernel("gemm", gemm):
+        y = x @ w.transpose(*range(len(lead)), -1, -2)
+        y.sum().backward()
+    (a, b, *flags), (_, b_again, *flags_dx), (a_again, _, *flags_dw) = seen
+    assert np.shares_memory(a, x.data) and np.shares_memory(a_again, x.data)
+    assert np.shares_memory(b, w.data) and np.shares_memory(b_again, w.data)
+    assert (flags, flags_dx, flags_dw) == ([False, True], [False, False], [True, False])
+    assert all(operand.flags.c_contiguous for call in seen for operand in call[:2])
+    np.testing.assert_allclose(y.numpy(), x.data @ w.data.swapaxes(-1, -2), rtol=1e-5)
+    np.testing.assert_allclose(w.grad, np.broadcast_to(x.data.sum(axis=-2, keepdims=True), w.shape), rtol=1e-5)

@@ -361,3 +361,10 @@ def test_numbers_that_are_none_are_told_too():
     assert told["loss"] == "nan" and np.isnan(story.node("linear", "y").made_of((0, 0)))
     assert story.terms("linear", "y", (0, 1))[0].value == np.inf
     assert "loss nan" in str(story) and len(story.html()) > 1e4
+
+
+def test_a_function_of_a_sum_is_written_with_brackets_and_one_of_an_element_without():
+    (x, lse), (n, c) = arrays("x lse"), places("n c")
+    assert str((x[n, c] - lse[n]).by("e^v")) == "e^(x[n, c] − lse[n])"
+    assert str(rule(x[n - 1, c + 1]).by("e^v")) == "e^x[n − 1, c + 1]"
+    assert str(rule(x[n, lse[n - 1]]).by("tanh v")) == "tanh x[n, lse[n − 1]]"

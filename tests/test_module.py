@@ -7,7 +7,7 @@ import pytest
 
 import cnnlib as cl
 from cnnlib import Parameter, Tensor, nn
-from cnnlib.errors import CheckpointError, CnnlibError, ValueRangeError
+from cnnlib.errors import CheckpointError, CnnlibError, DtypeError, ValueRangeError
 
 
 class Net(nn.Module):
@@ -283,6 +283,12 @@ def test_values_that_are_no_real_numbers_are_refused_and_change_nothing(net, bad
         np.testing.assert_array_equal(array, before[name], err_msg=name)
 
 
+@pytest.mark.parametrize("state", ["runs/first", None, np.ones(3)])
+def test_what_is_no_state_is_refused(net, state):
+    with pytest.raises(DtypeError, match="load_state_dict: state must be a dict of arrays, as state_dict"):
+        net.load_state_dict(state)
+
+
 def test_without_strict_only_wrong_shapes_are_refused(net):
     net.load_state_dict({"scale": np.full(2, 5.0), "extra": np.zeros(3)}, strict=False)
     np.testing.assert_array_equal(net.scale.data, 5.0)
@@ -419,7 +425,9 @@ def test_a_plain_list_of_layers_warns_that_they_will_not_learn():
         Net()
 
 
-@pytest.mark.parametrize("settings", [{"groups": 0}, {"in_channels": -1}, {"out_channels": 0}, {"in_channels": 2.0}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{"groups": 0}, {"in_channels": -1}, {"out_channels": 0}, {"in_channels": 2.0}, {"out_channels": True}], ids=str
+)
 @pytest.mark.parametrize("layer", [nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d])
 def test_numbers_of_channels_and_groups_must_be_positive(layer, settings):
     with pytest.raises(ValueRangeError, match=rf"{layer.__name__}: {next(iter(settings))} must be a whole number >= 1, got"):

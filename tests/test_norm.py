@@ -6,7 +6,7 @@ import pytest
 import cnnlib as cl
 from cnnlib import nn, ops
 from cnnlib.backends import available, kernel_set
-from cnnlib.errors import ShapeError
+from cnnlib.errors import ShapeError, ValueRangeError
 
 BACKENDS = [
     name for name in ("reference", "cpu") if available()[name] is None and hasattr(kernel_set(name), "batch_norm_forward")
@@ -147,6 +147,10 @@ class TestBatchNormModule:
             nn.BatchNorm1d(4)(normal(2, 3))
         with pytest.raises(ShapeError, match="one value per channel"):
             nn.BatchNorm1d(3)(normal(1, 3))
+        with pytest.raises(ValueRangeError, match="BatchNorm2d: num_features must be a whole number >= 1, got 0"):
+            nn.BatchNorm2d(0)
+        with pytest.raises(ValueRangeError, match="BatchNorm1d: momentum, the weight of the new batch, must be in 0 <= m"):
+            nn.BatchNorm1d(3, momentum=2)
 
     def test_repr(self):
         assert repr(nn.BatchNorm2d(8)) == "BatchNorm2d(8)"

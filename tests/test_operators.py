@@ -24,6 +24,7 @@ OPERATORS = {
     "power": lambda a, b: (abs(a) + 1.0) ** 1.5 + b**2 + b**3 + a**0,
     "unary": lambda a, b: -a + abs(b),
     "transpose": lambda a, b: (a + b).T + 0.0,
+    "transpose axes": lambda a, b: (a + b).transpose(*range(a.ndim)[::-1]) + b.transpose(tuple(range(a.ndim))[::-1]),
     "sum": lambda a, b: (a * b).sum() + a.sum() * b.mean(),
     "keepdims": lambda a, b: a - a.max(axis=-1, keepdims=True) + b.min(axis=-1, keepdims=True) if a.ndim else a,
     "reshape": lambda a, b: a.reshape(-1) * b.reshape((-1,)) + a.reshape(1, -1)[0],

@@ -457,6 +457,18 @@ ERRORS = [
         "1.m belongs to no parameter: there are 1",
     ),
     ErrorCase("max_norm", lambda: optim.clip_grad_norm_([], 0.0), ValueRangeError, "max_norm must be > 0, got 0.0"),
+    ErrorCase(
+        "clipping a model",
+        lambda: optim.clip_grad_norm_(nn.Linear(2, 2), 1.0),
+        DtypeError,
+        "clip_grad_norm_: params must be Parameters, got Linear. Use model.parameters().",
+    ),
+    ErrorCase(
+        "clipping a container",
+        lambda: optim.clip_grad_value_(nn.Sequential(nn.ReLU()), 1.0),
+        DtypeError,
+        "clip_grad_value_: params must be Parameters, got ReLU. Use model.parameters().",
+    ),
     ErrorCase("clip_value", lambda: optim.clip_grad_value_([], -1.0), ValueRangeError, "clip_value must be > 0, got -1.0"),
     ErrorCase("norm of NaN", norm_of_nan, NonFiniteError, "is nan, the first such is parameter 'conv.weight'"),
     ErrorCase(

@@ -84,6 +84,11 @@ def test_an_unknown_name_suggests_the_nearest(net, x):
         t["nothing like it"]
 
 
+def test_a_trace_that_recorded_nothing_says_so():
+    with pytest.raises(UnknownNameError, match="this trace recorded no operation: only what runs inside"):
+        cl.trace()["0.conv2d"]
+
+
 # ---- what an entry holds
 
 

@@ -16,6 +16,7 @@ import click
 
 from cnnlib import __version__
 from cnnlib.cli.options import Group
+from cnnlib.cli.pipe import reader_may_leave
 
 COMMANDS = {
     "compare": "Run one training step on every backend and show where they differ.",
@@ -25,7 +26,7 @@ COMMANDS = {
     "explain": "Tell one training step as a story, and let one click through its numbers.",
     "learn": "Write backpropagation yourself: exercises with a checker that says what is wrong.",
     "models": "List the models.",
-    "predict": "Name the class of pictures.",
+    "predict": "Name the class of pictures, or of the rows of a CSV file.",
     "sample": "Write with a character model, or draw with a generative one.",
     "summary": "Show a model layer by layer: shapes, parameters, multiply-adds.",
     "train": "Train a model on a data set, a folder of pictures, a CSV file or a text.",
@@ -81,13 +82,11 @@ def main(args: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="replace")
     warnings.showwarning = lambda message, *_, **__: click.echo(f"cnnlib: warning: {_one_line(message)}", err=True)
     try:
-        code = cnnlib.main(arguments, prog_name="cnnlib", standalone_mode=False) or 0
+        with reader_may_leave():
+            code = cnnlib.main(arguments, prog_name="cnnlib", standalone_mode=False) or 0
     except (KeyboardInterrupt, click.Abort):
         click.echo("\nstopped", err=True)
         code = 130
-    except BrokenPipeError:  # such as `cnnlib models | head -1`
-        sys.stderr.close()
-        code = 1
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -101,7 +100,8 @@ def _one_line(error: Exception | Warning) -> str:
 
     if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx else "cnnlib"
-        return f"{error.format_message()} See `{command} --help`."
+        text = error.format_message()
+        return f"{text}{'' if text.endswith(('.', '?')) else '.'} See `{command} --help`."
     if isinstance(error, click.ClickException):
         return error.format_message()
     if isinstance(error, MemoryError) and not isinstance(error, CnnlibError):

@@ -92,7 +92,9 @@ def load(
     elif path.is_dir():
         parts = _folder(path, classes, size=side, channels=channels, on_error="skip" if skip_unreadable else "raise")
     elif path.is_file():
-        parts = data.csv(path, _column(label), classes=classes), None
+        parts = data.csv(path, column(label), classes=classes), None
+        if classes is None and fewest > 1:
+            _check_column(spec, parts[0])
     elif "/" in spec or "\\" in spec or path.suffix:
         raise DataError(f"{spec}: there is no such folder or file.")
     else:
@@ -143,7 +145,7 @@ def load_numbers(spec: str, label: str | None = None) -> tuple[Dataset, Dataset]
         raise DataError(f"{spec}: there is no such file.")
     if not Path(spec).is_file():
         raise DataError(f"{spec}: expected a CSV file of numbers or a series: {', '.join(SERIES)}.")
-    table = data.csv(spec, _column(label), regression=True)
+    table = data.csv(spec, column(label), regression=True)
     return _two_parts(spec, Dataset(table.x, table.y[:, None], (), table.name))
 
 
@@ -173,6 +175,15 @@ def _check_classes(spec: str, part: Dataset, fewest: int) -> None:
         raise DataError(f"{spec}: only one class ({part.classes[0]}): a classifier needs at least two to tell apart.")
 
 
+def _check_column(spec: str, table: Dataset) -> None:
+    """Refuse a column of numbers or of names, each of which would be a class of one row."""
+    if len(table.classes) > max(10, len(table) / 2):
+        raise DataError(
+            f"{spec}: the column of classes has {len(table.classes)} different values in {len(table)} rows: --label names "
+            "another; numbers are foretold by a regression, such as `cnnlib train gaussian-regression`."
+        )
+
+
 def check_shape(spec: str, samples: Dataset, trained: Any) -> None:
     """Refuse data that a trained model does not take, or whose classes mean something else."""
     scaled = trained.scales and samples.x.ndim == 4  # pictures of any size will do
@@ -185,7 +196,7 @@ def check_shape(spec: str, samples: Dataset, trained: Any) -> None:
                         f"({', '.join(trained.classes)}).")  # fmt: skip
 
 
-def _column(label: str | None) -> str | int:
+def column(label: str | None) -> str | int:
     if label is None:
         return -1
     return int(label) if label.lstrip("-").isdecimal() else label

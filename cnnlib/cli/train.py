@@ -50,6 +50,10 @@ class OfModel(click.Command):
         try:
             return super().make_context(info_name, args, parent, **extra)
         except click.NoSuchOption as error:
+            from cnnlib import models
+
+            if name in models.list():  # which has no such option
+                raise
             having = [name for name in self.own if any(error.option_name in p.opts for p in self._command(name).params)]
             if having:
                 raise click.UsageError(f"{error.option_name} is an option of {having[0]}, which must come first: "

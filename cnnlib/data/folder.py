@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -171,29 +172,56 @@ def csv(
     its line.
     """
     path = Path(path)
-    rows = _rows(path, delimiter)
-    start, first = next(rows)
-    column = _label_column(path, first, label)
-    features = [i for i in range(len(first)) if i != column]
     if header is False and isinstance(label, str):
         raise ValueRangeError(f"csv: label={label!r} is a column name, but header=False says that there are no names.")
+    table = _read(path, label, header, delimiter)
+    targets = list(zip(table.lines, table.targets, strict=True))
+    if regression:
+        y = np.concatenate([_numbers(path, line, [target], [table.target]) for line, target in targets])
+        return Dataset(table.x, y, (), path.stem)
+    return Dataset(table.x, *_class_numbers(path, table.target, targets, classes), path.stem)
+
+
+def rows(path: str | Path, width: int, label: str | int | None = None) -> tuple[np.ndarray, list[int]]:
+    """Samples without targets for ``predict``: x (N, width) float32, and the line of each in the file.
+
+    The columns stand as in the table that the model was trained on; ``label`` is one to leave out, as in :func:`csv`.
+    """
+    table = _read(Path(path), label, None, ",", width)
+    return table.x, table.lines
+
+
+class _Table(NamedTuple):
+    x: np.ndarray  # (N, F): all columns but that of the targets
+    lines: list[int]  # of the file
+    targets: list[str]  # the cells of the other column
+    target: str  # its name; "" where there is none
+
+
+def _read(path: Path, label: str | int | None, header: bool | None, delimiter: str, width: int | None = None) -> _Table:
+    following = _rows(path, delimiter, fewest=1 if label is None else 2)
+    start, first = next(following)
+    column = None if label is None else _label_column(path, first, label)
+    features = [i for i in range(len(first)) if i != column]
+    if width is not None and len(features) != width:
+        found = ", ".join(first[i].strip() for i in features)
+        raise DataError(f"{path}: expected rows of {width} numbers, its first row has {len(features)} ({found}): "
+                        "label names one to leave out.")  # fmt: skip
     if header is None:
         header = isinstance(label, str) or all(_number(first[i]) is None for i in features)
     names = [c.strip() for c in first] if header else [str(i) for i in range(len(first))]
-    x, targets = [], []
-    for line, row in rows if header else chain([(start, first)], rows):
+    x, lines, targets = [], [], []
+    for line, row in following if header else chain([(start, first)], following):
         x.append(_numbers(path, line, [row[i] for i in features], [names[i] for i in features]))
-        targets.append((line, row[column].strip()))
+        lines.append(line)
+        targets.append("" if column is None else row[column].strip())
     if not x:
         raise DataError(f"{path}: there are no rows of data, only the line of names.")
-    if regression:
-        y = np.concatenate([_numbers(path, line, [target], [names[column]]) for line, target in targets])
-        return Dataset(np.stack(x), y, (), path.stem)
-    return Dataset(np.stack(x), *_class_numbers(path, names[column], targets, classes), path.stem)
+    return _Table(np.stack(x), lines, targets, "" if column is None else names[column])
 
 
-def _rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """(line number, cells) of the rows, all equally long; at least one."""
+def _rows(path: Path, delimiter: str, fewest: int) -> Iterator[tuple[int, list[str]]]:
+    """(line number, cells) of the rows, all equally long, of ``fewest`` columns or more; at least one."""
     if not path.is_file():
         raise DataError(f"{path}: there is no such file.")
     width = start = 0
@@ -209,7 +237,7 @@ def _rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
                     raise DataError(
                         f"{path}, line {reader.line_num}: {len(row)} cells, but the first row (line {start}) has {width}."
                     )
-                if width < 2:
+                if width < fewest:
                     raise DataError(
                         f"{path}: only one column; expected features and a label, separated by {delimiter!r} "
                         f"(other separators: delimiter=...)."

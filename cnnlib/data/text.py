@@ -145,6 +145,9 @@ class Streams:
     """
 
     def __init__(self, numbers: np.ndarray, batch_size: int = 32, length: int = 64, name: str = "text"):
+        if isinstance(numbers, Text):
+            raise DtypeError(f"{name}: expected its characters as numbers, got {numbers}: pass one part of text.split(), or "
+                             "text.numbers.")  # fmt: skip
         check_tokens(numbers, name)
         check_positive(name, batch_size=batch_size, length=length)
         if len(numbers) < batch_size * length + 1:

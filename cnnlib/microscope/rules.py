@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -258,9 +259,16 @@ def applied(function: str, text: str) -> str:
     """``1 − v²`` of ``y[n]``: ``1 − y[n]²``."""
     if not function:
         return text
-    long = " + " in text or " − " in text.split("[")[0] or text.startswith("Σ")
+    outside = _without_indices(text)
+    long = " + " in outside or " − " in outside or text.startswith("Σ")
     inner = f"({text})" if long and function != "σ(v)" else text
     return function.replace("v", inner) if function != "√v" else f"√({text})"
+
+
+def _without_indices(text: str) -> str:
+    """``x[n, t[n − 1]] + 1``: ``x + 1``."""
+    shorter = re.sub(r"\[[^][]*\]", "", text)  # the innermost brackets
+    return text if shorter == text else _without_indices(shorter)
 
 
 # ---- words to write rules with

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -227,6 +227,9 @@ class Module:
 
         Raises CheckpointError that lists missing, unexpected and mis-shaped keys; without ``strict`` only mis-shaped ones.
         """
+        if not isinstance(state, Mapping):
+            raise DtypeError("load_state_dict: state must be a dict of arrays, as state_dict() gives, got "
+                             f"{type(state).__name__}; cnnlib.train.load(path).load_into(model) reads a file.")  # fmt: skip
         own: dict[str, Any] = {name: p.data for name, p in self.named_parameters()}
         own.update(self.named_buffers())
         missing = [name for name in own if name not in state]

@@ -6,8 +6,9 @@ import numpy as np
 
 from cnnlib import ops
 from cnnlib.backends import xp_of
-from cnnlib.errors import ShapeError
+from cnnlib.errors import ShapeError, ValueRangeError
 from cnnlib.nn.module import Module
+from cnnlib.ops.arguments import check_whole
 from cnnlib.tensor import Parameter
 
 
@@ -23,6 +24,11 @@ class _BatchNorm(Module):
 
     def __init__(self, num_features, eps=1e-5, momentum=0.1, affine=True, track_running_stats=True):
         super().__init__()
+        check_whole(type(self).__name__, "num_features", num_features)
+        if momentum is not None and not 0.0 <= momentum <= 1.0:
+            raise ValueRangeError(
+                f"{type(self).__name__}: momentum, the weight of the new batch, must be in 0 <= momentum <= 1, got {momentum}."
+            )
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.track_running_stats = track_running_stats
         self.weight = Parameter(np.ones(num_features, np.float32)) if affine else None

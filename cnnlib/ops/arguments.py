@@ -12,7 +12,7 @@ from cnnlib.errors import DtypeError, ShapeError, ValueRangeError
 
 def check_whole(op: str, name: str, value: Any, smallest: int = 1) -> None:
     """Refuse what is no whole number of at least ``smallest``: ``Linear: out_features must be a whole number >= 1, got 0.``"""
-    if not isinstance(value, Integral) or value < smallest:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < smallest:
         raise ValueRangeError(f"{op}: {name} must be a whole number >= {smallest}, got {value!r}.")
 
 

@@ -40,6 +40,7 @@ class Embedding(Op):
     """Saves indices, as (R,) int64, and num_embeddings = V."""
 
     formula = "y = w[indices]"
+    integers = ("indices",)
 
     @staticmethod
     def forward(ctx, indices, w):

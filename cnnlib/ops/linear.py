@@ -29,7 +29,7 @@ Hinton & Williams 1986; LeCun, "Generalization and network design strategies", 1
 
 from __future__ import annotations
 
-from cnnlib.backends import kernel, xp_of
+from cnnlib.backends import kernel, readable, xp_of
 from cnnlib.errors import ShapeError
 from cnnlib.op import Op
 from cnnlib.ops.arguments import check_float, check_ndim, check_not_empty, check_shape, pair
@@ -196,9 +196,12 @@ class Matmul(Op):
 
     formula = "y = a b"
     broadcasts = True
+    contiguous = False  # _operand makes them so, without a copy where it can
 
     @staticmethod
     def forward(ctx, a, b):
+        check_float("matmul", "a", a)
+        check_float("matmul", "b", b)
         if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
             raise ShapeError(
                 f"matmul: (..., M, K) @ (..., K, N) needs equal K and at least 2 axes each, got {a.shape} @ {b.shape}."
@@ -220,6 +223,8 @@ class Matmul(Op):
 
 def _batched(ctx, a, b, transpose_a=False, transpose_b=False):
     """Broadcast the leading axes and flatten them to one, as the kernel takes it."""
+    a, transpose_a = _operand(a, transpose_a)
+    b, transpose_b = _operand(b, transpose_b)
     if a.ndim == 2 and b.ndim == 2:
         return ctx.kernels.gemm(a, b, transpose_a, transpose_b)
     lead = ctx.xp.broadcast_shapes(a.shape[:-2], b.shape[:-2])
@@ -227,6 +232,14 @@ def _batched(ctx, a, b, transpose_a=False, transpose_b=False):
     b = ctx.xp.ascontiguousarray(ctx.xp.broadcast_to(b, lead + b.shape[-2:])).reshape(-1, *b.shape[-2:])
     y = ctx.kernels.gemm(a, b, transpose_a, transpose_b)
     return y.reshape(*lead, *y.shape[-2:])
+
+
+def _operand(a, transpose):
+    """``a`` as the kernel reads it; a transposed view, as in x @ w.T, as what it is a view of and the other flag."""
+    if a.flags.c_contiguous:
+        return readable(a), transpose
+    stored = a.swapaxes(-1, -2)
+    return (readable(stored), not transpose) if stored.flags.c_contiguous else (readable(a), transpose)
 
 
 # ---- the public functions
@@ -264,5 +277,8 @@ def locally_connected2d(x, w, b=None, stride=1, padding=0):
 
 
 def matmul(a, b):
-    """a @ b over the last two axes: (..., M, K) @ (..., K, N) -> (..., M, N); leading axes broadcast. Raises ShapeError."""
+    """a @ b over the last two axes: (..., M, K) @ (..., K, N) -> (..., M, N); leading axes broadcast.
+
+    Raises ShapeError, DtypeError for integers or mixed types.
+    """
     return Matmul.apply(a, b)

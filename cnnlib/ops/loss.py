@@ -94,6 +94,7 @@ class CrossEntropy(Op):
     """Logits against labels. Saves x (R, C), labels (R,), lse (R,), weight, and count, what the mean divides by."""
 
     formula = "l = ln Σ eˣ − x[t]"
+    integers = ("target",)
 
     @staticmethod
     def forward(ctx, x, target, weight=None, *, ignore_index=-100, reduction="mean", label_smoothing=0.0):
@@ -148,6 +149,7 @@ class NLLLoss(Op):
     """Saves labels (R,), weight_of_row (R,), that is w[t] and 0 for ignored rows, count and shape."""
 
     formula = "l = −x[t]"
+    integers = ("target",)
 
     @staticmethod
     def forward(ctx, x, target, weight=None, *, ignore_index=-100, reduction="mean"):
@@ -173,6 +175,7 @@ class MultiMarginLoss(Op):
     """Saves slope (R, C), the derivative of each row's loss, and count = R."""
 
     formula = "l = Σ_{c ≠ t} max(0, margin − x[t] + x_c) / C"
+    integers = ("target",)
 
     @staticmethod
     def forward(ctx, x, target, *, margin=1.0, reduction="mean"):

@@ -152,8 +152,12 @@ class Stack(Op):
     def forward(ctx, *xs, axis=0):
         if not xs or any(x.shape != xs[0].shape for x in xs):
             raise ShapeError(f"stack: all shapes must be equal, got {', '.join(str(x.shape) for x in xs) or 'nothing'}.")
+        ndim = xs[0].ndim + 1
+        if not -ndim <= axis < ndim:
+            raise ShapeError(f"stack: axis {axis} does not exist in the result, which has {ndim} axes: shapes {xs[0].shape}.")
         ctx.save(axis=axis)
-        return _joined(ctx.xp, [ctx.xp.expand_dims(x, axis) for x in xs], axis)
+        new = (slice(None),) * (axis % ndim) + (None,)
+        return _joined(ctx.xp, [x[new] for x in xs], axis)
 
     @staticmethod
     def backward(ctx, dy):

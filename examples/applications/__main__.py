@@ -7,6 +7,7 @@ import importlib
 import sys
 from types import ModuleType
 
+from cnnlib.cli.pipe import reader_may_leave
 from cnnlib.errors import CnnlibError
 from examples.applications import app, page
 
@@ -51,4 +52,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with reader_may_leave():
+        sys.exit(main())

@@ -9,6 +9,7 @@ import time
 import traceback
 from types import ModuleType
 
+from cnnlib.cli.pipe import reader_may_leave
 from cnnlib.errors import DataError
 from examples.labs import lab, table
 
@@ -57,6 +58,8 @@ def run_all(names: list[str], quick: bool) -> list[str]:
         except DataError as reason:  # no data, nothing to look for in the code
             print(f"{name}: {reason}", file=sys.stderr)
             failed.append(name)
+        except BrokenPipeError:
+            raise
         except Exception:  # the others shall run all the same
             traceback.print_exc()
             failed.append(name)
@@ -94,4 +97,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with reader_may_leave():
+        sys.exit(main())

@@ -38,6 +38,12 @@ ERRORS = [
         ShapeError,
         "embedding: w must have 2 axes (num_embeddings, embedding_dim), got shape (3,)",
     ),
+    ErrorCase(
+        "indices as NumPy's floats",
+        lambda: ops.embedding(np.zeros(2), W.astype("float32")),
+        DtypeError,
+        "embedding: indices must be integers, got float64. Use indices.astype('int64').",
+    ),
     ErrorCase("integer table", lambda: ops.embedding(np.array([0]), W.astype(int)), DtypeError, "w must be float32 or float64"),
     ErrorCase("no indices", lambda: ops.embedding(np.array([], int), W), ShapeError, "embedding: indices is empty"),
 ]

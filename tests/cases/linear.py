@@ -24,6 +24,7 @@ CASES = [
     Case("linear many axes", ops.linear, lambda d: (d.normal(2, 3, 4), d.normal(5, 4), d.normal(5))),
     Case("matmul", ops.matmul, lambda d: (d.normal(5, 3), d.normal(3, 4))),
     Case("matmul batched", ops.matmul, lambda d: (d.normal(2, 5, 3), d.normal(2, 3, 4))),
+    Case("matmul transposed", lambda a, b: ops.matmul(a, b.T), lambda d: (d.normal(5, 3), d.normal(4, 3))),
     Case("matmul broadcast", ops.matmul, lambda d: (d.normal(2, 1, 5, 3), d.normal(4, 3, 2))),
     local("3×3", (2, 3, 6, 5), (4, 3, 4, 3, 3, 3)),
     local("no bias, one image", (1, 2, 5, 4), (4, 3, 3, 2, 2, 2), bias=False),
@@ -98,6 +99,12 @@ ERRORS = [
         lambda: ops.locally_connected2d(zeros(0, 1, 6, 6), zeros(4, 4, 2, 1, 3, 3)),
         ShapeError,
         "locally_connected2d: x is empty, shape (0, 1, 6, 6)",
+    ),
+    ErrorCase(
+        "integers",
+        lambda: ops.matmul(zeros(2, 3), np.ones((3, 2), int)),
+        DtypeError,
+        "matmul: b must be float32 or float64, got int64. Use b.astype('float32').",
     ),
     ErrorCase("lead", lambda: ops.matmul(zeros(2, 2, 3), zeros(3, 3, 5)), ShapeError, "do not broadcast"),
 ]

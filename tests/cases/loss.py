@@ -139,6 +139,12 @@ ERRORS = [
         "reduction", lambda: ops.mse_loss(LOGITS, LOGITS, "avg"), ValueRangeError, 'reduction must be "mean", "sum" or "none"'
     ),
     ErrorCase(
+        "labels as NumPy's floats",
+        lambda: ops.cross_entropy(LOGITS, np.zeros(len(LOGITS))),
+        DtypeError,
+        "cross_entropy: target must be integers, got float64. Use target.astype('int64').",
+    ),
+    ErrorCase(
         "empty batch", lambda: ops.cross_entropy(np.zeros((0, 4)), np.zeros(0, int)), ShapeError, "cross_entropy: x is empty"
     ),
     ErrorCase(

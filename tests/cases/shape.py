@@ -55,6 +55,9 @@ ERRORS = [
     ErrorCase("split zero", lambda: ops.split(X, 0), ValueRangeError, "split: the size of a part must be at least 1, got 0"),
     ErrorCase("pad", lambda: ops.pad(X, [(1, 1)]), ShapeError, "pad: widths must hold one (before, after) pair"),
     ErrorCase("concat axis", lambda: ops.concat([X], axis=2), ShapeError, "concat: axis 2 does not exist in shape (2, 3)"),
+    ErrorCase(
+        "stack axis", lambda: ops.stack([X], axis=3), ShapeError, "stack: axis 3 does not exist in the result, which has 3"
+    ),
     ErrorCase("split axis", lambda: ops.split(X, 1, axis=3), ShapeError, "split: axis 3 does not exist in shape (2, 3)"),
     ErrorCase("stack nothing", lambda: ops.stack([]), ShapeError, "stack: all shapes must be equal, got nothing"),
     ErrorCase(
