@@ -18,6 +18,7 @@
 #define NC 2048                           /* a block of B into L3 */
 enum { PAGE = 4096 / sizeof(REAL) };      /* reals */
 enum { GROUP = 8, ROWS_AHEAD = 4 };       /* strips packed together, into L2; rows of B that are on their way meanwhile */
+enum { K_TOGETHER = 4 };                  /* of columns of A, packed together */
 enum { K_AHEAD = 16 };                    /* steps of k that are on their way while one is multiplied */
 
 /* ---- micro-kernel ---- */
@@ -255,15 +256,18 @@ static void pack(idx w, idx K, const REAL *s, idx is, idx ks, REAL *d, idx ldd) 
 /* The last panel must not be a sliver: ceil(M / MR) panels of almost equal height. */
 static idx panel_height(idx M) { return MAX(1, (M + (M + MR - 1) / MR - 1) / MAX(1, (M + MR - 1) / MR)); }
 
-/* Side by side, as strips are. */
+/* Side by side, as strips are; some k of each panel at a time, as panels may lie whole pages apart. */
 static void pack_panels_of_columns(idx M, idx K, const REAL *a, idx cs, idx height, REAL *d) {
-    for (idx k = 0; k < K; k++, a += cs) {
-        for (idx i = 0; i <= M; i += 64 / (idx)sizeof(REAL)) __builtin_prefetch(a + ROWS_AHEAD * cs + i);
+    for (idx k0 = 0; k0 < K; k0 += K_TOGETHER, a += K_TOGETHER * cs)
         for (idx i = 0; i < M; i += height) {
             idx m = MIN(height, M - i);
-            copy_reals(d + i * K + k * m, a + i, m);
+            REAL *panel = d + i * K + k0 * m;
+            for (idx k = 0; k < MIN(K_TOGETHER, K - k0); k++, panel += m) {
+                const REAL *row = a + k * cs + i;
+                __builtin_prefetch(row + K_TOGETHER * cs);
+                copy_reals(panel, row, m);
+            }
         }
-    }
 }
 
 static void pack_panels(idx M, idx K, const REAL *a, idx rs, idx cs, idx height, REAL *d) {
