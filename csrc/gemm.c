@@ -422,7 +422,7 @@ static void multiply_blocks(const struct product *p, idx mc, idx nc, idx kc, con
                 packing_kernels[m](kc, rows, lda, strip, NR, NULL, &after, d, p->crs, start, accumulate);
             } else if (j >= late && n == NR && rows_after.count-- > 0) {
                 const struct after after = {rows_after.first, row_pace, row_pace};
-                packing_kernels[m](kc, rows, lda, strip, NR, NULL, &after, d, p->crs, start, accumulate);
+                packing_kernels[m](kc, rows, lda, strip, ldb, NULL, &after, d, p->crs, start, accumulate);
                 rows_after.first += rows_after.stride;
             } else if (lda) tile_of_rows(m, n, kc, rows, lda, strip, ldb, d, p->crs, p->ccs, start, accumulate);
             else tile(m, n, kc, rows, strip, ldb, NULL, VL, d, p->crs, p->ccs, start, accumulate);
