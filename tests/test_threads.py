@@ -99,6 +99,16 @@ def test_wherever_the_work_is_cut_the_bits_are_equal(isa, dtype, finely):
     check_bits_of_one_to_four_threads(small_calls(dtype), isa)
 
 
+@each_isa
+@each_dtype
+def test_few_rows_and_several_blocks_of_k_give_equal_bits(isa, dtype):
+    """Threads that share few rows make their panels lower, whether one of them does all the work or not."""
+    rng = np.random.default_rng(34)
+    shapes = [(M, K, N) for M in (5, 6, 14) for K in (513, 1100) for N in (17, 33, 70)]
+    draws = [(rng.standard_normal((M, K)).astype(dtype), rng.standard_normal((K, N)).astype(dtype)) for M, K, N in shapes]
+    check_bits_of_one_to_four_threads([Call("gemm", (a, b, False, False)) for a, b in draws], isa)
+
+
 def in_a_forked_child(function):
     """What ``function`` returns, 0 ... 99, there; a child that does not end is killed, and a failure."""
     reader, writer = os.pipe()  # the child's end closes when the child ends, however it ends
