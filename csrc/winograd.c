@@ -408,20 +408,24 @@ static void multiply_block(const struct winograd *p, idx block, idx piece, const
     }
 }
 
-/* Small weights are transformed once; then a worker takes whole pieces, and all that is at hand stays in its cache. */
+/* Small weights are transformed once. Then a worker takes the blocks of whole pieces, and all that is at hand stays in its cache;
+   only where the shares of two workers meet are the pixels of a piece transformed twice. */
 static void transform_blocks(void *arg, idx begin, idx end, int worker) {
     (void)worker;
     const struct winograd *p = arg;
     for (idx block = begin; block < end; block++) transform_block(p, block, p->u + block * p->u_reals);
 }
 
-static void whole_pieces(void *arg, idx begin, idx end, int worker) {
+static void multiply_pieces(void *arg, idx begin, idx end, int worker) {
     const struct winograd *p = arg;
     REAL *m = p->scratch + worker * p->worker_reals, *lines = m + p->m_reals, *v = lines + p->lines * p->line;
-    for (idx piece = begin; piece < end; piece++) {
-        for (idx item = 0; item < p->seen; item++)
-            p->filter->input(p, p->first + piece * p->piece, tiles_of_piece(p, piece), term_at(p, item), v, lines);
-        for (idx block = 0; block < p->blocks; block++) multiply_block(p, block, piece, p->u + block * p->u_reals, v, m);
+    idx ready = -1;
+    for (idx item = begin; item < end; item++) {
+        idx piece = item / p->blocks, block = item % p->blocks;
+        for (idx i = 0; i < p->seen && piece != ready; i++)
+            p->filter->input(p, p->first + piece * p->piece, tiles_of_piece(p, piece), term_at(p, i), v, lines);
+        ready = piece;
+        multiply_block(p, block, piece, p->u + block * p->u_reals, v, m);
     }
 }
 
@@ -472,9 +476,8 @@ static int winograd(struct winograd p) {
     idx shared_v = whole ? 0 : pieces * p.v_reals, shared_u = whole ? p.blocks * p.u_reals : 0, zeros = p.step * p.line;
     p.worker_reals = p.m_reals + p.lines * p.line + (whole ? p.v_reals : p.u_reals);
     double work = 0.1 * (double)(E * p.block * p.piece) * (double)p.terms;
-    idx grain_piece = grain_of(work * (double)p.blocks), grain_in = grain_of(30 * (double)p.piece), grain_out = grain_of(work);
-    idx workers = whole ? parallel_workers(all_pieces, grain_piece)
-                        : MAX(parallel_workers(pieces * p.seen, grain_in), parallel_workers(pieces * p.blocks, grain_out));
+    idx grain_in = grain_of(30 * (double)p.piece), grain_out = grain_of(work), items = (whole ? all_pieces : pieces) * p.blocks;
+    idx workers = MAX(parallel_workers(items, grain_out), whole ? 1 : parallel_workers(pieces * p.seen, grain_in));
     REAL *shared = scratch_take(sizeof(REAL) * (size_t)(zeros + shared_u + shared_v + workers * p.worker_reals));
     if (!shared) return CNN_NO_MEMORY;
     memset(shared, 0, sizeof(REAL) * (size_t)zeros);
@@ -482,7 +485,7 @@ static int winograd(struct winograd p) {
     if (whole) {
         p.pieces = all_pieces;
         parallel_for(p.blocks, grain_of(30 * (double)(p.block * p.terms)), transform_blocks, &p);
-        parallel_for(p.pieces, grain_piece, whole_pieces, &p);
+        parallel_for(items, grain_out, multiply_pieces, &p);
     }
     for (; !whole && p.first < tiles; p.first += pieces * p.piece) {
         p.pieces = MIN(pieces, ceil_div(tiles - p.first, p.piece));
