@@ -38,10 +38,10 @@ struct winograd_weight {
 
     struct tiling tiling;
     idx first, tiles, chunk;            /* the chunk at work; most tiles of a chunk */
+    idx row, rows;                      /* of elements at work: all of them, or those of a slice */
     idx height, panels, strips;         /* of gradients; of input channels */
     idx block_panels, block_strips;     /* of a block of sums */
     idx block_reals, sums_element, pitch;
-    int keeps_sums, is_last;
     REAL *sums, *scratch;
     idx worker_reals;
 };
@@ -70,8 +70,8 @@ INLINE void transform_channels(void (*const transform)(vr *), const int height, 
             for (idx t = 0; t < r.length; t++) start[at - begin + t] = (used + t * TILE) * LANES;
             used += r.length * TILE + beyond, at += r.length;
         }
-        for (int i = 0; i < POINTS; i++) {
-            pack(round_up(n, 4), used, z + i * line, row, 1, pixels, LANES);
+        for (idx i = 0; i < p->rows; i++) {
+            pack(round_up(n, 4), used, z + (p->row + i) * line, row, 1, pixels, LANES);
             for (idx t = 0; t < end - begin; t++) {
                 vr d[POINTS];
 #pragma GCC unroll 6
@@ -87,21 +87,29 @@ INLINE void transform_channels(void (*const transform)(vr *), const int height, 
     }
 }
 
-/* Items: pieces of the chunk, then strips of x and panels of dy. */
-static void transform_both(void *arg, idx begin, idx end, int worker) {
-    const struct winograd_weight *p = arg;
-    REAL *scratch = p->scratch + worker * p->worker_reals;
-    for (idx item = begin; item < end; item++) {
-        idx part = item % (p->strips + p->panels), from = item / (p->strips + p->panels) * WEIGHT_PIECE_TILES;
-        idx to = MIN(p->tiles, from + WEIGHT_PIECE_TILES);
-        if (part < p->strips) {
-            idx c = part * NR;
-            transform_channels(transform_input, POINTS, p, &p->x, c, MIN(NR, p->lanes - c), NR, from, to, scratch);
-        } else {
-            idx f = (part - p->strips) * p->height, m = MIN(p->height, p->F - f);
-            transform_channels(transform_gradient, TILE, p, &p->dy, f, m, m, from, to, scratch);
-        }
+/* Tiles of the chunk from `from` on, of a strip of x or, behind the strips, a panel of dy. */
+static void transform_piece(const struct winograd_weight *p, idx from, idx part, REAL *scratch) {
+    idx to = MIN(p->tiles, from + WEIGHT_PIECE_TILES);
+    if (part < p->strips) {
+        idx c = part * NR;
+        transform_channels(transform_input, POINTS, p, &p->x, c, MIN(NR, p->lanes - c), NR, from, to, scratch);
+    } else {
+        idx f = (part - p->strips) * p->height, m = MIN(p->height, p->F - f);
+        transform_channels(transform_gradient, TILE, p, &p->dy, f, m, m, from, to, scratch);
     }
+}
+
+/* The sums of a block at element e: the products of the chunk's tiles. */
+static void multiply_element(const struct winograd_weight *p, idx e, idx panel0, idx strip0, REAL *sums) {
+    idx panels = MIN(p->block_panels, p->panels - panel0), strips = MIN(p->block_strips, p->strips - strip0);
+    idx ld = p->block_strips * NR, at = e - p->row * POINTS;
+    for (idx s = 0; s < strips; s++)
+        for (idx i = 0; i < panels; i++) {
+            idx f = (panel0 + i) * p->height, c = (strip0 + s) * NR;
+            micro_kernels[MIN(p->height, p->F - f)](
+                p->tiles, p->dy.to + at * p->dy.element + f * p->chunk, p->x.to + at * p->x.element + c * p->chunk, NR, NULL, VL,
+                sums + e * p->sums_element + i * p->height * ld + s * NR, ld, NULL, p->first > 0);
+        }
 }
 
 /* Of n channels: taps (3, 3, VL) of a part, to dw (channel, KH, KW). */
@@ -138,33 +146,29 @@ static void finish_weights(const struct winograd_weight *p, idx f0, idx rows, id
         }
 }
 
+/* ---- few tiles: all are transformed, then a block of sums at a time stays in the cache ---- */
+
+static void transform_pieces_of_both(void *arg, idx begin, idx end, int worker) {
+    const struct winograd_weight *p = arg;
+    idx parts = p->strips + p->panels;
+    for (idx item = begin; item < end; item++)
+        transform_piece(p, item / parts * WEIGHT_PIECE_TILES, item % parts, p->scratch + worker * p->worker_reals);
+}
+
 static void sum_blocks(void *arg, idx begin, idx end, int worker) {
     const struct winograd_weight *p = arg;
+    REAL *sums = p->scratch + worker * p->worker_reals;
     idx across = ceil_div(p->strips, p->block_strips);
     for (idx item = begin; item < end; item++) {
         idx panel0 = item / across * p->block_panels, strip0 = item % across * p->block_strips;
-        idx panels = MIN(p->block_panels, p->panels - panel0), strips = MIN(p->block_strips, p->strips - strip0);
-        REAL *sums = p->keeps_sums ? p->sums + item * p->block_reals : p->scratch + worker * p->worker_reals;
-        for (int e = 0; e < ELEMENTS; e++)
-            for (idx s = 0; s < strips; s++)
-                for (idx i = 0; i < panels; i++) {
-                    idx f = (panel0 + i) * p->height, c = (strip0 + s) * NR, ld = p->block_strips * NR;
-                    micro_kernels[MIN(p->height, p->F - f)](
-                        p->tiles, p->dy.to + e * p->dy.element + f * p->chunk, p->x.to + e * p->x.element + c * p->chunk, NR,
-                        NULL, VL, sums + e * p->sums_element + i * p->height * ld + s * NR, ld, NULL, p->first > 0);
-                }
+        for (idx e = 0; e < ELEMENTS; e++) multiply_element(p, e, panel0, strip0, sums);
         idx f = panel0 * p->height, c = strip0 * NR;
-        if (p->is_last)
-            finish_weights(p, f, MIN(panels * p->height, p->F - f), c, MIN(strips * NR, p->lanes - c), sums);
+        finish_weights(p, f, MIN(p->block_panels * p->height, p->F - f), c, MIN(p->block_strips * NR, p->lanes - c), sums);
     }
 }
 
-enum { WEIGHT_CHUNK_REALS = 1 << 20 };
-
-static int winograd_sum(struct winograd_weight p) {
-    idx tiles = p.tiling.count;
-    p.height = panel_height(p.F), p.panels = ceil_div(p.F, p.height), p.strips = ceil_div(p.lanes, NR);
-    p.chunk = block_of(tiles, MAX(128, WEIGHT_CHUNK_REALS / (ELEMENTS * (p.strips * NR + p.F))));
+static int sum_by_blocks(struct winograd_weight p) {
+    p.chunk = p.tiles = p.tiling.count, p.rows = POINTS;
     p.x.element = p.strips * p.chunk * NR + 16, p.dy.element = round_up(p.chunk * p.F, 16) + 16;
     p.block_panels = MAX(1, BLOCK_ROWS / p.height), p.block_strips = 2;
     idx items, least = 4 * cnn_get_num_threads();
@@ -175,28 +179,91 @@ static int winograd_sum(struct winograd_weight p) {
         else p.block_panels = ceil_div(p.block_panels, 2);
     }
     p.sums_element = p.block_panels * p.height * p.block_strips * NR + 16, p.block_reals = ELEMENTS * p.sums_element;
-    idx runs = MIN(WEIGHT_PIECE_TILES, WEIGHT_PIECE_TILES / p.tiling.columns + 2);   /* in a piece, at most */
-    p.pitch = (WEIGHT_PIECE_TILES + runs) * TILE + VL;
-    p.keeps_sums = p.chunk < tiles;
-    idx parts = p.strips + p.panels, pieces = ceil_div(p.chunk, WEIGHT_PIECE_TILES), zeros = round_up(p.pitch, 16);
-    idx transform_reals = (POINTS + 1) * LANES * p.pitch;
+    idx pieces = (p.strips + p.panels) * ceil_div(p.tiles, WEIGHT_PIECE_TILES), zeros = round_up(p.pitch, 16);
     idx grain_in = grain_of(1000 * (double)MIN(NR, p.lanes));
     idx grain_out = grain_of(0.1 * (double)p.block_reals * (double)p.chunk);
-    idx workers = MAX(parallel_workers(parts * pieces, grain_in), parallel_workers(items, grain_out));
-    p.worker_reals = round_up(MAX(transform_reals, p.keeps_sums ? 0 : p.block_reals), 16);
-    idx x = ELEMENTS * p.x.element, dy = ELEMENTS * p.dy.element, sums = p.keeps_sums ? items * p.block_reals : 0;
-    REAL *shared = scratch_take(sizeof(REAL) * (size_t)(zeros + x + dy + sums + workers * p.worker_reals));
+    idx workers = MAX(parallel_workers(pieces, grain_in), parallel_workers(items, grain_out));
+    p.worker_reals = round_up(MAX((POINTS + 1) * LANES * p.pitch, p.block_reals), 16);
+    idx x = ELEMENTS * p.x.element, dy = ELEMENTS * p.dy.element;
+    REAL *shared = scratch_take(sizeof(REAL) * (size_t)(zeros + x + dy + workers * p.worker_reals));
     if (!shared) return CNN_NO_MEMORY;
     memset(shared, 0, sizeof(REAL) * (size_t)zeros);
     p.x.plane.zeros = p.dy.plane.zeros = shared;
-    p.x.to = shared + zeros, p.dy.to = p.x.to + x, p.sums = p.dy.to + dy, p.scratch = p.sums + sums;
-    for (p.first = 0; p.first < tiles; p.first += p.chunk) {
-        p.tiles = MIN(p.chunk, tiles - p.first), p.is_last = p.first + p.chunk >= tiles;
-        parallel_for(parts * ceil_div(p.tiles, WEIGHT_PIECE_TILES), grain_in, transform_both, &p);
-        parallel_for(items, grain_out, sum_blocks, &p);
-    }
+    p.x.to = shared + zeros, p.dy.to = p.x.to + x, p.scratch = p.dy.to + dy;
+    parallel_for(pieces, grain_in, transform_pieces_of_both, &p);
+    parallel_for(items, grain_out, sum_blocks, &p);
     scratch_give(shared);
     return CNN_OK;
+}
+
+/* ---- many tiles: chunk by chunk, each thread some rows of the elements ----
+
+   So what a thread transforms it multiplies itself, out of its own L2, and none waits for another. The pixels are read and the
+   columns transformed by each. More threads than rows share the input channels, and all transform dy. */
+
+static void sum_slices(void *arg, idx begin, idx end, int worker) {
+    struct winograd_weight p = *(const struct winograd_weight *)arg;
+    REAL *scratch = p.scratch + worker * p.worker_reals;
+    idx slices = POINTS / p.rows;
+    p.x.to = scratch + round_up((POINTS + 1) * LANES * p.pitch, 16), p.dy.to = p.x.to + p.rows * POINTS * p.x.element;
+    for (idx item = begin; item < end; item++) {
+        idx block = item / slices, strip0 = block * p.block_strips, strips = MIN(p.strips, strip0 + p.block_strips);
+        p.row = item % slices * p.rows;
+        for (p.first = 0; p.first < p.tiling.count; p.first += p.chunk) {
+            p.tiles = MIN(p.chunk, p.tiling.count - p.first);
+            for (idx from = 0; from < p.tiles; from += WEIGHT_PIECE_TILES) {
+                for (idx part = strip0; part < strips; part++) transform_piece(&p, from, part, scratch);
+                for (idx part = 0; part < p.panels; part++) transform_piece(&p, from, p.strips + part, scratch);
+            }
+            for (idx e = p.row * POINTS; e < (p.row + p.rows) * POINTS; e++)
+                multiply_element(&p, e, 0, strip0, p.sums + block * p.block_reals);
+        }
+    }
+}
+
+static void finish_panels(void *arg, idx begin, idx end, int worker) {
+    (void)worker;
+    const struct winograd_weight *p = arg;
+    for (idx item = begin; item < end; item++) {
+        idx block = item / p->panels, f = item % p->panels * p->height, c = block * p->block_strips * NR;
+        finish_weights(p, f, MIN(p->height, p->F - f), c, MIN(p->block_strips * NR, p->lanes - c),
+                       p->sums + block * p->block_reals + f * p->block_strips * NR);
+    }
+}
+
+static int sum_by_slices(struct winograd_weight p, idx chunk) {
+    idx threads = cnn_get_num_threads();
+    p.chunk = chunk, p.rows = threads > 3 ? 1 : POINTS / threads;
+    p.x.element = p.strips * p.chunk * NR + 16, p.dy.element = round_up(p.chunk * p.F, 16) + 16;
+    p.block_panels = p.panels, p.block_strips = ceil_div(p.strips, ceil_div(threads, POINTS));
+    idx blocks = ceil_div(p.strips, p.block_strips), items = blocks * POINTS / p.rows, zeros = round_up(p.pitch, 16);
+    p.sums_element = p.panels * p.height * p.block_strips * NR + 16, p.block_reals = ELEMENTS * p.sums_element;
+    idx grain = grain_of(0.1 * (double)(p.rows * POINTS * p.sums_element) * (double)p.tiling.count);
+    p.worker_reals = round_up((POINTS + 1) * LANES * p.pitch, 16) + p.rows * POINTS * (p.x.element + p.dy.element);
+    idx sums = blocks * p.block_reals, workers = parallel_workers(items, grain);
+    REAL *shared = scratch_take(sizeof(REAL) * (size_t)(zeros + sums + workers * p.worker_reals));
+    if (!shared) return CNN_NO_MEMORY;
+    memset(shared, 0, sizeof(REAL) * (size_t)zeros);
+    p.x.plane.zeros = p.dy.plane.zeros = shared;
+    p.sums = shared + zeros, p.scratch = p.sums + sums;
+    parallel_for(items, grain, sum_slices, &p);
+    parallel_for(blocks * p.panels, grain_of((double)(p.block_reals / p.panels)), finish_panels, &p);
+    scratch_give(shared);
+    return CNN_OK;
+}
+
+/* A chunk of transformed tiles and its sums: in L2 where they can be, unless the tiles would be too few for the sums that each
+   chunk reads and writes again. */
+enum { WEIGHT_CHUNK_REALS = 1 << 20, SMALL_CHUNK_REALS = 192 << 10, SMALL_SUMS_REALS = 3 << 18 };
+
+static int winograd_sum(struct winograd_weight p) {
+    p.height = panel_height(p.F), p.panels = ceil_div(p.F, p.height), p.strips = ceil_div(p.lanes, NR);
+    idx runs = MIN(WEIGHT_PIECE_TILES, WEIGHT_PIECE_TILES / p.tiling.columns + 2);   /* in a piece, at most */
+    p.pitch = (WEIGHT_PIECE_TILES + runs) * TILE + VL;
+    idx tile = ELEMENTS * (p.strips * NR + p.F), tiles = p.tiling.count;
+    int small = ELEMENTS * p.strips * NR * p.F <= SMALL_SUMS_REALS;
+    if (tiles <= MAX(128, WEIGHT_CHUNK_REALS / tile)) return sum_by_blocks(p);
+    return sum_by_slices(p, block_of(tiles, small ? MAX(32, SMALL_CHUNK_REALS / tile) : MAX(128, WEIGHT_CHUNK_REALS / tile)));
 }
 
 static int winograd_backward_weight(const struct conv_shape *s, const REAL *dy, const REAL *x, REAL *dw) {
