@@ -308,9 +308,14 @@ INLINE void transform_panel(void (*const transform)(const vr *, vr *), const int
     }
 }
 
+/* Of a block: blocks differ by a panel at most, so that threads have equal shares. */
+static idx first_channel(const struct winograd *p, idx block) {
+    return MIN(p->F, ceil_div(p->F, p->height) * block / p->blocks * p->height);
+}
+
 static void transform_block(const struct winograd *p, idx block, REAL *u) {
-    idx end = MIN(p->F, (block + 1) * p->block);
-    for (idx f = block * p->block; f < end; f += p->height, u += p->elements * p->u_element)
+    idx end = first_channel(p, block + 1);
+    for (idx f = first_channel(p, block); f < end; f += p->height, u += p->elements * p->u_element)
         p->filter->weights(p, f, MIN(p->height, end - f), u);
 }
 
@@ -387,7 +392,8 @@ static struct terms terms_of(const struct winograd *p, idx output, idx element) 
 
 /* A block of output channels of a piece; products m: (element, output, channel, tile). */
 static void multiply_block(const struct winograd *p, idx block, idx piece, const REAL *u, const REAL *v, REAL *m) {
-    idx f = block * p->block, rows = MIN(p->block, p->F - f), tiles = tiles_of_piece(p, piece), output_rows = p->block * p->piece;
+    idx f = first_channel(p, block), rows = first_channel(p, block + 1) - f;
+    idx tiles = tiles_of_piece(p, piece), output_rows = p->block * p->piece;
     for (idx e = 0; e < p->elements; e++)
         for (idx o = 0; o < p->outputs; o++) {
             struct terms s = terms_of(p, o, e);
