@@ -18,6 +18,7 @@ import numpy as np
 
 import cnnlib as cl
 from cnnlib import nn, optim
+from cnnlib.cli.pipe import reader_may_leave
 from cnnlib.errors import CnnlibError, ValueRangeError
 
 CELLS = ("RNN", "LSTM", "GRU")
@@ -91,4 +92,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reader_may_leave():
+        main()

@@ -18,6 +18,7 @@ import math
 import numpy as np
 
 import cnnlib as cl
+from cnnlib.cli.pipe import reader_may_leave
 from cnnlib.errors import DataError
 
 
@@ -123,4 +124,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with reader_may_leave():
+        main()

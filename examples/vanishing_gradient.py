@@ -21,6 +21,7 @@ import argparse
 import numpy as np
 
 from cnnlib import ops
+from cnnlib.cli.pipe import reader_may_leave
 
 UNITS, STEPS = 16, 100
 RADII = (0.5, 0.9, 1.0, 1.1, 1.5)
@@ -137,4 +138,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reader_may_leave():
+        main()
