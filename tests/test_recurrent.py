@@ -432,7 +432,10 @@ def test_dropout_is_between_layers_and_in_training_only():
     plain = nn.LSTM(3, 40, 2)
     plain.load_state_dict(layer.state_dict())
     np.testing.assert_array_equal(layer(x)[0].data, plain(x)[0].data)
-    one = nn.LSTM(3, 40, dropout=0.5)
+    with pytest.warns(
+        UserWarning, match=r"LSTM: dropout=0.5 stands between layers, and there is one layer: nothing is dropped"
+    ):
+        one = nn.LSTM(3, 40, dropout=0.5)
     np.testing.assert_array_equal(one(x)[0].data, one(x)[0].data)
 
 
