@@ -17,6 +17,7 @@ and 4.4; Bengio, Simard & Frasconi, "Learning long-term dependencies with gradie
 """
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 
@@ -111,8 +112,12 @@ def draw(radii, curves, outputs, gated, path):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", default=None, metavar="FILE", help="draw the tables into this file")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="draw the tables into this file")
     args = parser.parse_args()
+    if args.seed < 0:
+        parser.error(f"--seed must be a whole number >= 0, got {args.seed}")
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
 
     radii = radius_table(args.seed)
     print("RNN, ‖∂h_50/∂h_0‖\n    ρ      ρ^50   identity   tanh, inputs of size 0.1   of size 3")
