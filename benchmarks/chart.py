@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report
+from cnnlib.cli.pipe import reader_may_leave
 
 TARGET = Path(__file__).parent.parent / "docs" / "performance.svg"
 WIDTH, LINE, HEAD = 9.0, 0.145, 1.15  # inches: the picture's width, the height of a row, of title and legend
@@ -141,4 +142,5 @@ def shorter(svg: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with reader_may_leave():
+        main()

@@ -26,6 +26,7 @@ from pathlib import Path
 from benchmarks import limits, report
 from benchmarks.rows import Row, all_rows
 from benchmarks.turns import Contender, memory, take_turns
+from cnnlib.cli.pipe import reader_may_leave
 
 TORCH = ("torch", "torch tuned")
 
@@ -226,4 +227,5 @@ def limit_text(limit: dict | str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with reader_may_leave():
+        main()

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 import cnnlib as cl
+from cnnlib.cli.pipe import reader_may_leave
 
 IMPORT = "import time, numpy; t = time.perf_counter(); import cnnlib; print(time.perf_counter() - t)"
 
@@ -46,4 +47,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reader_may_leave():
+        main()

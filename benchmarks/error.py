@@ -16,6 +16,7 @@ import numpy as np
 
 import cnnlib as cl
 from cnnlib.backends import REFERENCE, cpu, kernel_set
+from cnnlib.cli.pipe import reader_may_leave
 
 # batch, channels in and out, image, kernel, stride
 SHAPES = (
@@ -85,4 +86,5 @@ def torch_result(name: str, arguments: tuple[Any, ...]) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    main()
+    with reader_may_leave():
+        main()

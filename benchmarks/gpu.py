@@ -38,6 +38,7 @@ import numpy as np
 from benchmarks.cpu import progress, rounded
 from benchmarks.rows import primitives
 from benchmarks.rows.row import Row
+from cnnlib.cli.pipe import reader_may_leave
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -408,4 +409,5 @@ def of_step(step: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with reader_may_leave():
+        sys.exit(main())

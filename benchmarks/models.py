@@ -22,6 +22,7 @@ from typing import Any
 
 from benchmarks.rows.row import Row, channels_last
 from benchmarks.turns import Contender, memory, take_turns
+from cnnlib.cli.pipe import reader_may_leave
 
 NETWORKS = ("alexnet_single", "vgg16", "googlenet_bn", "resnet50")
 BATCHES = (1, 4)
@@ -162,4 +163,5 @@ def line(found: dict) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with reader_may_leave():
+        main()

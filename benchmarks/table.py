@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 
 from benchmarks import report
+from cnnlib.cli.pipe import reader_may_leave
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 BEGIN, END = "<!-- figures: begin (python -m benchmarks.table) -->", "<!-- figures: end -->"
@@ -139,4 +140,5 @@ def cells(figures: dict, row: dict, threads: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    with reader_may_leave():
+        main()

@@ -18,7 +18,9 @@ import numpy as np
 
 import cnnlib as cl
 from cnnlib import nn, optim
+from cnnlib.cli.pipe import reader_may_leave
 from cnnlib.errors import CnnlibError, ValueRangeError
+from cnnlib.ops.arguments import check_whole
 
 CELLS = ("RNN", "LSTM", "GRU")
 
@@ -49,6 +51,7 @@ def train(cell, T=50, hidden=64, batch=50, lr=5e-3, iterations=2500, seed=0, eve
     """Yields (iteration, mean squared error on the test sequences) after every ``every`` iterations."""
     if T < 2:
         raise ValueRangeError(f"adding problem: each half of a sequence has a mark, so T must be at least 2, got {T}.")
+    check_whole("adding problem", "iterations", iterations)
     cl.manual_seed(seed)
     rng = np.random.default_rng(seed)
     x_test, y_test = sequences(np.random.default_rng(1_000_000), 1000, T)
@@ -91,4 +94,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reader_may_leave():
+        main()

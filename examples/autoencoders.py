@@ -21,6 +21,7 @@ import numpy as np
 
 import cnnlib as cl
 from cnnlib import models, optim
+from cnnlib.cli.pipe import reader_may_leave
 from cnnlib.models.denoising_autoencoder import NOISES
 from cnnlib.train import Checkpoint, ObjectiveTrainer
 
@@ -136,4 +137,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reader_may_leave():
+        main()

@@ -23,6 +23,7 @@ import numpy as np
 
 import cnnlib as cl
 from cnnlib import models, optim
+from cnnlib.cli.pipe import reader_may_leave
 from cnnlib.train import Checkpoint, LRSchedule, ObjectiveTrainer
 
 SAMPLES, BATCH = 64, 64
@@ -92,4 +93,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reader_may_leave():
+        main()

@@ -14,6 +14,7 @@ from rich.console import Console
 
 import cnnlib as cl
 from cnnlib import models, viz
+from cnnlib.cli.pipe import reader_may_leave
 from cnnlib.compare import compare
 
 BATCHES = (1, 4, 16, 64, 256)
@@ -50,4 +51,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reader_may_leave():
+        main()

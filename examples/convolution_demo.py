@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cnnlib import viz
+from cnnlib.cli.pipe import reader_may_leave
 
 # Channels of the image, without the ring of zeros that padding=1 adds to make it 7×7.
 X = [
@@ -36,4 +37,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reader_may_leave():
+        main()

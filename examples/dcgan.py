@@ -18,6 +18,7 @@ import numpy as np
 
 import cnnlib as cl
 from cnnlib import optim, viz
+from cnnlib.cli.pipe import reader_may_leave
 from cnnlib.train import AdversarialTrainer, Callback, Checkpoint, NaNStop
 from cnnlib.viz.figure import CLASSES, new_figure
 
@@ -98,4 +99,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reader_may_leave():
+        main()

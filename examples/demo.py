@@ -12,6 +12,7 @@ import numpy as np
 
 import cnnlib as cl
 from cnnlib import models, nn, optim
+from cnnlib.cli.pipe import reader_may_leave
 from cnnlib.compare import compare
 from cnnlib.data import Compose, Normalize, RandomCrop
 from cnnlib.train import LRSchedule
@@ -68,4 +69,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reader_may_leave():
+        main()

@@ -14,6 +14,7 @@ from PIL import Image
 
 import cnnlib as cl
 from cnnlib import nn, ops, optim, viz
+from cnnlib.cli.pipe import reader_may_leave
 
 
 def convnet() -> nn.Module:
@@ -172,4 +173,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reader_may_leave():
+        main()

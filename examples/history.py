@@ -13,6 +13,7 @@ import numpy as np
 
 import cnnlib as cl
 from cnnlib import models, nn, optim
+from cnnlib.cli.pipe import reader_may_leave
 
 SQUARE = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)
 GATES = {"AND": np.array([0, 0, 0, 1]), "OR": np.array([0, 1, 1, 1]), "XOR": np.array([0, 1, 1, 0])}
@@ -158,4 +159,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reader_may_leave():
+        main()

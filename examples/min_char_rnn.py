@@ -18,7 +18,9 @@ import math
 import numpy as np
 
 import cnnlib as cl
-from cnnlib.errors import DataError
+from cnnlib.cli.pipe import reader_may_leave
+from cnnlib.errors import CnnlibError, DataError
+from cnnlib.ops.arguments import check_whole
 
 
 # 1. The network: V characters, H hidden units. Row c of Wx is what character c adds to the hidden units.
@@ -87,6 +89,8 @@ def write(net, h, first, length, rng):
 #    text everything but the weights begins anew.
 def train(text, hidden=100, steps=25, iterations=20_000, lr=0.1, seed=0, show_every=5000):
     """Prints bits per character, a running average, and samples. Returns the network and the last average."""
+    check_whole("min-char-RNN", "iterations", iterations)
+    check_whole("min-char-RNN", "seed", seed, smallest=0)
     rng = np.random.default_rng(seed)
     numbers, V = text.numbers.astype(int), len(text.alphabet)
     if len(numbers) < steps + 1:
@@ -118,9 +122,10 @@ def main():
         text = cl.data.read_text(args.text)
         print(f"{text}: a model that knows nothing needs {math.log2(len(text.alphabet)):.3f} bits per character")
         train(text, iterations=args.iterations, seed=args.seed)
-    except DataError as reason:
+    except CnnlibError as reason:
         parser.exit(1, f"{reason}\n")
 
 
 if __name__ == "__main__":
-    main()
+    with reader_may_leave():
+        main()

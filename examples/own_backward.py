@@ -16,6 +16,7 @@ import numpy as np
 
 import cnnlib as cl
 from cnnlib import models, nn, ops, optim
+from cnnlib.cli.pipe import reader_may_leave
 
 calls = 0
 
@@ -64,4 +65,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reader_may_leave():
+        main()

@@ -7,6 +7,7 @@ import numpy as np
 
 import cnnlib as cl
 from cnnlib import nn, ops, optim
+from cnnlib.cli.pipe import reader_may_leave
 from cnnlib.gradcheck import GradientError
 
 
@@ -76,4 +77,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reader_may_leave():
+        main()

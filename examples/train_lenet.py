@@ -10,6 +10,7 @@ import argparse
 
 import cnnlib as cl
 from cnnlib import models, nn, optim
+from cnnlib.cli.pipe import reader_may_leave
 from cnnlib.train import Checkpoint
 
 
@@ -43,4 +44,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reader_may_leave():
+        main()

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 import cnnlib as cl
+from cnnlib.cli.pipe import reader_may_leave
 from cnnlib.data.catalogues import parallel
 from cnnlib.data.generated import dates, number_words
 from cnnlib.data.pairs import CHARACTERS, Pairs
@@ -201,4 +202,5 @@ def run(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reader_may_leave():
+        main()

@@ -16,6 +16,7 @@ import numpy as np
 
 import cnnlib as cl
 from cnnlib import optim, viz
+from cnnlib.cli.pipe import reader_may_leave
 from cnnlib.train import Checkpoint, NaNStop, ObjectiveTrainer
 
 BATCH = 128
@@ -83,4 +84,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reader_may_leave():
+        main()

@@ -17,10 +17,12 @@ and 4.4; Bengio, Simard & Frasconi, "Learning long-term dependencies with gradie
 """
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 
 from cnnlib import ops
+from cnnlib.cli.pipe import reader_may_leave
 
 UNITS, STEPS = 16, 100
 RADII = (0.5, 0.9, 1.0, 1.1, 1.5)
@@ -110,8 +112,12 @@ def draw(radii, curves, outputs, gated, path):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", default=None, metavar="FILE", help="draw the tables into this file")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="draw the tables into this file")
     args = parser.parse_args()
+    if args.seed < 0:
+        parser.error(f"--seed must be a whole number >= 0, got {args.seed}")
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
 
     radii = radius_table(args.seed)
     print("RNN, ‖∂h_50/∂h_0‖\n    ρ      ρ^50   identity   tanh, inputs of size 0.1   of size 3")
@@ -137,4 +143,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reader_may_leave():
+        main()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cnnlib as cl
 from cnnlib import models, optim, viz
+from cnnlib.cli.pipe import reader_may_leave
 from cnnlib.data.text import Streams, Text
 from cnnlib.errors import CnnlibError, DataError
 from cnnlib.train import NaNStop, SequenceTrainer
@@ -60,6 +61,8 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         run(arguments)
+    except BrokenPipeError:  # an OSError, but the reader's
+        raise
     except (CnnlibError, OSError) as reason:
         parser.exit(1, f"{reason}\n")
 
@@ -101,4 +104,5 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reader_may_leave():
+        main()

@@ -439,10 +439,19 @@ def test_an_unexpected_error_is_one_line_too(run, monkeypatch):
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize(
     "command",
-    ["cnnlib models", "cnnlib data list", "examples.labs --list", "examples.labs --help", "examples.applications --list"],
+    [
+        "cnnlib models",
+        "cnnlib data list",
+        "examples.labs --list",
+        "examples.labs --help",
+        "examples.applications --list",
+        "examples.vanishing_gradient",
+        "examples.adding_problem --iterations 1",
+        "examples.xray --iterations 1",
+    ],
 )
 def test_a_reader_that_closes_early_ends_the_command_without_a_word(command, unbuffered):
-    if "labs" in command:
+    if "labs" in command or "xray" in command:
         pytest.importorskip("matplotlib")
     read, write = os.pipe()
     os.close(read)

@@ -220,6 +220,7 @@ def test_sampling_mistakes(run, rhyme):
         (["run", "--prime", "né"], 1, "'é' is not among the 22 characters of the alphabet; the first is at position 1"),
         (["run", "--temperature", "-1"], 2, "'-1' is not a finite number above 0"),
         (["run", "--length", "0"], 2, "0 is not in the range"),
+        (["run", "--picture", "samples.png"], 2, "char_rnn writes text: --picture is for models that draw."),
     ):
         done = run("sample", *args)
         assert done[0] == code and message in done[2] and one_line(done[2]), done

@@ -256,3 +256,5 @@ def test_settings_and_numbers_that_make_no_sense():
         Streams(np.arange(10), 1.5, 2)
     with pytest.raises(DtypeError, match=r"text: expected one row of integers, got shape \(10,\) of float64"):
         Streams(np.zeros(10), 2, 2)
+    with pytest.raises(DtypeError, match=r"text: expected one row of integers, got str; text is encoded with Alphabet"):
+        Streams("a text", 2, 2)

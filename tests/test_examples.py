@@ -122,6 +122,9 @@ def test_min_char_rnn_learns_and_writes(capsys):
         ("min_char_rnn", ["--text", "short.txt"], "short.txt: 5 characters are too few for 25 steps and the character after"),
         ("adding_problem", ["--length", "1"], "each half of a sequence has a mark, so T must be at least 2, got 1"),
         ("adding_problem", ["--hidden", "0"], "hidden_size must be a whole number >= 1, got 0"),
+        ("adding_problem", ["--iterations", "0"], "iterations must be a whole number >= 1, got 0"),
+        ("min_char_rnn", ["--iterations", "0"], "iterations must be a whole number >= 1, got 0"),
+        ("min_char_rnn", ["--seed", "-1"], "seed must be a whole number >= 0, got -1"),
     ],
 )
 def test_mistakes_with_recurrent_examples_are_a_sentence(tmp_path, monkeypatch, capsys, name, args, message):

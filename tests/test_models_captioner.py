@@ -85,10 +85,12 @@ def test_it_learns_to_describe_pictures():
 
 def test_bad_input_is_refused_in_a_sentence():
     net = small()
-    with pytest.raises(ShapeError, match=r"Captioner: pictures must have the shape \('N', 1, 8, 8\), got \(2, 1, 9, 8\)"):
+    with pytest.raises(ShapeError, match=r"Captioner: pictures must have the shape \(N, 1, 8, 8\), got \(2, 1, 9, 8\)"):
         net(cl.Tensor(np.zeros((2, 1, 9, 8), np.float32)))
     code = net(cl.Tensor(pictures(2)))
     with pytest.raises(ShapeError, match=r"Captioner\.loss: captions must have the shape \(N, T\) with N = 2.*got \(3, 4\)"):
         net.loss(code, CAPTIONS)
+    with pytest.raises(ValueRangeError, match=r"Captioner\.describe: length must be a whole number >= 1, got 0"):
+        net.describe(pictures(2), length=0)
     with pytest.raises(ValueRangeError, match="must be a multiple of 8, got 20"):
         models.Captioner(10, input_size=20)

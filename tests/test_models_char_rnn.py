@@ -315,6 +315,32 @@ def test_when_numbers_blow_up_it_stops_with_the_step_and_the_checkpoint_stays(tm
     assert all(np.isfinite(array).all() for array in saved.model.values())
 
 
+def test_where_the_optimiser_itself_blows_up_the_checkpoint_before_it_stays(tmp_path):
+    class Rush(Callback):
+        def on_gradients(self, trainer, step):
+            trainer.optimizer.lr = 3e38 if trainer.step == 6 else 0.01
+
+    trainer = trainer_of(net_of(), Rush(), Checkpoint(tmp_path, save_every=1), NaNStop())
+    with np.errstate(all="ignore"), pytest.raises(NonFiniteError, match=r"^parameter '.* after the optimiser's step .*step 7"):
+        trainer.fit(streams_of(), iterations=20)
+    saved = load(tmp_path)
+    assert saved.training["position"]["step"] == 6
+    assert all(np.isfinite(array).all() for array in saved.model.values())
+
+
+def test_a_sample_that_cannot_be_drawn_leaves_it_to_the_next_batch_to_say_why():
+    class Spoil(Callback):
+        def on_step(self, trainer, step):
+            if trainer.step == 4:
+                trainer.model.linear.bias.set(np.full_like(trainer.model.linear.bias.data, np.inf))
+
+    shown = []
+    samples = Samples((4,), show=lambda *s: shown.append(s))
+    with np.errstate(all="ignore"), pytest.raises(NonFiniteError, match=r"the loss is nan in epoch 1, batch 5 \(step 5\)"):
+        trainer_of(net_of(), NaNStop(), Spoil(), samples).fit(streams_of(), iterations=20)
+    assert shown == [(4, "(sample: the network's scores are not finite: its training blew up. Use an earlier checkpoint.)")]
+
+
 def test_numbers_that_overflow_in_a_step_are_traced_to_the_operation(tmp_path):
     net = net_of()
     net.linear.weight.set(np.full_like(net.linear.weight.data, 3e38))

@@ -51,7 +51,7 @@ def test_what_changed_since_the_frame_before_needs_the_lstm():
 
 
 def test_bad_input_is_refused_in_a_sentence():
-    with pytest.raises(ShapeError, match=r"FrameLabeller: x must have the shape \('N', 'T', 1, 4, 4\), got \(2, 1, 4, 4\)"):
+    with pytest.raises(ShapeError, match=r"FrameLabeller: x must have the shape \(N, T, 1, 4, 4\), got \(2, 1, 4, 4\)"):
         small()(cl.Tensor(videos(2)[:, 0]))
     with pytest.raises(ValueRangeError, match="must be a multiple of 4, got 10"):
         models.FrameLabeller(2, input_size=10)

@@ -100,8 +100,11 @@ def test_parameters_are_those_of_the_table():
 
 def test_bad_input_is_refused_in_a_sentence(net):
     name = type(net).__name__
-    with pytest.raises(DtypeError, match=rf"{name}: x must hold word numbers \(integers\), got float32"):
-        net(cl.Tensor(TEXTS.astype(np.float32)))
+    for wrong, came in ((cl.Tensor(TEXTS.astype(np.float32)), "float32"), (TEXTS.tolist(), "list")):
+        with pytest.raises(DtypeError, match=rf"{name}: x must be an array of word numbers \(integers\), got {came}"):
+            net(wrong)
+    with pytest.raises(ShapeError, match=rf"{name}: x must have the shape \(N, T\).*got \(3, 0\)"):
+        net(np.zeros((3, 0), int))
     with pytest.raises(ShapeError, match=rf"{name}: x must have the shape \(N, T\).*got \(5,\)"):
         net(cl.Tensor(TEXTS[0]))
     with pytest.raises(ValueRangeError, match=f"{name}: text 1 is empty"):

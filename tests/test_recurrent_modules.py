@@ -8,7 +8,7 @@ import pytest
 import cnnlib as cl
 from cnnlib import nn, ops
 from cnnlib.backends import available
-from cnnlib.errors import ShapeError, UnknownNameError, ValueRangeError
+from cnnlib.errors import DtypeError, ShapeError, UnknownNameError, ValueRangeError
 from cnnlib.train import checkpoint
 
 
@@ -132,6 +132,7 @@ def zeros(*shape):
             ShapeError,
             "GRU: x must have the shape (B, T, D), batch_first=True with D = input_size = 3, got (2, 4, 5).",
         ),
+        (lambda: nn.GRU(3, 5)([[0.0]]), DtypeError, "GRU: x must be a Tensor or an array, got list."),
         (
             lambda: nn.RNN(3, 5, 2)(zeros(4, 2, 3), zeros(1, 2, 5)),
             ShapeError,

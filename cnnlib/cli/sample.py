@@ -53,6 +53,8 @@ def command(checkpoint, prime, temperature, length, count, picture, seed, backen
         if prime:
             raise click.UsageError(f"{saved.name} draws pictures: --prime is for texts.", click.get_current_context())
         _draw(net, saved.path, count, seed, picture or "samples.png")
+    elif picture:
+        raise click.UsageError(f"{saved.name} writes text: --picture is for models that draw.", click.get_current_context())
     else:
         click.echo(prime + sample(net, prime, length, temperature, seed))
 

@@ -207,11 +207,10 @@ def sonnets_sets(length: int = 64, step: int | None = None) -> tuple[Dataset, Da
 
 
 def check_tokens(numbers: np.ndarray, name: str) -> None:
-    if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
-        raise DtypeError(
-            f"{name}: expected one row of integers, got shape {numbers.shape} of {numbers.dtype}; "
-            f"text is encoded with Alphabet(text).encode(text)."
-        )
+    array = isinstance(numbers, np.ndarray)
+    if not array or numbers.ndim != 1 or numbers.dtype.kind not in "iu":
+        came = f"shape {numbers.shape} of {numbers.dtype}" if array else type(numbers).__name__
+        raise DtypeError(f"{name}: expected one row of integers, got {came}; text is encoded with Alphabet(text).encode(text).")
 
 
 def check_positive(name: str, **settings: int) -> None:

@@ -27,6 +27,7 @@ from cnnlib.data.words import END, PAD, START
 from cnnlib.errors import ShapeError, ValueRangeError
 from cnnlib.nn.module import in_mode
 from cnnlib.op import no_grad
+from cnnlib.ops.arguments import check_whole
 from cnnlib.tensor import Tensor
 
 
@@ -78,7 +79,8 @@ class Captioner(nn.Module):
 
     def forward(self, x):
         if x.shape[1:] != self.picture_shape:
-            raise ShapeError(f"Captioner: pictures must have the shape {('N', *self.picture_shape)}, got {x.shape}.")
+            sides = ", ".join(map(str, self.picture_shape))
+            raise ShapeError(f"Captioner: pictures must have the shape (N, {sides}), got {x.shape}.")
         return self.encoder(x)
 
     def loss(self, code, captions):
@@ -94,6 +96,7 @@ class Captioner(nn.Module):
 
     def describe(self, pictures, length: int = 12) -> np.ndarray:
         """The likeliest word after each other, (N, length) int64: words, ``</s>``, padding. As in evaluation."""
+        check_whole("Captioner.describe", "length", length)
         x = pictures if isinstance(pictures, Tensor) else Tensor(pictures)
         with in_mode(self, training=False), no_grad():
             code = self(x)

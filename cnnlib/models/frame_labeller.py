@@ -55,7 +55,8 @@ class FrameLabeller(nn.Module):
 
     def forward(self, x):
         if len(x.shape) != 5 or x.shape[2:] != self.frame_shape:
-            raise ShapeError(f"FrameLabeller: x must have the shape {('N', 'T', *self.frame_shape)}, got {x.shape}.")
+            sides = ", ".join(map(str, self.frame_shape))
+            raise ShapeError(f"FrameLabeller: x must have the shape (N, T, {sides}), got {x.shape}.")
         N, T = x.shape[:2]
         seen = self.encoder(ops.reshape(x, (N * T, *self.frame_shape)))
         if self.lstm is not None:

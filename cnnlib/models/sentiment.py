@@ -46,9 +46,12 @@ class _TextClassifier(nn.Module):
         """Vectors (N, T, E) and, as an array, which of them are words (N, T)."""
         name = type(self).__name__
         data = tokens.data if isinstance(tokens, Tensor) else tokens
-        if data.dtype.kind not in "iu":
-            raise DtypeError(f"{name}: x must hold word numbers (integers), got {data.dtype}; Vocabulary.encode gives them.")
-        if data.ndim != 2:
+        came = getattr(data, "dtype", type(data).__name__)
+        if getattr(came, "kind", "") not in ("i", "u"):
+            raise DtypeError(
+                f"{name}: x must be an array of word numbers (integers), got {came}; Vocabulary.encode gives them."
+            )
+        if data.ndim != 2 or not data.shape[1]:
             raise ShapeError(f"{name}: x must have the shape (N, T), one row of word numbers per text, got {data.shape}.")
         is_word = data != 0
         xp = xp_of(data)

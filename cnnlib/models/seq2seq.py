@@ -85,8 +85,9 @@ class Seq2Seq(nn.Module):
         self.source_length, self.target_length = source_length, target_length
         self.source_embedding = nn.Embedding(source_words, embedding)
         self.target_embedding = nn.Embedding(target_words, embedding)
-        self.reader = CELLS[cell](embedding, hidden, layers, batch_first=True, dropout=dropout)
-        self.writer = CELLS[cell](embedding, hidden, layers, batch_first=True, dropout=dropout)
+        between = dropout if layers > 1 else 0.0
+        self.reader = CELLS[cell](embedding, hidden, layers, batch_first=True, dropout=between)
+        self.writer = CELLS[cell](embedding, hidden, layers, batch_first=True, dropout=between)
         self.attention = nn.AdditiveAttention(hidden, hidden, hidden) if attention else None
         self.combine = nn.Linear(2 * hidden, hidden) if attention else None
         self.drop = nn.Dropout(dropout)

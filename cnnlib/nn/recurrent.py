@@ -6,10 +6,11 @@ Arguments, names and order of parameters, gates and results are PyTorch's where 
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 from cnnlib import ops
-from cnnlib.errors import ShapeError, ValueRangeError, unknown_name
+from cnnlib.errors import DtypeError, ShapeError, ValueRangeError, unknown_name
 from cnnlib.nn import init
 from cnnlib.nn.module import Module
 from cnnlib.ops.arguments import check_whole
@@ -48,6 +49,13 @@ class _Weights(Module):
     def _run(self, x, states, suffix, lengths=None, reverse=False):
         """One direction of one layer over all steps -> y, and its last states."""
         raise NotImplementedError
+
+    def _check_x(self, x, ndim, layout, hint=""):
+        name, axes = type(self).__name__, f"{layout} with D = input_size = {self.input_size}"
+        if not hasattr(x, "shape"):
+            raise DtypeError(f"{name}: x must be a Tensor or an array, got {type(x).__name__}.")
+        if len(x.shape) != ndim or x.shape[-1] != self.input_size:
+            raise ShapeError(f"{name}: x must have the shape {axes}, got {x.shape}{hint}.")
 
     def _given(self, state, shape, axes):
         """The initial states, each of this shape, as a list; empty where none is given."""
@@ -125,6 +133,9 @@ class _Layers(_Weights):
             raise unknown_name(f"merge of {name}", merge, ("concat", "sum"))
         if not 0 <= dropout < 1:
             raise ValueRangeError(f"{name}: dropout must be a probability, 0 <= dropout < 1, got {dropout!r}.")
+        if dropout and num_layers == 1:
+            warnings.warn(f"{name}: dropout={dropout!r} stands between layers, and there is one layer: nothing is dropped. "
+                          "nn.Dropout drops inputs or outputs.", stacklevel=3)  # fmt: skip
         self.num_layers, self.batch_first, self.dropout = num_layers, batch_first, dropout
         self.bidirectional, self.merge = bidirectional, merge
         self._directions = ("", "_reverse") if bidirectional else ("",)
@@ -134,11 +145,8 @@ class _Layers(_Weights):
                 self._add_weights(self.output_size if layer else input_size, f"_l{layer}{direction}")
 
     def forward(self, x, state=None, lengths=None):
-        if len(x.shape) != 3 or x.shape[2] != self.input_size:
-            layout = "(B, T, D), batch_first=True" if self.batch_first else "(T, B, D); batch_first=True takes (B, T, D)"
-            raise ShapeError(
-                f"{type(self).__name__}: x must have the shape {layout} with D = input_size = {self.input_size}, got {x.shape}."
-            )
+        layout = "(B, T, D), batch_first=True" if self.batch_first else "(T, B, D); batch_first=True takes (B, T, D)"
+        self._check_x(x, 3, layout)
         y = ops.transpose(x, (1, 0, 2)) if self.batch_first else x
         shape = (self.num_layers * len(self._directions), x.shape[0 if self.batch_first else 1], self.hidden_size)
         given, last = self._given(state, shape, "(num_layers · directions, B, H)"), []
@@ -225,11 +233,7 @@ class _Cell(_Weights):
         self._add_weights(input_size, "")
 
     def forward(self, x, state=None):
-        if len(x.shape) != 2 or x.shape[1] != self.input_size:
-            raise ShapeError(
-                f"{type(self).__name__}: x must have the shape (B, D) with D = input_size = {self.input_size}, got {x.shape}: "
-                "a cell does one step."
-            )
+        self._check_x(x, 2, "(B, D)", hint=": a cell does one step")
         states = self._given(state, (x.shape[0], self.hidden_size), "(B, H)") or [None] * self.states
         _, states = self._run(ops.reshape(x, (1, *x.shape)), states, "")
         return states if self.states > 1 else states[0]

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from cnnlib.train.trainer import Step, Trainer
 
 
+HELP = "What helps: a smaller learning rate, clip_grad_norm=1.0, inputs of mean 0 and deviation 1."
+
+
 class Callback:
     """Does nothing. The trainer calls the methods in the order in which they stand here.
 
@@ -239,7 +242,8 @@ class NaNStop(Callback):
 
     The message names where it began, module, operation and parameter, in a recurrent layer the step and the gate, too: the
     batch is run again with the same random numbers under ``cnnlib.check_finite``. Parameters and buffers stay as they were
-    before the batch. ``gradients=False`` looks at the loss only. On a GPU each look waits for it.
+    before the batch. Where the optimiser itself makes a parameter NaN or infinite, the run ends before a checkpoint takes it.
+    ``gradients=False`` looks at the loss only. On a GPU each look waits for it.
     """
 
     def __init__(self, gradients: bool = True):
@@ -257,11 +261,16 @@ class NaNStop(Callback):
         if self.gradients and (bad := nonfinite.gradient(trainer.model)):
             self._end(trainer, step, f"the gradient of {bad} has NaN or infinity")
 
+    def on_step(self, trainer: Trainer, step: Step) -> None:
+        if self.gradients and (bad := nonfinite.parameter(trainer.model)):
+            raise NonFiniteError(
+                f"{bad} after the optimiser's step in epoch {trainer.epoch + 1}, batch {trainer.batch} (step {trainer.step}).\n"
+                f"  Where it began: in that step; the loss and all gradients were finite.\n  {HELP}"
+            )
+
     def _end(self, trainer: Trainer, step: Step, what: str) -> None:
         cause = nonfinite.cause(trainer, step, self._buffers)
         raise NonFiniteError(
             f"{what} in epoch {trainer.epoch + 1}, batch {trainer.batch + 1} (step {trainer.step + 1}); "
-            "the optimiser has not used it.\n"
-            f"  Where it began: {cause}\n"
-            "  What helps: a smaller learning rate, clip_grad_norm=1.0, inputs of mean 0 and deviation 1."
+            f"the optimiser has not used it.\n  Where it began: {cause}\n  {HELP}"
         ) from None

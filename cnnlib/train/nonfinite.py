@@ -26,6 +26,12 @@ def gradient(model: Module) -> str | None:
     return next((name for name, p in model.named_parameters() if p.grad is not None and not _finite(p.grad)), None)
 
 
+def parameter(model: Module) -> str | None:
+    """The first parameter that has NaN or infinity, and how many."""
+    bad = ((name, p.data) for name, p in model.named_parameters() if not _finite(p.data))
+    return next((f"parameter {name!r} {array.shape} has {_count(array)}" for name, array in bad), None)
+
+
 def cause(trainer: Trainer, step: Step, before: Buffers) -> str:
     """One sentence: a parameter, a buffer or an input that was bad already, or else the operation that made it.
 

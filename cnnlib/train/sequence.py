@@ -29,6 +29,7 @@ from typing import Any
 
 from cnnlib import nn, ops, optim
 from cnnlib.data.text import Streams, check_positive
+from cnnlib.errors import NonFiniteError
 from cnnlib.models.char_rnn import sample
 from cnnlib.nn.module import in_mode
 from cnnlib.op import no_grad
@@ -178,7 +179,10 @@ class Samples(Callback):
 
     def on_step(self, trainer: Trainer, step: Any) -> None:
         if trainer.step in self.at:
-            self._write(trainer)
+            try:
+                self._write(trainer)
+            except NonFiniteError as error:  # of which the next batch, and NaNStop, can tell where it began
+                self.show(trainer.step, f"({error})")
 
     def on_fit_end(self, trainer: Trainer) -> None:
         if trainer.step != self.last:

@@ -18,7 +18,7 @@ from typing import Any
 import cnnlib as cl
 from cnnlib import nn, optim
 from cnnlib.data import Dataset
-from cnnlib.train import Checkpoint, LRSchedule
+from cnnlib.train import Checkpoint, LRSchedule, NaNStop
 from examples.labs import lab
 
 RESULTS = Path(__file__).parent / "results"  # of which the page is made
@@ -53,6 +53,7 @@ def fit(name: str, net: nn.Module, train: Dataset, test: Dataset, epochs: int, l
     callbacks = [
         LRSchedule(optim.CosineAnnealingLR(optimizer, T_max=steps), per="step"),
         Checkpoint(RUNS / name, best=None),
+        NaNStop(),
     ]
     trainer = cl.Trainer(net, loss or nn.CrossEntropyLoss(), optimizer, metrics, callbacks, batch_size, seed=seed,
                          clip_grad_norm=1.0)  # fmt: skip
