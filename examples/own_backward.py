@@ -16,7 +16,6 @@ import numpy as np
 
 import cnnlib as cl
 from cnnlib import models, nn, ops, optim
-from cnnlib.cli.pipe import reader_may_leave
 
 calls = 0
 
@@ -65,5 +64,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with reader_may_leave():
-        main()
+    main()

@@ -7,7 +7,6 @@ import numpy as np
 
 import cnnlib as cl
 from cnnlib import nn, ops, optim
-from cnnlib.cli.pipe import reader_may_leave
 from cnnlib.gradcheck import GradientError
 
 
@@ -77,5 +76,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with reader_may_leave():
-        main()
+    main()

@@ -10,7 +10,6 @@ import argparse
 
 import cnnlib as cl
 from cnnlib import models, nn, optim
-from cnnlib.cli.pipe import reader_may_leave
 from cnnlib.train import Checkpoint
 
 
@@ -44,5 +43,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with reader_may_leave():
-        main()
+    main()

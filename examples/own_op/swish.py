@@ -31,7 +31,6 @@ import cnnlib as cl
 from cnnlib import nn, ops, optim
 from cnnlib.backends import xp_of
 from cnnlib.backends.tolerance import bound, first_difference
-from cnnlib.cli.pipe import reader_may_leave
 
 # ---- 1. the textbook: plain functions on arrays, forward followed at once by backward
 
@@ -205,5 +204,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with reader_may_leave():
-        main()
+    main()
