@@ -110,7 +110,7 @@ class Context:
         return f"{self.scope}.{self.op.name()}" if self.scope else self.op.name()
 
     def __getattr__(self, name: str) -> Any:  # only called for what is not in __slots__
-        if name in Context.__slots__ or name.startswith("__"):
+        if name in _RESERVED or name.startswith("__"):
             raise AttributeError(name)
         if self.saved is None:
             raise AttributeError(f"{self.op.name()}: ctx.{name} was freed by backward.")

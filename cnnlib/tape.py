@@ -142,11 +142,18 @@ def _sum(a: Any, b: Any) -> Any:
 
 
 def _nobody_else_holds(dx: Any) -> bool:
-    """Whether ``dx`` owns its memory and only the walk refers to it, so that it may be kept, and added to, without a copy.
+    """Whether only the walk refers to ``dx`` and to its memory, so that it may be kept, and added to, without a copy.
 
-    CPython counts references: to the saved values, the adjoints that arrived, what an operation keeps for itself, views.
+    CPython counts references: to the saved values, the adjoints that arrived, what an operation keeps for itself, views. A
+    reshaped array, all that still refers to the one it is a view of, is as good as that one.
     """
-    return dx.base is None and sys.getrefcount(dx) <= _REFERENCES
+    if sys.getrefcount(dx) > _REFERENCES:
+        return False
+    owner = dx.base
+    if owner is None:
+        return True
+    whole = type(owner) is type(dx) and owner.base is None and owner.size == dx.size and dx.flags.c_contiguous
+    return whole and _references_to_owner(dx) <= _REFERENCES_BY_A_VIEW
 
 
 def _count_references() -> int:
@@ -163,7 +170,12 @@ def _references(dx: Any) -> int:
     return sys.getrefcount(dx)
 
 
+def _references_to_owner(view: Any) -> int:
+    return sys.getrefcount(view.base)
+
+
 _REFERENCES = _count_references() - 1  # there the loop variable `_` holds it, too
+_REFERENCES_BY_A_VIEW = _references_to_owner(np.empty(1).reshape(1, 1)) + 1  # and `owner`
 
 
 def _check_versions(ctx: Context) -> None:

@@ -4,7 +4,8 @@
    gates of a block's units for a panel's sequences (a patch) stay in L1 from the micro-kernel to the non-linearities, and what
    these yield is packed at once for the product of the next step. A step is one parallel region: a thread gets the same
    patches at every step, so its share of the weights stays in its own L2. The weights' adjoint is one product over all steps.
-   Few sequences over few steps are multiplied by the weights as they are: packing would cost more than the steps.
+   Few sequences over few steps are multiplied by the weights as they are: packing would cost more than the steps. A sequence
+   mostly starts from zeros: then no product of the first step, nor of its state for the weights' adjoint, is computed.
 
    Steps are numbered in the order of work, i = 0 ... T - 1. Forward, step i reads the packed state before it from packed[i % 2]
    and leaves its own in packed[(i + 1) % 2]. Backward, the adjoint of gx of step i is packed into packed[i % 2].
@@ -40,6 +41,7 @@ struct steps {
     idx height, width;       /* of a patch */
     idx patches, grain;
     int far;                 /* the weights stay beyond L2 */
+    int from_zeros;          /* the initial states are zeros, and so are their products */
     struct weights weights[PRODUCTS];
     idx packed_row;          /* numbers of a sequence in packed[] */
     REAL *packed[2];         /* panels, k by k, as the micro-kernel reads them */
@@ -54,6 +56,12 @@ static idx offset_of(const struct steps *p, idx i, idx size) { return time_of(p,
 /* The state before step i. */
 static const REAL *before(const struct steps *p, idx i, const REAL *first, const REAL *states) {
     return i ? states + offset_of(p, i - 1, p->s.H) : first;
+}
+
+static int is_zero(const REAL *x, idx n) {
+    for (idx i = 0; i < n; i++)
+        if (x[i] != 0) return 0;
+    return 1;
 }
 
 static idx panels_of(const struct steps *p) { return (p->s.B + p->height - 1) / p->height; }
@@ -128,7 +136,12 @@ static int begin_steps(struct steps *p, idx packed_row) {
 
 /* ---- the product of a step ---- */
 
-struct operand { const REAL *packed, *rows; idx stride; };   /* (B, K), packed or not */
+struct operand { const REAL *packed, *rows; idx stride; };   /* (B, K), packed or not; no rows: zeros */
+
+/* What forward multiplies in step i: the states before it, or what is packed of them. */
+static struct operand state_before(const struct steps *p, const REAL *states) {
+    return (struct operand){p->packed[p->i % 2], !p->i && p->from_zeros ? NULL : states, p->s.H};
+}
 
 /* The micro-kernel, with rows of other arrays instead of c's on their way meanwhile, and what comes after its strip. */
 #define STEP_KERNEL(m) \
@@ -204,7 +217,8 @@ static void multiply_unpacked_weights(const struct weights *w, idx gate, const R
    for each gate, backward for each of x, or NULL. */
 static void multiply_state(const struct steps *p, const struct weights *w, struct operand x, const struct patch *at,
                            REAL *sums, int accumulate, const struct wanted *wanted) {
-    for (idx n = 0; n < w->gates; n++) {
+    if (!x.rows && !accumulate) memset(sums, 0, sizeof(REAL) * (size_t)(w->gates * at->rows * p->width));
+    for (idx n = 0; n < w->gates && x.rows; n++) {
         const idx g = at->rows == 1 && p->i % 2 ? w->gates - 1 - n : n;
         REAL *c = sums + g * at->rows * p->width;
         if (p->scratch) multiply_strips(p, w, g, x.packed, at, c, accumulate, wanted);
@@ -235,15 +249,16 @@ INLINE vr adjoint_of_state(const struct steps *p, idx b, const REAL *dh, const R
 }
 
 /* dw (gates H, H) = sum over steps of da^T x, x being the state before each: `first`, then all of `states` but the last.
-   da has a row of `stride` per step and sequence. Few sequences' states are copied side by side: a product by `first` alone
-   would take as long as all others together. */
+   da has a row of `stride` per step and sequence. A `first` of zeros adds nothing. Few sequences' states are copied side by
+   side: a product by `first` alone would take as long as all others together. */
 static int weights_adjoint(const struct sequence_shape *s, idx gates, const REAL *da, idx stride, const REAL *first,
                            const REAL *states, REAL *dw) {
     const idx B = s->B, H = s->H, last = MAX(0, s->T - 1) * B;
     const REAL *others = states + (s->reverse && last ? B * H : 0);
     struct product p = {.M = gates * H, .N = H, .K = last + B, .a = da, .ars = 1, .acs = stride, .brs = H, .bcs = 1, .c = dw,
                         .crs = H, .ccs = 1};
-    if (B <= FEW && last) {
+    const int from_zeros = is_zero(first, B * H);
+    if (B <= FEW && last && !from_zeros) {
         REAL *x = scratch_take(sizeof(REAL) * (size_t)(p.K * H));
         if (!x) return CNN_NO_MEMORY;
         memcpy(x + (s->reverse ? last * H : 0), first, sizeof(REAL) * (size_t)(B * H));
@@ -253,11 +268,13 @@ static int weights_adjoint(const struct sequence_shape *s, idx gates, const REAL
         scratch_give(x);
         return status;
     }
-    p.K = s->T ? B : 0, p.a = da + (s->reverse ? last * stride : 0), p.b = first;
-    if (multiply(p) != CNN_OK) return CNN_NO_MEMORY;
-    if (!last) return CNN_OK;
+    if (!from_zeros || !last) {
+        p.K = s->T ? B : 0, p.a = da + (s->reverse ? last * stride : 0), p.b = first;
+        if (multiply(p) != CNN_OK) return CNN_NO_MEMORY;
+        if (!last) return CNN_OK;
+        p.bias = dw, p.bias_rs = H, p.bias_cs = 1;   /* adds to what is there */
+    }
     p.K = last, p.a = da + (s->reverse ? 0 : B * stride), p.b = others;
-    p.bias = dw, p.bias_rs = H, p.bias_cs = 1;   /* adds to what is there */
     return multiply(p);
 }
 
@@ -298,7 +315,7 @@ static void rnn_cells(void *arg, idx begin, idx end, int worker) {
     for (idx number = begin; number < end; number++) {
         const struct patch at = patch_of(p, number);
         const struct wanted wanted = rows_of(p, h, 1, &at);
-        multiply_state(p, p->weights, (struct operand){p->packed[i % 2], h_before, H}, &at, sums, 0, &wanted);
+        multiply_state(p, p->weights, state_before(p, h_before), &at, sums, 0, &wanted);
         for (idx row = 0; row < at.rows; row++) {
             const idx b = at.row + row, place = b * H + at.unit;
             if (!alive(p, i, b)) {
@@ -318,6 +335,7 @@ static int rnn_forward(const struct sequence_shape *s, const struct sequence_inp
                        const void *w_hh, void *h) {
     struct rnn r = {{.s = *s, .weights = {times_weights(w_hh, 1, s->H)}}, nonlinearity, .h0 = h0, .h = h};
     struct steps *p = &r.steps;
+    p->from_zeros = is_zero(h0, s->B * s->H);
     if (share_of_inputs(s, in, 1, h, s->H) != CNN_OK) return CNN_NO_MEMORY;
     if (begin_steps(p, s->H) != CNN_OK) return CNN_NO_MEMORY;
     pack_state(p, p->packed[0], 0, h0);

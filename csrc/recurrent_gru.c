@@ -30,12 +30,12 @@ static void gru_cells(void *arg, idx begin, idx end, int worker) {
     const struct gru *g = arg;
     const struct steps *p = &g->steps;
     const idx i = p->i, H = p->s.H, W = p->width;
-    const REAL *h_before = before(p, i, g->h0, g->h), *packed = p->packed[i % 2];
+    const REAL *h_before = before(p, i, g->h0, g->h);
     REAL *h = g->h + offset_of(p, i, H), *next = p->packed[(i + 1) % 2], sums[PATCH_REALS] __attribute__((aligned(64)));
     for (idx number = begin; number < end; number++) {
         const struct patch at = patch_of(p, number);
         REAL *z_sums = sums + at.rows * W, *q_sums = z_sums + at.rows * W;
-        const struct operand state = {packed, h_before, H};
+        const struct operand state = state_before(p, h_before);
         const struct wanted wanted[] = {rows_of(p, g->gates + gru_gates(g, 0, 0), 4, &at), rows_of(p, h_before, 1, &at),
                                         rows_of(p, h, 1, &at)};
         multiply_state(p, &p->weights[RESET_UPDATE], state, &at, sums, 0, wanted);
@@ -102,6 +102,7 @@ static int gru_forward(const struct sequence_shape *s, const struct sequence_inp
                     reset_after, .h0 = h0, .b_hh = b_hh, .h = h, .gates = gates};
     struct steps *p = &g.steps;
     if (!reset_after) p->weights[CANDIDATE].first = H;
+    p->from_zeros = is_zero(h0, s->B * H);
     if (share_of_inputs(s, in, 3, gates, 4 * H) != CNN_OK) return CNN_NO_MEMORY;
     if (begin_steps(p, reset_after ? H : 2 * H) != CNN_OK) return CNN_NO_MEMORY;
     pack_state(p, p->packed[0], 0, h0);

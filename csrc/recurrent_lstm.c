@@ -81,15 +81,15 @@ static void lstm_cells(void *arg, idx begin, idx end, int worker) {
     const struct lstm *l = arg;
     const struct steps *p = &l->steps;
     const idx i = p->i, H = p->s.H, gates = offset_of(p, i, 4 * H);
-    const REAL *h_before = before(p, i, l->h0, l->h), *c_before = before(p, i, l->c0, l->c), *packed = p->packed[i % 2];
+    const REAL *h_before = before(p, i, l->h0, l->h), *c_before = before(p, i, l->c0, l->c);
     REAL *h = l->h + offset_of(p, i, H), *c = l->c + offset_of(p, i, H), *next = p->packed[(i + 1) % 2];
     REAL sums[PATCH_REALS] __attribute__((aligned(64)));
     for (idx number = begin; number < end; number++) {
         const struct patch at = patch_of(p, number);
         const struct wanted wanted[] = {rows_of(p, l->gates + gates, 4, &at), rows_of(p, c_before, 1, &at),
                                         rows_of(p, c, 1, &at), rows_of(p, h, 1, &at)};
-        multiply_state(p, &p->weights[STATE], (struct operand){packed, h_before, H}, &at, sums, 0, wanted);
-        if (is_matrix(l)) multiply_state(p, &p->weights[CELLS], (struct operand){packed, c_before, H}, &at, sums, 1, NULL);
+        multiply_state(p, &p->weights[STATE], state_before(p, h_before), &at, sums, 0, wanted);
+        if (is_matrix(l)) multiply_state(p, &p->weights[CELLS], state_before(p, c_before), &at, sums, 1, NULL);
         for (idx row = 0; row < at.rows; row++) {
             const idx b = at.row + row, place = b * H + at.unit, gate = gates + b * 4 * H + at.unit;
             if (alive(p, i, b)) {
@@ -143,6 +143,7 @@ static int lstm_forward(const struct sequence_shape *s, const struct sequence_in
         p->weights[CELLS] = behind(H, times_weights(l.peephole, 2, H));
         p->weights[OUTPUT] = behind(H, times_weights(l.peephole + 2 * H * H, 1, H));
     }
+    p->from_zeros = is_zero(h0, s->B * H) && (!is_matrix(&l) || is_zero(c0, s->B * H));
     if (share_of_inputs(s, &without_bias, 4, gates, 4 * H) != CNN_OK) return CNN_NO_MEMORY;
     if (begin_steps(p, is_matrix(&l) ? 2 * H : H) != CNN_OK) return CNN_NO_MEMORY;
     pack_state(p, p->packed[0], 0, h0);

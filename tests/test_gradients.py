@@ -137,6 +137,30 @@ def test_an_array_that_backward_keeps_for_itself_is_not_written():
     np.testing.assert_array_equal(kept, [1.0, 1.0])
 
 
+@pytest.mark.parametrize("keeps", ["nothing", "owner", "view"])
+def test_a_reshaped_adjoint_is_taken_without_a_copy_unless_somebody_else_holds_its_memory(keeps):
+    held, made = [], []
+
+    class Reshaped(Op):
+        @staticmethod
+        def forward(ctx, x):
+            return x * 1.0
+
+        @staticmethod
+        def backward(ctx, dy):
+            owner = dy.reshape(-1) * 2.0
+            made.append(owner.ctypes.data)
+            held.extend({"nothing": [], "owner": [owner], "view": [owner[1:]]}[keeps])
+            return owner.reshape(dy.shape)
+
+    x = leaf([[1.0, 2.0]])
+    Reshaped.apply(x).sum().backward()
+    assert (x.grad.ctypes.data == made[0]) == (keeps == "nothing") and x.grad.flags.writeable
+    x.grad += 1.0
+    np.testing.assert_array_equal(x.grad, [[3.0, 3.0]])
+    assert all((a == 2.0).all() for a in held)
+
+
 def test_a_constant_returned_for_two_leaves_is_not_shared_by_their_gradients():
     constant = np.ones(2, np.float32)
 

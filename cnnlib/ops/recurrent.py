@@ -320,7 +320,7 @@ class LSTM(_Recurrent):
     @staticmethod
     def through_time(ctx, dy, dh_n, dc_n):
         dh = _adjoint_of_states(ctx, dy, dh_n)
-        dc = ctx.xp.zeros_like(ctx.c0) if dc_n is None else dc_n
+        dc = ctx.xp.zeros(ctx.c0.shape, dh.dtype) if dc_n is None else dc_n
         return ctx.kernels.lstm_backward(dh, dc, ctx.h, ctx.c, ctx.gates, ctx.h0, ctx.c0, ctx.w_hh, *ctx.how)
 
     @staticmethod
@@ -365,9 +365,10 @@ class GRU(_Recurrent):
 def _inputs_backward(ctx, da, w):
     """dx, dw_ih, db; w is the place of w_ih among the arguments."""
     x, rows = _masked(ctx.x, ctx.mask), da.reshape(-1, da.shape[2])  # da is 0 in the padding, but 0 · NaN is not
-    dx = ctx.kernels.linear_backward_input(rows, ctx.w_ih).reshape(x.shape) if ctx.needs[0] else None
-    dw = ctx.kernels.linear_backward_weight(rows, x.reshape(-1, x.shape[2])) if ctx.needs[w] else None
-    return dx, dw, ctx.kernels.linear_backward_bias(rows) if any(ctx.needs[w + 2 : w + 4]) else None
+    needs, kernels = ctx.needs, ctx.kernels
+    dx = kernels.linear_backward_input(rows, ctx.w_ih).reshape(x.shape) if needs[0] else None
+    dw = kernels.linear_backward_weight(rows, x.reshape(-1, x.shape[2])) if needs[w] else None
+    return dx, dw, kernels.linear_backward_bias(rows) if any(needs[w + 2 : w + 4]) else None
 
 
 def _sum(b_ih, b_hh):
