@@ -102,18 +102,6 @@ INLINE void join_phases(const vr *s, REAL *d) {
     store(d + 3 * VL, __builtin_shufflevector(high_02, high_13, HIGH));
 }
 
-/* ---- parts of a kernel ---- */
-
-struct kernel { idx KH, KW, across, parts; };
-
-static struct kernel kernel_of(idx KH, idx KW) {
-    idx across = ceil_div(KW, TAPS);
-    return (struct kernel){KH, KW, across, ceil_div(KH, TAPS) * across};
-}
-
-INLINE idx top_of(const struct kernel *k, idx part) { return part / k->across * TAPS; }
-INLINE idx left_of(const struct kernel *k, idx part) { return part % k->across * TAPS; }
-
 /* ---- tiles ---- */
 
 struct tiling { idx rows, columns, count; };   /* of tiles in an image; tiles in all images */

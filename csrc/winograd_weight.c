@@ -6,6 +6,16 @@
    so vectors run along channels: the strips and panels of the product are what the transforms write. Every part of a larger
    kernel has channels of its own, rounded up to whole vectors. */
 
+struct kernel { idx KH, KW, across, parts; };
+
+static struct kernel kernel_of(idx KH, idx KW) {
+    idx across = ceil_div(KW, TAPS);
+    return (struct kernel){KH, KW, across, ceil_div(KH, TAPS) * across};
+}
+
+INLINE idx top_of(const struct kernel *k, idx part) { return part / k->across * TAPS; }
+INLINE idx left_of(const struct kernel *k, idx part) { return part % k->across * TAPS; }
+
 INLINE void transform_gradient(vr *d) {   /* A d, of four */
     vr d0 = d[0], d3 = d[3], even_a = d0 + (REAL)0.5 * d[2], odd_a = ROOT_HALF * (d[1] + (REAL)0.5 * d3);
     vr even_b = d0 + 2 * d[2], odd_b = ROOT_TWO * (d[1] + 2 * d3);
