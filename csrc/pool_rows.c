@@ -389,21 +389,28 @@ static void max_pool_3x3_backward_narrow_planes(void *arg, idx begin, idx end, i
 static int is_global(const struct pool_shape *s) {   /* one window, the whole plane */
     return s->OH == 1 && s->OW == 1 && s->KH == s->H && s->KW == s->W && !s->top && !s->left;
 }
+INLINE vr sum_of(const REAL *x, idx n) {   /* its lanes' sum is the sum of x */
+    vr a = {0}, b = {0};
+    idx i = 0;
+    for (; i + 2 * VL <= n; i += 2 * VL) {
+        prefetch_ahead(x + i);
+        if (LINE <= VL) prefetch_ahead(x + i + VL);   /* else it is the same line */
+        a += load(x + i), b += load(x + i + VL);
+    }
+    for (; i < n; i += VL) prefetch_ahead(x + i), a += load_part(x + i, n - i);
+    return a + b;
+}
 static void avg_pool_global_planes(void *arg, idx begin, idx end, int worker) {
     (void)worker;
     const struct pool_call *c = arg;
     const idx n = plane_size(&c->s);
-    for (idx plane = begin; plane < end; plane++) {
-        const REAL *x = c->x + plane * n;
-        vr a = {0}, b = {0};
-        idx i = 0;
-        for (; i + 2 * VL <= n; i += 2 * VL) {
-            prefetch_ahead(x + i), prefetch_ahead(x + i + VL);
-            a += load(x + i), b += load(x + i + VL);
-        }
-        for (; i < n; i += VL) prefetch_ahead(x + i), a += load_part(x + i, n - i);
-        c->result[plane] = horizontal_sum(a + b) / (REAL)n;
+    idx plane = begin;
+    for (; plane + VL <= end; plane += VL) {
+        vr sums[VL];
+        for (idx i = 0; i < VL; i++) sums[i] = sum_of(c->x + (plane + i) * n, n);
+        store(c->result + plane, horizontal_sums(sums) / (REAL)n);
     }
+    for (; plane < end; plane++) c->result[plane] = horizontal_sum(sum_of(c->x + plane * n, n)) / (REAL)n;
 }
 
 static int run_on_planes(struct pool_call *c, const struct pool_shape *s, range_body planes) {

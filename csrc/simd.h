@@ -306,6 +306,19 @@ INLINE void transpose(vr *v) {
     }
 }
 
+/* Lane i is the sum of v[i]: neighbours are added, of two vectors at a time. */
+#define EVENS_IN_BLOCK(i) ((i) - IN_BLOCK(i) + 2 * IN_BLOCK(i) % LANES_IN_BLOCK + 2 * IN_BLOCK(i) / LANES_IN_BLOCK * LANES_IN_VECTOR)
+#define ODDS_IN_BLOCK(i) (EVENS_IN_BLOCK(i) + 1)
+INLINE vr horizontal_sums(vr *v) {
+#pragma GCC unroll 4
+    for (idx n = VL / 2, in_block = LANES_IN_BLOCK / 2; n; n /= 2, in_block /= 2)
+#pragma GCC unroll 8
+        for (idx i = 0; i < n; i++)
+            v[i] = in_block ? SHUFFLE(v[2 * i], v[2 * i + 1], EVENS_IN_BLOCK) + SHUFFLE(v[2 * i], v[2 * i + 1], ODDS_IN_BLOCK)
+                            : SHUFFLE(v[2 * i], v[2 * i + 1], EVEN_BLOCKS) + SHUFFLE(v[2 * i], v[2 * i + 1], ODD_BLOCKS);
+    return v[0];
+}
+
 /* v[0] ... v[n-1], n a power of two: of the n VL lanes in a row, number i n + k becomes lane i of v[k]; and back. */
 #define EVEN_LANES(i) (2 * (i))
 #define ODD_LANES(i) (2 * (i) + 1)
