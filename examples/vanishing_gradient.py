@@ -26,6 +26,7 @@ from cnnlib.cli.pipe import reader_may_leave
 
 UNITS, STEPS = 16, 100
 RADII = (0.5, 0.9, 1.0, 1.1, 1.5)
+PICTURES = (".png", ".svg", ".pdf")
 OPEN = 20.0  # what a gate receives: σ(20) is 1 − 2·10⁻⁹, σ(−20) is 2·10⁻⁹
 
 
@@ -116,6 +117,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.seed < 0:
         parser.error(f"--seed must be a whole number >= 0, got {args.seed}")
+    if args.out and args.out.suffix.lower() not in PICTURES:
+        parser.error(f"--out {args.out}: a picture's name ends in {', '.join(PICTURES)}")
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
 
@@ -138,6 +141,8 @@ def main() -> None:
     print("output gate   " + "".join(f"{'O' if is_open else '—':>6}" for is_open in outputs))
     print("‖∂c_t/∂x_1‖   " + "".join(f"{v:6.2f}" for v in gated[1]))
     print("‖∂h_t/∂x_1‖   " + "".join(f"{v:6.2f}" for v in gated[2]))
+    if args.out and args.out.suffix.lower() not in PICTURES:
+        parser.error(f"--out {args.out}: a picture's name ends in {', '.join(PICTURES)}")
     if args.out:
         draw(radii, curves, outputs, gated, args.out)
 

@@ -118,6 +118,7 @@ def zeros(*shape):
         (lambda: nn.LSTM(3, 2.5), ValueRangeError, "LSTM: hidden_size must be a whole number >= 1, got 2.5."),
         (lambda: nn.GRU(3, 5, 0), ValueRangeError, "GRU: num_layers must be a whole number >= 1, got 0."),
         (lambda: nn.GRU(3, 5, dropout=1), ValueRangeError, "GRU: dropout must be a probability, 0 <= dropout < 1, got 1."),
+        (lambda: nn.GRU(3, 5, dropout="a"), ValueRangeError, "GRU: dropout must be a probability, 0 <= dropout < 1, got 'a'."),
         (lambda: nn.RNN(3, 5, merge="add"), UnknownNameError, "unknown merge of RNN 'add'"),
         (lambda: nn.RNN(3, 5, nonlinearity="elu"), UnknownNameError, "unknown nonlinearity of RNN 'elu'"),
         (lambda: nn.LSTM(3, 5, peepholes="ful"), UnknownNameError, "unknown peepholes of LSTM 'ful': did you mean 'full'"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from numbers import Real
 from typing import Any
 
 from cnnlib import ops
@@ -131,7 +132,7 @@ class _Layers(_Weights):
         check_whole(name, "num_layers", num_layers)
         if merge not in ("concat", "sum"):
             raise unknown_name(f"merge of {name}", merge, ("concat", "sum"))
-        if not 0 <= dropout < 1:
+        if not (isinstance(dropout, Real) and 0 <= dropout < 1):
             raise ValueRangeError(f"{name}: dropout must be a probability, 0 <= dropout < 1, got {dropout!r}.")
         if dropout and num_layers == 1:
             warnings.warn(f"{name}: dropout={dropout!r} stands between layers, and there is one layer: nothing is dropped. "

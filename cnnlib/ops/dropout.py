@@ -21,6 +21,7 @@ autoencoders", 2010 (the other three).
 from __future__ import annotations
 
 import math
+from numbers import Real
 
 from cnnlib.backends import kernel, xp_of
 from cnnlib.errors import ValueRangeError
@@ -174,8 +175,7 @@ def salt_and_pepper_noise(x, p=0.5, training=True):
 
     Raises ValueRangeError unless 0 <= p < 1.
     """
-    if not 0 <= p < 1:
-        raise ValueRangeError(f"salt_and_pepper_noise: p is the probability of a 0 or a 1 and must be in 0 <= p < 1, got {p}.")
+    _check_probability("salt_and_pepper_noise", p, "a 0 or a 1")
     return SaltAndPepperNoise.apply(x, p=float(p)) if training and p > 0 else _unchanged(x)
 
 
@@ -190,6 +190,6 @@ def _unchanged(x):
     return x if isinstance(x, Tensor) else Tensor(x)
 
 
-def _check_probability(op, p):
-    if not 0 <= p < 1:
-        raise ValueRangeError(f"{op}: p is the probability of a zero and must be in 0 <= p < 1, got {p}.")
+def _check_probability(op, p, of="a zero"):
+    if not (isinstance(p, Real) and 0 <= p < 1):
+        raise ValueRangeError(f"{op}: p is the probability of {of} and must be in 0 <= p < 1, got {p!r}.")

@@ -31,6 +31,7 @@ ERRORS = [
     ),
     ErrorCase("p negative", lambda: ops.dropout(np.ones(3), -0.1), ValueRangeError, "must be in 0 <= p < 1, got -0.1"),
     ErrorCase("p NaN", lambda: ops.dropout(np.ones(3), float("nan")), ValueRangeError, "must be in 0 <= p < 1, got nan"),
+    ErrorCase("dropout p of letters", lambda: ops.dropout(np.ones(3), "half"), ValueRangeError, "0 <= p < 1, got 'half'"),
     ErrorCase("masking p", lambda: ops.masking_noise(np.ones(3), 2.0), ValueRangeError, "masking_noise: p is the probability"),
     ErrorCase(
         "salt and pepper p",
