@@ -57,14 +57,17 @@ static const plane_kernel plane_kernels[] = {NULL, FOR_HEIGHTS(PLANES_OF)};
 
 /* ---- strips of pixels ---- */
 
-/* Every second one of 2 n - 1 elements. */
+/* Every second one of 2 n - 1 elements. The last vector overlaps with the one before, and ends with the last element. */
+#define LAST_EVENS(i) (2 * (i) + (2 * (i) >= LANES_IN_VECTOR))
 INLINE void skip_every_other(idx n, const REAL *x, REAL *d) {
-    for (idx i = 0; i < n; i += VL) {
-        idx left = 2 * (n - i) - 1;
-        vr v[2] = {load_part(x + 2 * i, left), left > VL ? load_part(x + 2 * i + VL, left - VL) : (vr){0}};
-        unzip(v, 2);
-        store_part(d + i, v[0], n - i);
+    if (n < VL) {
+        const idx left = 2 * n - 1;
+        store_n(d, SHUFFLE(load_part(x, left), left > VL ? load_n(x + VL, left - VL) : (vr){0}, EVEN_LANES), n);
+        return;
     }
+    const idx last = n - VL;
+    for (idx i = 0; i < last; i += VL) store(d + i, SHUFFLE(load(x + 2 * i), load(x + 2 * i + VL), EVEN_LANES));
+    store(d + last, SHUFFLE(load(x + 2 * last), load(x + 2 * last + VL - 1), LAST_EVENS));
 }
 
 /* Every element that is `step` from the last. */
