@@ -19,7 +19,7 @@ enum { GATES = 4, PRODUCTS = 3, FEW_STRIPS = 4, FEW_STEPS = 4 };
 struct weights {
     const REAL *w;
     idx gates, K, of_gate, of_unit, of_k;
-    idx piece;        /* k at a time where rows are wanted */
+    idx piece;        /* k at a time where rows are wanted: of one array meanwhile */
     idx first;        /* x(b, 0) is this number of the packed row b */
     REAL *strips;     /* NULL: used as they are */
 };
@@ -28,6 +28,10 @@ static struct weights times_weights(const REAL *w, idx gates, idx H) {   /* x W^
 }
 static struct weights times_transposed(const REAL *w, idx gates, idx H) {   /* x W, as backward has it */
     return (struct weights){.w = w, .gates = 1, .K = gates * H, .of_gate = 0, .of_unit = 1, .of_k = H, .piece = H};
+}
+static struct weights in_pieces(idx pieces, struct weights w) {
+    w.piece = (w.K + pieces - 1) / pieces;
+    return w;
 }
 static struct weights behind(idx first, struct weights w) {
     w.first = first;
@@ -192,13 +196,15 @@ static void multiply_strips(const struct steps *p, const struct weights *w, idx 
 #undef VECTORS
         }
     else
-        for (idx s = 0; s < strips; s++)
-            for (idx k = 0, n = wanted ? w->piece : w->K; k < w->K; k += n) {
-                const struct wanted *rows = wanted ? wanted + gate + k / n : &own;
+        for (idx s = 0; s < strips; s++) {
+            const struct wanted *rows = wanted ? wanted + gate : &own;
+            for (idx k = 0, n; k < w->K; k += n, rows++) {
+                n = wanted ? MIN(w->piece, w->K - k) : w->K;
                 const struct after after = next_weights(p, w, at->row, next + s, gate * w->K + k, n, rows->count);
                 step_kernels[at->rows](n, a + k * at->rows, b + s * apart + k * NR, rows, s * NR, &after, sums + s * NR,
                                        p->width, accumulate || k);
             }
+        }
 }
 
 static void multiply_unpacked_weights(const struct weights *w, idx gate, const REAL *x, idx stride, const struct patch *at,
@@ -231,11 +237,14 @@ static struct wanted rows_of(const struct steps *p, const REAL *x, idx gates, co
     return (struct wanted){x + at->row * gates * p->s.H + at->unit, p->s.H, at->rows * gates};
 }
 
-/* gx (T, B, gates H) = x W_ih^T + b, rows `stride` apart: the first sums of every gate at every step. */
+/* gx (T, B, gates H) = x W_ih^T, rows `stride` apart: the first sums of every gate at every step. The bias comes with the sums
+   of a step: here it would be a pass of its own. */
 static int share_of_inputs(const struct sequence_shape *s, const struct sequence_inputs *in, idx gates, REAL *gx, idx stride) {
     return multiply((struct product){.M = s->T * s->B, .N = gates * s->H, .K = in->D, .a = in->x, .ars = in->D, .acs = 1,
-                                     .b = in->w_ih, .brs = 1, .bcs = in->D, .c = gx, .crs = stride, .ccs = 1,
-                                     .bias = in->b, .bias_cs = 1});
+                                     .b = in->w_ih, .brs = 1, .bcs = in->D, .c = gx, .crs = stride, .ccs = 1});
+}
+INLINE vr bias_of(const struct steps *p, const REAL *b, idx gate, idx unit, idx n) {
+    return b ? load_part(b + gate * p->s.H + unit, n) : (vr){0};
 }
 
 /* ---- what the backward passes share ---- */
@@ -300,7 +309,7 @@ INLINE vr slope(vr y, int nonlinearity) {   /* by the value */
 struct rnn {
     struct steps steps;
     int nonlinearity;
-    const REAL *h0, *dh;
+    const REAL *b, *h0, *dh;
     REAL *h;                     /* of this step and later ones it holds the share of the inputs; backward reads it */
     REAL *da, *carried;
 };
@@ -323,8 +332,9 @@ static void rnn_cells(void *arg, idx begin, idx end, int worker) {
                 continue;
             }
             for (idx j = 0; j < at.units; j += VL) {
-                const vr a = load_part(h + place + j, at.units - j) + load(sums + row * p->width + j);
-                store_part(h + place + j, activated(a, r->nonlinearity), at.units - j);
+                const idx n = at.units - j;
+                const vr x = load_part(h + place + j, n) + load(sums + row * p->width + j);
+                store_part(h + place + j, activated(x + bias_of(p, r->b, 0, at.unit + j, n), r->nonlinearity), n);
             }
         }
         pack_patch(p, p->packed[(i + 1) % 2], 0, &at, h, H);
@@ -333,7 +343,8 @@ static void rnn_cells(void *arg, idx begin, idx end, int worker) {
 
 static int rnn_forward(const struct sequence_shape *s, const struct sequence_inputs *in, int nonlinearity, const void *h0,
                        const void *w_hh, void *h) {
-    struct rnn r = {{.s = *s, .weights = {times_weights(w_hh, 1, s->H)}}, nonlinearity, .h0 = h0, .h = h};
+    struct rnn r = {{.s = *s, .weights = {times_weights(w_hh, 1, s->H)}}, nonlinearity, .b = in->b, .h0 = h0,
+                    .h = h};
     struct steps *p = &r.steps;
     p->from_zeros = is_zero(h0, s->B * s->H);
     if (share_of_inputs(s, in, 1, h, s->H) != CNN_OK) return CNN_NO_MEMORY;
@@ -349,16 +360,17 @@ static void rnn_cells_backward(void *arg, idx begin, idx end, int worker) {
     (void)worker;
     const struct rnn *r = arg;
     const struct steps *p = &r->steps;
-    const idx i = p->i, H = p->s.H;
+    const idx i = p->i, H = p->s.H, first = i < 0 ? 0 : offset_of(p, i, H);
     const REAL *after = r->da + (i + 1 < p->s.T ? offset_of(p, i + 1, H) : 0);
     REAL sums[PATCH_REALS] __attribute__((aligned(64)));
     for (idx number = begin; number < end; number++) {
         const struct patch at = patch_of(p, number);
-        const struct wanted wanted = rows_of(p, r->dh + (i < 0 ? 0 : offset_of(p, i, H)), 1, &at);
+        const struct wanted wanted[] = {rows_of(p, r->dh + first, 1, &at), rows_of(p, r->h + first, 1, &at),
+                                        rows_of(p, r->da + first, 1, &at)};
         if (i + 1 < p->s.T)
-            multiply_state(p, p->weights, (struct operand){p->packed[(i + 1) % 2], after, H}, &at, sums, 0, &wanted);
+            multiply_state(p, p->weights, (struct operand){p->packed[(i + 1) % 2], after, H}, &at, sums, 0, wanted);
         for (idx row = 0; row < at.rows; row++) {
-            const idx b = at.row + row, state = b * H + at.unit, place = i < 0 ? 0 : offset_of(p, i, H) + state;
+            const idx b = at.row + row, state = b * H + at.unit, place = first + state;
             for (idx j = 0; j < at.units; j += VL) {
                 const idx n = at.units - j;
                 const REAL *dh = i < 0 ? NULL : r->dh + place, *product = sums + row * p->width;
@@ -376,8 +388,8 @@ static void rnn_cells_backward(void *arg, idx begin, idx end, int worker) {
 
 static int rnn_backward(const struct sequence_shape *s, int nonlinearity, const void *dh, const void *h, const void *h0,
                         const void *w_hh, void *da, void *dh0, void *dw_hh) {
-    struct rnn r = {{.s = *s, .weights = {times_transposed(w_hh, 1, s->H)}}, nonlinearity, .dh = dh, .h = (REAL *)h, .da = da,
-                    .carried = dh0};
+    struct rnn r = {{.s = *s, .weights = {in_pieces(3, times_transposed(w_hh, 1, s->H))}}, nonlinearity, .dh = dh,
+                    .h = (REAL *)h, .da = da, .carried = dh0};
     struct steps *p = &r.steps;
     if (begin_steps(p, s->H) != CNN_OK) return CNN_NO_MEMORY;
     memset(dh0, 0, sizeof(REAL) * (size_t)(s->B * s->H));

@@ -7,7 +7,7 @@ enum { RESET_UPDATE, CANDIDATE };   /* the products: by W_hr and W_hz, by W_hn *
 struct gru {
     struct steps steps;
     int reset_after;
-    const REAL *h0, *b_hh, *dh;
+    const REAL *h0, *b, *b_hh, *dh;
     REAL *h, *gates;             /* gates hold the inputs' share before their step; backward reads both */
     REAL *da, *dq, *carried;     /* dq: the adjoint of q */
 };
@@ -18,8 +18,12 @@ static idx gru_gates(const struct gru *g, idx b, idx unit) {   /* places of r in
 static idx gru_inputs(const struct gru *g, idx b, idx unit) {
     return offset_of(&g->steps, g->steps.i, 3 * g->steps.s.H) + b * 3 * g->steps.s.H + unit;
 }
-INLINE vr gru_bias(const struct gru *g, idx gate, idx unit, idx n) {
-    return g->b_hh ? load_part(g->b_hh + gate * g->steps.s.H + unit, n) : (vr){0};
+/* W_ih x + b_ih: of this step, as long as gates hold the inputs' share. */
+INLINE vr gru_input(const struct gru *g, const REAL *gates, idx gate, idx unit, idx n) {
+    return load_part(gates + gate * g->steps.s.H, n) + bias_of(&g->steps, g->b, gate, unit, n);
+}
+INLINE vr gru_product(const struct gru *g, const REAL *sums, idx gate, idx unit, idx n) {
+    return load(sums) + bias_of(&g->steps, g->b_hh, gate, unit, n);
 }
 
 /* ---- forward ---- */
@@ -51,14 +55,14 @@ static void gru_cells(void *arg, idx begin, idx end, int worker) {
             for (idx j = 0; j < at.units; j += VL) {
                 const idx n = at.units - j, u = at.unit + j, x = row * W + j;
                 const vr old = load_part(h_before + place + j, n);
-                const vr r = vsigmoid(load_part(gates + j, n) + load(sums + x) + gru_bias(g, 0, u, n));
-                const vr z = vsigmoid(load_part(gates + H + j, n) + load(z_sums + x) + gru_bias(g, 1, u, n));
-                const vr q = g->reset_after ? load(q_sums + x) + gru_bias(g, 2, u, n) : r * old;
+                const vr r = vsigmoid(gru_input(g, gates + j, 0, u, n) + gru_product(g, sums + x, 0, u, n));
+                const vr z = vsigmoid(gru_input(g, gates + j, 1, u, n) + gru_product(g, z_sums + x, 1, u, n));
+                const vr q = g->reset_after ? gru_product(g, q_sums + x, 2, u, n) : r * old;
                 store_part(gates + j, r, n);
                 store_part(gates + H + j, z, n);
                 store_part(gates + 3 * H + j, q, n);
                 if (!g->reset_after) continue;
-                const vr candidate = vtanh(load_part(gates + 2 * H + j, n) + r * q);
+                const vr candidate = vtanh(gru_input(g, gates + j, 2, u, n) + r * q);
                 store_part(gates + 2 * H + j, candidate, n);
                 store_part(h + place + j, z * old + (1 - z) * candidate, n);
             }
@@ -84,9 +88,9 @@ static void gru_candidates(void *arg, idx begin, idx end, int worker) {
             const idx b = at.row + row, place = b * H + at.unit;
             REAL *gates = g->gates + gru_gates(g, b, at.unit);
             for (idx j = 0; j < at.units && alive(p, i, b); j += VL) {
-                const idx n = at.units - j;
-                const vr a = load(sums + row * p->width + j) + gru_bias(g, 2, at.unit + j, n), z = load_part(gates + H + j, n);
-                const vr candidate = vtanh(load_part(gates + 2 * H + j, n) + a);
+                const idx n = at.units - j, u = at.unit + j;
+                const vr a = gru_product(g, sums + row * p->width + j, 2, u, n), z = load_part(gates + H + j, n);
+                const vr candidate = vtanh(gru_input(g, gates + j, 2, u, n) + a);
                 store_part(gates + 2 * H + j, candidate, n);
                 store_part(h + place + j, z * load_part(h_before + place + j, n) + (1 - z) * candidate, n);
             }
@@ -99,7 +103,7 @@ static int gru_forward(const struct sequence_shape *s, const struct sequence_inp
                        const void *w_hh, const void *b_hh, void *h, void *gates) {
     const idx H = s->H;
     struct gru g = {{.s = *s, .weights = {times_weights(w_hh, 2, H), times_weights((const REAL *)w_hh + 2 * H * H, 1, H)}},
-                    reset_after, .h0 = h0, .b_hh = b_hh, .h = h, .gates = gates};
+                    reset_after, .h0 = h0, .b = in->b, .b_hh = b_hh, .h = h, .gates = gates};
     struct steps *p = &g.steps;
     if (!reset_after) p->weights[CANDIDATE].first = H;
     p->from_zeros = is_zero(h0, s->B * H);
@@ -125,13 +129,14 @@ static void gru_cells_backward(void *arg, idx begin, idx end, int worker) {
     const idx i = p->i, H = p->s.H, later = i + 1 < p->s.T;
     const REAL *da_after = g->da + (later ? offset_of(p, i + 1, 3 * H) : 0), *packed = p->packed[(i + 1) % 2];
     const REAL *dq_after = later && g->reset_after ? g->dq + offset_of(p, i + 1, H) : NULL;
-    const REAL *h_before = i < 0 ? NULL : before(p, i, g->h0, g->h);
+    const REAL *h_before = before(p, MAX(0, i), g->h0, g->h);
     const idx first = i < 0 ? 0 : offset_of(p, i, H);
     REAL sums[PATCH_REALS] __attribute__((aligned(64)));
     for (idx number = begin; number < end; number++) {
         const struct patch at = patch_of(p, number);
         const struct wanted wanted[] = {rows_of(p, g->gates + 4 * first, 4, &at), rows_of(p, g->da + 3 * first, 3, &at),
-                                        rows_of(p, g->dh + first, 1, &at)};
+                                        rows_of(p, g->dh + first, 1, &at), rows_of(p, h_before, 1, &at),
+                                        rows_of(p, g->reset_after ? g->dq + first : g->da, 1, &at)};
         if (later)
             multiply_state(p, &p->weights[RESET_UPDATE], (struct operand){packed, da_after, 3 * H}, &at, sums, 0, wanted);
         if (later && g->reset_after)
@@ -218,8 +223,9 @@ static int gru_backward(const struct sequence_shape *s, int reset_after, const v
                         const void *h0, const void *w_hh, void *da, void *dh0, void *dw_hh, void *db_hh) {
     const idx H = s->H;
     const REAL *w_n = (const REAL *)w_hh + 2 * H * H;
-    struct gru g = {{.s = *s, .weights = {times_transposed(w_hh, 2, H), behind(2 * H, times_transposed(w_n, 1, H))}},
-                    reset_after, .h0 = h0, .dh = dh, .h = (REAL *)h, .gates = (REAL *)gates, .da = da, .carried = dh0};
+    const struct weights candidate = behind(2 * H, times_transposed(w_n, 1, H));
+    struct gru g = {{.s = *s, .weights = {times_transposed(w_hh, 2, H), in_pieces(3, candidate)}}, reset_after, .h0 = h0,
+                    .dh = dh, .h = (REAL *)h, .gates = (REAL *)gates, .da = da, .carried = dh0};
     struct steps *p = &g.steps;
     if (begin_steps(p, 3 * H) != CNN_OK) return CNN_NO_MEMORY;
     if (reset_after && !(g.dq = scratch_take(sizeof(REAL) * (size_t)(s->T * s->B * H)))) {

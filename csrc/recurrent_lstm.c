@@ -18,9 +18,6 @@ static int is_matrix(const struct lstm *l) { return l->peepholes == MATRIX; }
 INLINE vr peep(const struct lstm *l, int k, idx unit, idx n, vr c) {
     return l->peepholes == ONE_PER_UNIT ? load_part(l->peephole + k * l->steps.s.H + unit, n) * c : (vr){0};
 }
-INLINE vr bias_of(const struct lstm *l, idx gate, idx unit, idx n) {
-    return l->b ? load_part(l->b + gate * l->steps.s.H + unit, n) : (vr){0};
-}
 
 /* ---- forward ---- */
 
@@ -42,7 +39,7 @@ INLINE void lstm_row(const struct lstm *l, struct lstm_row r) {
 #pragma GCC unroll 4
         for (idx k = 0; k < 4; k++) __builtin_prefetch(gates + (k + 4) * H, 1);
 #pragma GCC unroll 4
-        for (idx k = 0; k < 4; k++) a[k] = load_part(gates + k * H, n) + load(sums + k * r.gap) + bias_of(l, k, u, n);
+        for (idx k = 0; k < 4; k++) a[k] = load_part(gates + k * H, n) + load(sums + k * r.gap) + bias_of(&l->steps, l->b, k, u, n);
         const vr i = vsigmoid(a[0] + peep(l, 0, u, n, before)), f = vsigmoid(a[1] + peep(l, 1, u, n, before)), g = vtanh(a[2]);
         const vr c = f * before + i * g, a_o = a[3] + peep(l, 2, u, n, c);
         const vr o = is_matrix(l) ? a_o : vsigmoid(a_o);
@@ -137,14 +134,13 @@ static int lstm_forward(const struct sequence_shape *s, const struct sequence_in
     const idx H = s->H;
     struct lstm l = {{.s = *s, .weights = {times_weights(w_hh, 4, H)}}, nonlinearity, peepholes, .b = in->b, .h0 = h0,
                      .c0 = c0, .peephole = peephole, .h = h, .c = c, .gates = gates};
-    const struct sequence_inputs without_bias = {in->x, in->w_ih, NULL, in->D};   /* b comes with the sums */
     struct steps *p = &l.steps;
     if (is_matrix(&l)) {
         p->weights[CELLS] = behind(H, times_weights(l.peephole, 2, H));
         p->weights[OUTPUT] = behind(H, times_weights(l.peephole + 2 * H * H, 1, H));
     }
     p->from_zeros = is_zero(h0, s->B * H) && (!is_matrix(&l) || is_zero(c0, s->B * H));
-    if (share_of_inputs(s, &without_bias, 4, gates, 4 * H) != CNN_OK) return CNN_NO_MEMORY;
+    if (share_of_inputs(s, in, 4, gates, 4 * H) != CNN_OK) return CNN_NO_MEMORY;
     if (begin_steps(p, is_matrix(&l) ? 2 * H : H) != CNN_OK) return CNN_NO_MEMORY;
     pack_state(p, p->packed[0], 0, h0);
     if (is_matrix(&l)) pack_state(p, p->packed[0], H, c0);
