@@ -97,9 +97,15 @@ static void pack_share(void *arg, idx begin, idx end, int worker) {
                             w->of_unit, strip_at(w, strip, g));
 }
 
+/* A state is packed once and read for each gate. For a single one it is read as it lies, unless its rows are whole pages apart,
+   all in one set of L1, or weights have to be asked for meanwhile. */
+static int reads_in_place(const struct steps *p, const struct patch *at, idx stride) {
+    return p->weights->gates == 1 && at->rows > 1 && stride % PAGE && !p->far;
+}
+
 /* x (rows of the patch, its units) becomes numbers first ... of its sequences' packed rows. */
 static void pack_patch(const struct steps *p, REAL *packed, idx first, const struct patch *at, const REAL *x, idx stride) {
-    if (!p->scratch) return;
+    if (!p->scratch || reads_in_place(p, at, stride)) return;
     x += at->row * stride + at->unit, packed += at->row * p->packed_row + (first + at->unit) * at->rows;
     if (at->rows == 1) copy_reals(packed, x, at->units);
     else pack(at->rows, at->units, x, stride, 1, packed, at->rows);
@@ -207,6 +213,22 @@ static void multiply_strips(const struct steps *p, const struct weights *w, idx 
         }
 }
 
+/* The same with x as it lies, for one gate. */
+static void multiply_states_in_place(const struct steps *p, const struct weights *w, const struct operand *x,
+                                     const struct patch *at, REAL *sums, int accumulate, const struct wanted *wanted) {
+    const REAL *a = x->rows + at->row * x->stride;
+    const struct wanted own = {sums, 0, 1};
+    for (idx s = 0; s < (at->units + NR - 1) / NR; s++, sums += NR) {
+        const REAL *b = strip_at(w, at->unit / NR + s, 0);
+        const struct wanted *rows = wanted ? wanted : &own;
+        for (idx k = 0, n; k < w->K; k += n, rows++) {
+            n = wanted ? MIN(w->piece, w->K - k) : w->K;
+            const struct after soon = {rows->first + s * NR, rows->stride, MAX(1, n / (rows->count + 1))};
+            packing_kernels[at->rows](n, a + k, x->stride, b + k * NR, NR, NULL, &soon, sums, p->width, NULL, accumulate || k);
+        }
+    }
+}
+
 static void multiply_unpacked_weights(const struct weights *w, idx gate, const REAL *x, idx stride, const struct patch *at,
                                       REAL *sums, idx width, int accumulate) {
     const struct product p = {.M = at->rows, .N = at->units, .K = w->K, .a = x + at->row * stride, .ars = stride, .acs = 1,
@@ -227,7 +249,8 @@ static void multiply_state(const struct steps *p, const struct weights *w, struc
     for (idx n = 0; n < w->gates && x.rows; n++) {
         const idx g = at->rows == 1 && p->i % 2 ? w->gates - 1 - n : n;
         REAL *c = sums + g * at->rows * p->width;
-        if (p->scratch) multiply_strips(p, w, g, x.packed, at, c, accumulate, wanted);
+        if (p->scratch && reads_in_place(p, at, x.stride)) multiply_states_in_place(p, w, &x, at, c, accumulate, wanted);
+        else if (p->scratch) multiply_strips(p, w, g, x.packed, at, c, accumulate, wanted);
         else multiply_unpacked_weights(w, g, x.rows, x.stride, at, c, p->width, accumulate);
     }
 }
@@ -343,8 +366,7 @@ static void rnn_cells(void *arg, idx begin, idx end, int worker) {
 
 static int rnn_forward(const struct sequence_shape *s, const struct sequence_inputs *in, int nonlinearity, const void *h0,
                        const void *w_hh, void *h) {
-    struct rnn r = {{.s = *s, .weights = {times_weights(w_hh, 1, s->H)}}, nonlinearity, .b = in->b, .h0 = h0,
-                    .h = h};
+    struct rnn r = {{.s = *s, .weights = {times_weights(w_hh, 1, s->H)}}, nonlinearity, .b = in->b, .h0 = h0, .h = h};
     struct steps *p = &r.steps;
     p->from_zeros = is_zero(h0, s->B * s->H);
     if (share_of_inputs(s, in, 1, h, s->H) != CNN_OK) return CNN_NO_MEMORY;
