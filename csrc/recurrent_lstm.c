@@ -39,7 +39,8 @@ INLINE void lstm_row(const struct lstm *l, struct lstm_row r) {
 #pragma GCC unroll 4
         for (idx k = 0; k < 4; k++) __builtin_prefetch(gates + (k + 4) * H, 1);
 #pragma GCC unroll 4
-        for (idx k = 0; k < 4; k++) a[k] = load_part(gates + k * H, n) + load(sums + k * r.gap) + bias_of(&l->steps, l->b, k, u, n);
+        for (idx k = 0; k < 4; k++)
+            a[k] = load_part(gates + k * H, n) + load(sums + k * r.gap) + bias_of(&l->steps, l->b, k, u, n);
         const vr i = vsigmoid(a[0] + peep(l, 0, u, n, before)), f = vsigmoid(a[1] + peep(l, 1, u, n, before)), g = vtanh(a[2]);
         const vr c = f * before + i * g, a_o = a[3] + peep(l, 2, u, n, c);
         const vr o = is_matrix(l) ? a_o : vsigmoid(a_o);

@@ -307,7 +307,8 @@ INLINE void transpose(vr *v) {
 }
 
 /* Lane i is the sum of v[i]: neighbours are added, of two vectors at a time. */
-#define EVENS_IN_BLOCK(i) ((i) - IN_BLOCK(i) + 2 * IN_BLOCK(i) % LANES_IN_BLOCK + 2 * IN_BLOCK(i) / LANES_IN_BLOCK * LANES_IN_VECTOR)
+#define EVENS_IN_BLOCK(i) \
+    ((i) - IN_BLOCK(i) + 2 * IN_BLOCK(i) % LANES_IN_BLOCK + 2 * IN_BLOCK(i) / LANES_IN_BLOCK * LANES_IN_VECTOR)
 #define ODDS_IN_BLOCK(i) (EVENS_IN_BLOCK(i) + 1)
 INLINE vr horizontal_sums(vr *v) {
 #pragma GCC unroll 4
