@@ -19,7 +19,7 @@
 enum { PAGE = 4096 / sizeof(REAL) };      /* reals */
 enum { GROUP = 8, ROWS_AHEAD = 4 };       /* strips packed together, into L2; rows of B that are on their way meanwhile */
 enum { K_TOGETHER = 4 };                  /* of columns of A, packed together */
-enum { K_AHEAD = 16 };                    /* steps of k that are on their way while one is multiplied */
+enum { K_AHEAD = 16, COLUMNS_AHEAD = 8 }; /* steps of k that are on their way while one is multiplied */
 
 /* ---- micro-kernel ---- */
 
@@ -38,10 +38,10 @@ enum { LINES = NR > LINE ? NR / LINE : 1 };   /* of a row of a strip */
 
 enum { PAST_CACHES = 2 };   /* in place of `accumulate`: C is not read, and passes the caches by */
 
-/* C (m x NR, row stride ldc) = A times strip b, plus C itself, a bias per row or nothing. A is a panel (m values per k) or, if
-   in_rows, has its rows lda apart. Per k two vectors of b, `gap` apart, or only one of them, lie ldb after those of the last k
-   or, when there are offsets, at offset[k]. m is a constant where this is inlined, so x lives in registers. `strip`, if not
-   NULL, becomes what was read of b. */
+/* C (m x NR, row stride ldc) = A times strip b, plus C itself, a bias per row or nothing. A is a panel (m values per k) or lies
+   where it was: if in_rows, rows lda apart; else columns, if lda is not 0. Per k two vectors of b, `gap` apart, or only one of
+   them, lie ldb after those of the last k or, when there are offsets, at offset[k]. m is a constant where this is inlined, so x
+   lives in registers. `strip`, if not NULL, becomes what was read of b. */
 INLINE void micro_kernel(const int m, const int vectors, const int in_rows, idx K, const REAL *restrict a, idx lda,
                          const REAL *restrict b, idx ldb, const idx *restrict offset, idx gap, REAL *restrict strip,
                          struct wanted wanted, const struct after *after, REAL *restrict c, idx ldc, const REAL *bias,
@@ -50,11 +50,12 @@ INLINE void micro_kernel(const int m, const int vectors, const int in_rows, idx 
     const idx ahead = ldb == NR ? K_AHEAD * NR : 0;   /* rows of B itself are followed by the hardware */
     const REAL *restrict a5 = a + 5 * lda, *restrict a10 = a5 + 5 * lda;
     const idx lda3 = 3 * lda;   /* an address is a pointer and 0, 1, 2 or 4 times a register: here of five rows each */
+    const idx step = in_rows ? 1 : lda ? lda : m;
     const REAL *soon = after->row;
     const idx pace = soon ? after->pace : pace_of(K, wanted.count);
 #pragma GCC unroll 16
     for (int i = 0; i < m; i++) x[i][0] = x[i][1] = bias ? broadcast(bias[i]) : (vr){0};
-    for (idx k = 0, next = 0; k < K; k++, a += in_rows ? 1 : m, a5++, a10++) {
+    for (idx k = 0, next = 0; k < K; k++, a += step, a5++, a10++) {
         const REAL *bk = offset ? b + offset[k] : b + k * ldb;
         if (k == next) {
             next += pace;
@@ -67,6 +68,10 @@ INLINE void micro_kernel(const int m, const int vectors, const int in_rows, idx 
                 for (int l = 0; l < LINES; l++) __builtin_prefetch(soon + l * LINE, 0, 2);   /* into L2: L1 is full of b */
                 soon += after->step;
             }
+        }
+        if (!in_rows && lda) {   /* a line or two, which the hardware does not follow */
+            __builtin_prefetch(a + COLUMNS_AHEAD * lda);
+            __builtin_prefetch(a + COLUMNS_AHEAD * lda + m - 1);
         }
         const vr b0 = load(bk), b1 = vectors > 1 ? load(bk + gap) : b0;
         if (strip) {
@@ -106,8 +111,7 @@ INLINE void micro_kernel(const int m, const int vectors, const int in_rows, idx 
 #define HEIGHT(m) \
     static void micro_kernel_##m(idx K, const REAL *a, const REAL *b, idx ldb, const idx *offset, idx gap, REAL *c, idx ldc, \
                                  const REAL *bias, int accumulate) { \
-        const struct wanted rows = {c, ldc, m}; \
-        const struct wanted none = {a, 0, 1}; \
+        const struct wanted rows = {c, ldc, m}, none = {a, 0, 1}; \
         if (offset) micro_kernel(m, 2, 0, K, a, 0, b, 0, offset, gap, NULL, rows, nothing_after, c, ldc, bias, accumulate); \
         else if (accumulate == PAST_CACHES) \
             micro_kernel(m, 2, 0, K, a, 0, b, ldb, NULL, VL, NULL, none, nothing_after, c, ldc, NULL, PAST_CACHES); \
@@ -119,19 +123,24 @@ INLINE void micro_kernel(const int m, const int vectors, const int in_rows, idx 
         if (offset) micro_kernel(m, 1, 0, K, a, 0, b, 0, offset, gap, NULL, rows, nothing_after, c, ldc, bias, accumulate); \
         else micro_kernel(m, 1, 0, K, a, 0, b, ldb, NULL, VL, NULL, rows, nothing_after, c, ldc, bias, accumulate); \
     } \
-    static void packing_kernel_##m(idx K, const REAL *a, idx lda, const REAL *b, idx ldb, REAL *strip, \
+    static void packing_kernel_##m(idx in_rows, idx K, const REAL *a, idx lda, const REAL *b, idx ldb, REAL *strip, \
                                    const struct after *after, REAL *c, idx ldc, const REAL *bias, int accumulate) { \
         const struct wanted rows = {c, ldc, m}; \
-        if (lda && strip) micro_kernel(m, 2, 1, K, a, lda, b, ldb, NULL, VL, strip, rows, after, c, ldc, bias, accumulate); \
-        else if (lda) micro_kernel(m, 2, 1, K, a, lda, b, ldb, NULL, VL, NULL, rows, after, c, ldc, bias, accumulate); \
+        if (in_rows && strip) micro_kernel(m, 2, 1, K, a, lda, b, ldb, NULL, VL, strip, rows, after, c, ldc, bias, accumulate); \
+        else if (in_rows) micro_kernel(m, 2, 1, K, a, lda, b, ldb, NULL, VL, NULL, rows, after, c, ldc, bias, accumulate); \
+        else if (lda && strip) micro_kernel(m, 2, 0, K, a, lda, b, ldb, NULL, VL, strip, rows, after, c, ldc, bias, accumulate); \
+        else if (lda) micro_kernel(m, 2, 0, K, a, lda, b, ldb, NULL, VL, NULL, rows, after, c, ldc, bias, accumulate); \
         else if (strip) micro_kernel(m, 2, 0, K, a, 0, b, ldb, NULL, VL, strip, rows, after, c, ldc, bias, accumulate); \
         else micro_kernel(m, 2, 0, K, a, 0, b, ldb, NULL, VL, NULL, rows, after, c, ldc, bias, accumulate); \
     } \
-    static void row_kernel_##m(int narrow, idx K, const REAL *a, idx lda, const REAL *b, idx ldb, REAL *c, idx ldc, \
-                               const REAL *bias, int accumulate) { \
+    static void in_place_kernel_##m(idx in_rows, int narrow, idx K, const REAL *a, idx lda, const REAL *b, idx ldb, REAL *c, \
+                                    idx ldc, const REAL *bias, int accumulate) { \
         const struct wanted rows = {c, ldc, m}; \
-        if (narrow) micro_kernel(m, 1, 1, K, a, lda, b, ldb, NULL, VL, NULL, rows, nothing_after, c, ldc, bias, accumulate); \
-        else micro_kernel(m, 2, 1, K, a, lda, b, ldb, NULL, VL, NULL, rows, nothing_after, c, ldc, bias, accumulate); \
+        const struct after *after = nothing_after; \
+        if (in_rows && narrow) micro_kernel(m, 1, 1, K, a, lda, b, ldb, NULL, VL, NULL, rows, after, c, ldc, bias, accumulate); \
+        else if (in_rows) micro_kernel(m, 2, 1, K, a, lda, b, ldb, NULL, VL, NULL, rows, after, c, ldc, bias, accumulate); \
+        else if (narrow) micro_kernel(m, 1, 0, K, a, lda, b, ldb, NULL, VL, NULL, rows, after, c, ldc, bias, accumulate); \
+        else micro_kernel(m, 2, 0, K, a, lda, b, ldb, NULL, VL, NULL, rows, after, c, ldc, bias, accumulate); \
     }
 
 /* One for each height of a panel, and tables of them. */
@@ -150,14 +159,14 @@ static const micro_kernel_function micro_kernels[] = {NULL, FOR_HEIGHTS(MICRO_KE
 #define NARROW_KERNEL(m) narrow_kernel_##m,
 static const micro_kernel_function narrow_kernels[] = {NULL, FOR_HEIGHTS(NARROW_KERNEL)};
 
-typedef void (*packing_kernel_function)(idx, const REAL *, idx, const REAL *, idx, REAL *, const struct after *, REAL *, idx,
-                                        const REAL *, int);
+typedef void (*packing_kernel_function)(idx, idx, const REAL *, idx, const REAL *, idx, REAL *, const struct after *, REAL *,
+                                        idx, const REAL *, int);
 #define PACKING_KERNEL(m) packing_kernel_##m,
 static const packing_kernel_function packing_kernels[] = {NULL, FOR_HEIGHTS(PACKING_KERNEL)};
 
-typedef void (*row_kernel_function)(int, idx, const REAL *, idx, const REAL *, idx, REAL *, idx, const REAL *, int);
-#define ROW_KERNEL(m) row_kernel_##m,
-static const row_kernel_function row_kernels[] = {NULL, FOR_HEIGHTS(ROW_KERNEL)};
+typedef void (*in_place_kernel_function)(idx, int, idx, const REAL *, idx, const REAL *, idx, REAL *, idx, const REAL *, int);
+#define IN_PLACE_KERNEL(m) in_place_kernel_##m,
+static const in_place_kernel_function in_place_kernels[] = {NULL, FOR_HEIGHTS(IN_PLACE_KERNEL)};
 
 static void spread_tile(const REAL *t, idx m, idx n, REAL *c, idx crs, idx ccs, int accumulate) {
     for (idx i = 0; i < m; i++)
@@ -187,15 +196,15 @@ static void tile(idx m, idx n, idx K, const REAL *a, const REAL *b, idx ldb, con
     spread_tile(t, m, n, c, crs, ccs, accumulate);
 }
 
-/* The same with rows of A where they are. */
-static void tile_of_rows(idx m, idx n, idx K, const REAL *a, idx lda, const REAL *b, idx ldb, REAL *c, idx crs, idx ccs,
-                         const REAL *bias, int accumulate) {
+/* The same with rows or columns of A where they are. */
+static void tile_in_place(idx m, idx n, idx in_rows, idx K, const REAL *a, idx lda, const REAL *b, idx ldb, REAL *c, idx crs,
+                          idx ccs, const REAL *bias, int accumulate) {
     if (n % VL == 0 && ccs == 1) {
-        row_kernels[m](n <= VL, K, a, lda, b, ldb, c, crs, bias, accumulate);
+        in_place_kernels[m](in_rows, n <= VL, K, a, lda, b, ldb, c, crs, bias, accumulate);
         return;
     }
     REAL t[MR * NR] __attribute__((aligned(64)));
-    row_kernels[m](n <= VL, K, a, lda, b, ldb, t, NR, bias, 0);
+    in_place_kernels[m](in_rows, n <= VL, K, a, lda, b, ldb, t, NR, bias, 0);
     spread_tile(t, m, n, c, crs, ccs, accumulate);
 }
 
@@ -275,10 +284,7 @@ static void pack_panels(idx M, idx K, const REAL *a, idx rs, idx cs, idx height,
         pack_panels_of_columns(M, K, a, cs, height, d);
         return;
     }
-    for (idx i = 0; i < M; i += height) {
-        idx m = MIN(height, M - i);
-        pack(m, K, a + i * rs, rs, cs, d + i * K, m);
-    }
+    for (idx i = 0; i < M; i += height) pack(MIN(height, M - i), K, a + i * rs, rs, cs, d + i * K, MIN(height, M - i));
 }
 
 /* Strips side by side: memory likes to be read in long pieces, and a row may well be on a page of its own. */
@@ -356,9 +362,13 @@ static int passes_caches(const struct product *p) {
 }
 
 /* Rows of A need not be turned into panels: 4 to 10 % of a product of middling size. But at a distance of whole pages they all
-   are in one set of L1, and where K goes by in short pieces, the begin of each piece would be waited for. */
-enum { LONG = 64 };
-static int reads_a_in_place(const struct product *p) { return p->acs == 1 && p->ars % PAGE && depth_of(p) > LONG; }
+   are in one set of L1, and where K goes by in short pieces, the begin of each piece would be waited for. Nor do columns (2 to 4 %)
+   that lie in L2 and meet few strips, where a tile is high: each of its steps asks for their lines. */
+enum { LONG = 64, FEW_COLUMNS = 512 };
+static int reads_a_in_place(const struct product *p) {
+    if (p->acs == 1) return p->ars % PAGE && depth_of(p) > LONG;
+    return MR > 6 && p->ars == 1 && p->acs % PAGE && p->N <= FEW_COLUMNS && p->M * p->K <= 2 * (idx)FAR && !is_outer(p);
+}
 
 /* Rows of a block of A: more of them where K is short; blocks of equal size, as the strips are fetched anew for each. */
 static idx rows_at_once(const struct product *p) {
@@ -395,7 +405,8 @@ static struct after strip_after(const struct product *p, const REAL *b, idx k, i
    many lines at once would hold up their products, too. Over the last strips, the panels ask for the rows of A that come after. */
 static void multiply_blocks(const struct product *p, idx mc, idx nc, idx kc, const REAL *a, REAL *strips, int first,
                             int once, const REAL *b, REAL *c, const REAL *bias, int accumulate, struct wanted rows_after) {
-    const idx height = p->height, lda = reads_a_in_place(p) ? p->ars : 0, step = lda ? lda : kc;
+    const idx height = p->height, lda = reads_a_in_place(p) ? p->acs == 1 ? p->ars : p->acs : 0;
+    const idx in_rows = lda && p->acs == 1, step = lda ? p->ars : kc;
     idx askers = mc > height;   /* none, or a power of two */
     while (askers && mc > 2 * askers * height && 2 * askers <= pace_of(kc, height)) askers *= 2;
     const idx row_pace = MIN(pace_of(kc, height), LINES * LINE), late = nc - ceil_div(rows_after.count, ceil_div(mc, height)) * NR;
@@ -406,7 +417,7 @@ static void multiply_blocks(const struct product *p, idx mc, idx nc, idx kc, con
         if (first && packs_on_the_way(p) && n == NR && !past_caches) {
             const struct after after = askers ? (struct after){a, 0, pace_of(kc, height)} : strip_after(p, b + j, 0, 1);
             done = MIN(height, mc), asked = 0;
-            packing_kernels[done](kc, a, lda, b + j, p->brs, strips + at * kc, &after, c + j, p->crs, bias, accumulate);
+            packing_kernels[done](in_rows, kc, a, lda, b + j, p->brs, strips + at * kc, &after, c + j, p->crs, bias, accumulate);
         } else if (first && !in_place && (!at || (packs_on_the_way(p) && !past_caches))) {
             pack_strips(kc, MIN(group - at, nc - j), b + j * p->bcs, p->brs, p->bcs, strips + at * kc);
         }
@@ -419,12 +430,12 @@ static void multiply_blocks(const struct product *p, idx mc, idx nc, idx kc, con
             if (past_caches) micro_kernels[m](kc, rows, strip, ldb, NULL, VL, d, p->crs, NULL, PAST_CACHES);
             else if (asked < askers) {
                 const struct after after = strip_after(p, b + j, asked++ * ceil_div(kc, askers), askers);
-                packing_kernels[m](kc, rows, lda, strip, NR, NULL, &after, d, p->crs, start, accumulate);
+                packing_kernels[m](in_rows, kc, rows, lda, strip, NR, NULL, &after, d, p->crs, start, accumulate);
             } else if (j >= late && n == NR && rows_after.count-- > 0) {
                 const struct after after = {rows_after.first, row_pace, row_pace};
-                packing_kernels[m](kc, rows, lda, strip, ldb, NULL, &after, d, p->crs, start, accumulate);
+                packing_kernels[m](in_rows, kc, rows, lda, strip, ldb, NULL, &after, d, p->crs, start, accumulate);
                 rows_after.first += rows_after.stride;
-            } else if (lda) tile_of_rows(m, n, kc, rows, lda, strip, ldb, d, p->crs, p->ccs, start, accumulate);
+            } else if (lda) tile_in_place(m, n, in_rows, kc, rows, lda, strip, ldb, d, p->crs, p->ccs, start, accumulate);
             else tile(m, n, kc, rows, strip, ldb, NULL, VL, d, p->crs, p->ccs, start, accumulate);
         }
     }

@@ -224,7 +224,7 @@ static void multiply_states_in_place(const struct steps *p, const struct weights
         for (idx k = 0, n; k < w->K; k += n, rows++) {
             n = wanted ? MIN(w->piece, w->K - k) : w->K;
             const struct after soon = {rows->first + s * NR, rows->stride, MAX(1, n / (rows->count + 1))};
-            packing_kernels[at->rows](n, a + k, x->stride, b + k * NR, NR, NULL, &soon, sums, p->width, NULL, accumulate || k);
+            packing_kernels[at->rows](1, n, a + k, x->stride, b + k * NR, NR, NULL, &soon, sums, p->width, NULL, accumulate || k);
         }
     }
 }
