@@ -404,13 +404,12 @@ static void avg_pool_global_planes(void *arg, idx begin, idx end, int worker) {
     (void)worker;
     const struct pool_call *c = arg;
     const idx n = plane_size(&c->s);
-    idx plane = begin;
-    for (; plane + VL <= end; plane += VL) {
+    for (idx plane = begin, planes; plane < end; plane += planes) {
         vr sums[VL];
-        for (idx i = 0; i < VL; i++) sums[i] = sum_of(c->x + (plane + i) * n, n);
-        store(c->result + plane, horizontal_sums(sums) / (REAL)n);
+        planes = MIN(VL, end - plane);
+        for (idx i = 0; i < VL; i++) sums[i] = i < planes ? sum_of(c->x + (plane + i) * n, n) : (vr){0};
+        store_part(c->result + plane, horizontal_sums(sums) / (REAL)n, planes);
     }
-    for (; plane < end; plane++) c->result[plane] = horizontal_sum(sum_of(c->x + plane * n, n)) / (REAL)n;
 }
 
 static int run_on_planes(struct pool_call *c, const struct pool_shape *s, range_body planes) {
