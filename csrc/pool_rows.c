@@ -404,10 +404,10 @@ static void avg_pool_global_planes(void *arg, idx begin, idx end, int worker) {
     (void)worker;
     const struct pool_call *c = arg;
     const idx n = plane_size(&c->s);
+    vr sums[LANES_IN_VECTOR] = {{0}};   /* of the last planes some may be none's: not stored */
     for (idx plane = begin, planes; plane < end; plane += planes) {
-        vr sums[VL];
         planes = MIN(VL, end - plane);
-        for (idx i = 0; i < VL; i++) sums[i] = i < planes ? sum_of(c->x + (plane + i) * n, n) : (vr){0};
+        for (idx i = 0; i < planes; i++) sums[i] = sum_of(c->x + (plane + i) * n, n);
         store_part(c->result + plane, horizontal_sums(sums) / (REAL)n, planes);
     }
 }
