@@ -141,8 +141,6 @@ def main() -> None:
     print("output gate   " + "".join(f"{'O' if is_open else '—':>6}" for is_open in outputs))
     print("‖∂c_t/∂x_1‖   " + "".join(f"{v:6.2f}" for v in gated[1]))
     print("‖∂h_t/∂x_1‖   " + "".join(f"{v:6.2f}" for v in gated[2]))
-    if args.out and args.out.suffix.lower() not in PICTURES:
-        parser.error(f"--out {args.out}: a picture's name ends in {', '.join(PICTURES)}")
     if args.out:
         draw(radii, curves, outputs, gated, args.out)
 
