@@ -18,9 +18,10 @@ struct elements { idx n; REAL s; const REAL *a, *b; REAL *y; };
     static void name##_blocks(void *arg, idx begin, idx end, int worker) {                          \
         const struct elements e = *(const struct elements *)arg;                                    \
         idx i = begin * BLOCK, stop = MIN(end * BLOCK, e.n);                                        \
+        const int asks = asks_for_pages();                                                          \
         (void)worker;                                                                               \
         for (; i + LINE <= stop; i += LINE) {                                                       \
-            prefetch_ahead(e.a + i), prefetch_ahead(e.b + i), prefetch_to_write(e.y + i);           \
+            if (asks) prefetch_ahead(e.a + i), prefetch_ahead(e.b + i), prefetch_to_write(e.y + i); \
             for (idx k = 0; k < LINE; k += VL) name##_at(&e, i + k, VL);                            \
         }                                                                                           \
         for (; i < stop; i += VL) name##_at(&e, i, stop - i);                                       \

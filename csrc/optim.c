@@ -25,8 +25,10 @@ struct optimizer {
         if (has_c) store_part(o->c + i, c, n);                                                                                \
     }                                                                                                                         \
     INLINE void name##_all(const struct optimizer o, idx i, idx stop, const int has_a, const int has_b, const int has_c) {    \
+        const int asks = asks_for_pages();                                                                                    \
         for (; i + LINE <= stop; i += LINE) {                                                                                 \
             for (idx k = 0; k < LINE; k += VL) name##_at(&o, i + k, VL, has_a, has_b, has_c);                                 \
+            if (!asks) continue;                                                                                              \
             prefetch_ahead(o.w + i), prefetch_ahead(o.dw + i);                                                                \
             if (has_a) prefetch_ahead(o.a + i);                                                                               \
             if (has_b) prefetch_ahead(o.b + i);                                                                               \
