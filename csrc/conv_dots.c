@@ -4,10 +4,15 @@
    few channels cost nothing extra. A thread owns tiles of rows k of the patches: it gathers them once and meets all f. Its first
    and its last tile it may share with other threads, each with channels f of its own. */
 
+/* each(m, k) for every tile of m channels and k rows: none is given more to compute than it needs. */
 #if VECTOR_BYTES == 64 || defined(__aarch64__)
 enum { DOT_F = 4, DOT_K = 6 };   /* 24 of 32 registers accumulate */
+#define FOR_ROWS(each, m) each(m, 1) each(m, 2) each(m, 3) each(m, 4) each(m, 5) each(m, 6)
+#define FOR_DOT_TILES(each) FOR_ROWS(each, 1) FOR_ROWS(each, 2) FOR_ROWS(each, 3) FOR_ROWS(each, 4)
 #else
 enum { DOT_F = 3, DOT_K = 4 };   /* 12 of 16 */
+#define FOR_ROWS(each, m) each(m, 1) each(m, 2) each(m, 3) each(m, 4)
+#define FOR_DOT_TILES(each) FOR_ROWS(each, 1) FOR_ROWS(each, 2) FOR_ROWS(each, 3)
 #endif
 enum { WEIGHT_BLOCK_PIXELS = 1024 };   /* DOT_K rows of it fit into L1 */
 
@@ -20,45 +25,49 @@ struct weight_gradient {
     vr *sums;                  /* (group, tile, F, DOT_K): lanes are added once, after the last block */
 };
 
-/* sums = or += the products over `run` pixels of each image, `pitch` apart in the patches. */
-INLINE void pixel_dots(const int m, idx images, idx run, const REAL *dy, idx dy_image, idx dy_plane, const REAL *patches,
-                       idx pitch, vr *sums, int accumulate) {
+/* `run` pixels of each image, side by side; how far apart images and rows are in dy and in the patches. */
+struct dots {
+    idx images, run, dy_image, dy_plane, patch_image, patch_row;
+    const REAL *dy, *patches;
+    int accumulate;
+};
+
+/* sums = or += the products of m channels of dy with k rows of the patches. */
+INLINE void pixel_dots(const int m, const int k, const struct dots *q, vr *sums) {
     vr sum[DOT_F][DOT_K];
 #pragma GCC unroll 4
     for (int i = 0; i < m; i++)
 #pragma GCC unroll 6
-        for (int l = 0; l < DOT_K; l++) sum[i][l] = accumulate ? sums[i * DOT_K + l] : (vr){0};
-    idx ld = images * pitch;
-    for (idx n = 0; n < images; n++)
+        for (int l = 0; l < k; l++) sum[i][l] = q->accumulate ? sums[i * DOT_K + l] : (vr){0};
+    const idx run = q->run, dy_plane = q->dy_plane, patch_row = q->patch_row;
+    for (idx n = 0; n < q->images; n++) {
+        const REAL *dy = q->dy + n * q->dy_image, *patches = q->patches + n * q->patch_image;
         for (idx p = 0; p < run; p += VL) {
             vr d[DOT_F];
 #pragma GCC unroll 4
             for (int i = 0; i < m; i++) {
-                const REAL *s = dy + n * dy_image + i * dy_plane + p;
+                const REAL *s = dy + i * dy_plane + p;
                 d[i] = run - p >= VL ? load(s) : load_n(s, run - p);
             }
 #pragma GCC unroll 6
-            for (int l = 0; l < DOT_K; l++) {
-                vr x = load(patches + l * ld + n * pitch + p);
+            for (int l = 0; l < k; l++) {
+                vr x = load(patches + l * patch_row + p);
 #pragma GCC unroll 4
                 for (int i = 0; i < m; i++) sum[i][l] += d[i] * x;
             }
         }
+    }
 #pragma GCC unroll 4
     for (int i = 0; i < m; i++)
 #pragma GCC unroll 6
-        for (int l = 0; l < DOT_K; l++) sums[i * DOT_K + l] = sum[i][l];
+        for (int l = 0; l < k; l++) sums[i * DOT_K + l] = sum[i][l];
 }
 
-static void dots_of_channels(idx m, idx images, idx run, const REAL *dy, idx dy_image, idx dy_plane, const REAL *patches,
-                             idx pitch, vr *sums, int accumulate) {
-    switch (m) {
-        case 1: pixel_dots(1, images, run, dy, dy_image, dy_plane, patches, pitch, sums, accumulate); break;
-        case 2: pixel_dots(2, images, run, dy, dy_image, dy_plane, patches, pitch, sums, accumulate); break;
-        case 3: pixel_dots(3, images, run, dy, dy_image, dy_plane, patches, pitch, sums, accumulate); break;
-        default: pixel_dots(DOT_F, images, run, dy, dy_image, dy_plane, patches, pitch, sums, accumulate);
-    }
-}
+typedef void (*dot_kernel)(const struct dots *q, vr *sums);
+#define DOTS(m, k) static void dots_##m##_##k(const struct dots *q, vr *sums) { pixel_dots(m, k, q, sums); }
+FOR_DOT_TILES(DOTS)
+#define NAME_OF_DOTS(m, k) [m][k] = dots_##m##_##k,
+static const dot_kernel dot_kernels[DOT_F + 1][DOT_K + 1] = {FOR_DOT_TILES(NAME_OF_DOTS)};
 
 /* Row k of the patches: each image's pixels one after the other, then zeros up to the pitch. */
 static void gather_patch_row(const struct correlation *p, const struct block *b, idx k, const REAL *padded, idx pitch, REAL *d) {
@@ -84,13 +93,12 @@ static void weight_tile(const struct weight_gradient *q, const struct block *b, 
     const struct correlation *p = &q->seen;
     idx run = b->rows * b->columns, pitch = round_up(run, VL), ld = b->images * pitch;
     idx k0 = tile * q->tile, kn = MIN(q->tile, p->K - k0), S = p->OH * p->OW;
+    struct dots dots = {.images = b->images, .run = run, .dy_image = p->groups * q->F * S, .dy_plane = S, .patch_image = pitch,
+                        .patch_row = ld, .patches = patches, .accumulate = accumulate};
     for (idx l = 0; l < kn; l++) gather_patch_row(p, b, k0 + l, padded, pitch, patches + l * ld);
-    memset(patches + kn * ld, 0, sizeof(REAL) * (size_t)((DOT_K - kn) * ld));
     for (idx f = channels.begin; f < channels.end; f += DOT_F) {
-        idx m = MIN(DOT_F, channels.end - f);
-        vr *sums = q->sums + ((b->group * q->tiles + tile) * q->F + f) * DOT_K;
-        const REAL *dy = q->dy + ((b->image * p->groups + b->group) * q->F + f) * S + b->row * p->OW + b->column;
-        dots_of_channels(m, b->images, run, dy, p->groups * q->F * S, S, patches, pitch, sums, accumulate);
+        dots.dy = q->dy + ((b->image * p->groups + b->group) * q->F + f) * S + b->row * p->OW + b->column;
+        dot_kernels[MIN(DOT_F, channels.end - f)][kn](&dots, q->sums + ((b->group * q->tiles + tile) * q->F + f) * DOT_K);
     }
 }
 
