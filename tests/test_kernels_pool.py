@@ -62,6 +62,8 @@ GEOMETRIES = {  # N, C, image, kernel, stride, pads
     "rows of about a vector, not padded": (1, 7, (6, 13), (3, 3), (2, 2), (0, 0, 0, 0)),
     "rows of about a vector, padded above, some uncovered": (2, 9, (12, 7), (3, 3), (2, 2), (2, 0, 1, 0)),
     "several bands": (1, 19, (67, 50), (3, 3), (2, 2), (1, 1, 1, 1)),
+    "rows of two to four vectors": (1, 5, (53, 57), (3, 3), (2, 2), (0, 0, 0, 0)),
+    "rows of four to eight vectors": (2, 2, (37, 113), (3, 3), (2, 2), (1, 0, 1, 0)),
     "several bands, overlapping by more than a stride": (1, 3, (90, 41), (5, 4), (1, 1), (2, 2, 1, 2)),
     "a long signal": (1, 5, (1, 5003), (1, 3), (1, 2), (0, 0, 1, 1)),
     "a long signal without overlap": (2, 3, (1, 4099), (1, 2), (1, 2), (0, 0, 0, 0)),
