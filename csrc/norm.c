@@ -31,11 +31,14 @@ static idx next_run(idx n, idx N, idx S, idx step) {
     if (S * (idx)sizeof(REAL) > 16 * READ_AHEAD) return READ_AHEAD / (idx)sizeof(REAL);
     return n + 1 < N ? step : S - n * step;
 }
-INLINE void ask_for_lines(const REAL *p, const idx length, const int to_write) {
+/* The first-level cache keeps what is read; a long run that is asked for while this one is read would drive it out. */
+static int is_long(idx run, idx next) { return run * (idx)sizeof(REAL) > 8192 && next * (idx)sizeof(REAL) > READ_AHEAD; }
+INLINE void ask_to_read(const REAL *p, const idx length, const int into_l2) {
     for (idx i = 0; i < length; i += LINE)
-        if (to_write) __builtin_prefetch(p + i, 1, 2);   /* the first-level cache keeps what is read */
+        if (into_l2) __builtin_prefetch(p + i, 0, 2);
         else __builtin_prefetch(p + i);
 }
+INLINE void ask_to_write(const REAL *p) { __builtin_prefetch(p, 1, 2); }
 
 /* ---- mean and variance ---- */
 
@@ -66,8 +69,10 @@ static struct moments moments_about(REAL origin, const REAL *x, idx runs, idx le
     for (idx r = 0; r < runs; r++, x += step) {
         const idx next = r + 1 < runs ? ahead : ahead_of_last;
         idx i = 0;
-        for (; i + 4 * VL <= length; i += 4 * VL)
-            ask_for_lines(x + i + next, 4 * VL, 0), add_powers(&s, 0, 4, x + i, origin);
+        if (is_long(length, next))
+            for (; i + 4 * VL <= length; i += 4 * VL) ask_to_read(x + i + next, 4 * VL, 1), add_powers(&s, 0, 4, x + i, origin);
+        else
+            for (; i + 4 * VL <= length; i += 4 * VL) ask_to_read(x + i + next, 4 * VL, 0), add_powers(&s, 0, 4, x + i, origin);
         if (i + 2 * VL <= length) add_powers(&s, 0, 2, x + i, origin), i += 2 * VL;
         if (i + VL <= length) add_powers(&s, 2, 1, x + i, origin), i += VL;
         if (i < length) {
@@ -120,7 +125,7 @@ static struct scaling normalise_as_given(const struct norm_call *p, idx c) {
 static void scale_run(const REAL *x, idx length, struct scaling k, REAL *y, idx next) {
     idx i = 0;
     for (; i + LINE <= length; i += LINE) {
-        ask_for_lines(y + i + next, LINE, 1);
+        ask_to_write(y + i + next);
         for (idx j = i; j < i + LINE; j += VL) store(y + j, (load(x + j) - k.mean) * k.scale + k.shift);
     }
     for (; i + VL <= length; i += VL) store(y + i, (load(x + i) - k.mean) * k.scale + k.shift);
@@ -284,10 +289,10 @@ INLINE void add_vectors(struct lane_sums *s, const idx first, const idx vectors,
         s->dy[j] += g, s->dy_d[j] += g * d, s->d[j] += d;
     }
 }
-INLINE void add_run(struct lane_sums *s, const REAL *dy, const REAL *x, idx length, REAL mean, idx next) {
+INLINE void add_run(struct lane_sums *s, const REAL *dy, const REAL *x, idx length, REAL mean, idx next, const int into_l2) {
     idx i = 0;
     for (; i + 4 * VL <= length; i += 4 * VL) {
-        ask_for_lines(dy + i + next, 4 * VL, 0), ask_for_lines(x + i + next, 4 * VL, 0);
+        ask_to_read(dy + i + next, 4 * VL, into_l2), ask_to_read(x + i + next, 4 * VL, into_l2);
         add_vectors(s, 0, 4, dy + i, x + i, mean);
     }
     if (i + 2 * VL <= length) add_vectors(s, 0, 2, dy + i, x + i, mean), i += 2 * VL;
@@ -307,8 +312,9 @@ static struct channel_sums sums_of_channel(const struct norm_call *p, idx c) {
         for (idx i0 = 0; i0 < S; i0 += chunk.length) {
             struct lane_sums s = {0};
             for (idx n = n0; n < MIN(p->N, n0 + chunk.runs); n++) {
-                const idx at = (n * p->C + c) * S + i0;
-                add_run(&s, p->dy + at, p->x + at, MIN(chunk.length, S - i0), mean, next_run(n, p->N, S, p->C * S));
+                const idx at = (n * p->C + c) * S + i0, length = MIN(chunk.length, S - i0), next = next_run(n, p->N, S, p->C * S);
+                if (is_long(length, next)) add_run(&s, p->dy + at, p->x + at, length, mean, next, 1);
+                else add_run(&s, p->dy + at, p->x + at, length, mean, next, 0);
             }
             total.dy += sum_of_four(s.dy), total.dy_d += sum_of_four(s.dy_d), total.d += sum_of_four(s.d);
         }
@@ -336,7 +342,7 @@ INLINE vr mix(struct mixture k, vr x, vr dy, const int given) {
 INLINE void mix_run(const REAL *x, const REAL *dy, idx length, struct mixture k, const int given, REAL *dx, idx next) {
     idx i = 0;
     for (; i + LINE <= length; i += LINE) {
-        ask_for_lines(dx + i + next, LINE, 1);
+        ask_to_write(dx + i + next);
         for (idx j = i; j < i + LINE; j += VL) store(dx + j, mix(k, load(x + j), load(dy + j), given));
     }
     for (; i + VL <= length; i += VL) store(dx + i, mix(k, load(x + i), load(dy + i), given));
