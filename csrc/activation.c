@@ -10,7 +10,9 @@ struct elements { idx n; REAL s; const REAL *a, *b; REAL *y; };
 /* name(n, s, a, b, y): y[i] = expression of the vectors a, b, s and zero. `work` is its cost in simple operations. */
 #define ELEMENTWISE(name, work, expression)                                                          \
     INLINE void name##_at(const struct elements *e, idx i, idx n) {                                 \
-        const vr a = load_part(e->a + i, n), b = load_part(e->b + i, n);                            \
+        const int cheap = (work) == 1 && n >= VL;   /* memory is what it waits for */               \
+        const vr a = cheap ? load_in_halves(e->a + i) : load_part(e->a + i, n);                     \
+        const vr b = cheap ? load_in_halves(e->b + i) : load_part(e->b + i, n);                     \
         const vr s = broadcast(e->s), zero = {0};                                                   \
         (void)a, (void)b, (void)s, (void)zero;                                                      \
         store_part(e->y + i, expression, n);                                                        \
@@ -46,7 +48,7 @@ INLINE vr log1p_of_fraction(vr e) {
 ELEMENTWISE(relu, 1, vmax(zero, a))
 ELEMENTWISE(relu_backward, 1, choose(b > zero, a, zero))
 ELEMENTWISE(leaky_relu, 1, choose(a > zero, a, s * a))
-ELEMENTWISE(leaky_relu_backward, 1, choose(b > zero, a, s * a))
+ELEMENTWISE(leaky_relu_backward, 2, choose(b > zero, a, s * a))
 ELEMENTWISE(elu, 4, choose(a > zero, a, s * expm1_of_negative(vmin(zero, a))))
 ELEMENTWISE(elu_backward, 3, choose(b > zero, a, a * (s * vexp(vmin(zero, b)))))
 ELEMENTWISE(softplus, 5, vmax(zero, a) + log1p_of_fraction(vexp(-vabs(a))))

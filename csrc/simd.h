@@ -40,6 +40,17 @@ typedef REAL vr_unaligned __attribute__((vector_size(VECTOR_BYTES), aligned(size
 INLINE vr load(const REAL *p) { return *(const vr_unaligned *)p; }
 INLINE void store(REAL *p, vr v) { *(vr_unaligned *)p = v; }
 
+/* For a loop that waits for memory: AMD's Zen 4 brings 64 bytes sooner as twice 32. */
+INLINE vr load_in_halves(const REAL *p) {
+#if VECTOR_BYTES == 64 && REAL_IS_FLOAT
+    return (vr)_mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(p)), _mm256_loadu_ps(p + VL / 2), 1);
+#elif VECTOR_BYTES == 64
+    return (vr)_mm512_insertf64x4(_mm512_castpd256_pd512(_mm256_loadu_pd(p)), _mm256_loadu_pd(p + VL / 2), 1);
+#else
+    return load(p);
+#endif
+}
+
 /* To an aligned p in lines that are written whole: what does not fit into the caches anyway need not be read into them first.
    Other threads see it after wait_for_stores(). */
 INLINE void store_past_caches(REAL *p, vr v) {
