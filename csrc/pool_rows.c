@@ -166,12 +166,13 @@ static void avg_pool_2x2_backward_planes(void *arg, idx begin, idx end, int work
     }
 }
 
-enum { STRIPS = FOR_REAL(4, 2), STRIPS_BYTES = 8192 };   /* in a row, at most; of a plane that goes strip by strip */
+enum { STRIPS = FOR_REAL(4, 2), STRIPS_BYTES = 16384 };   /* in a row of a large plane, at most; of the rows that strips go down */
 
 /* Windows of 3 x 3 with a stride of 2, which padding clips at the top and at the left only, if at all. */
 static int is_3x3(const struct pool_shape *s) {
     return s->KH == 3 && s->KW == 3 && s->SH == 2 && s->SW == 2 && s->top <= 1 && s->left <= 1
-        && 2 * s->OH + 1 - s->top <= s->H && 2 * s->OW + 1 - s->left <= s->W && s->OW > VL / 2 && s->OW <= STRIPS * VL;
+        && 2 * s->OH + 1 - s->top <= s->H && 2 * s->OW + 1 - s->left <= s->W && s->OW > VL / 2
+        && (s->OW <= STRIPS * VL || plane_size(s) * (idx)sizeof(REAL) <= STRIPS_BYTES);
 }
 /* Of one row of VL windows side by side: the largest element, its column, and a sum that is 0 where nothing is NaN or infinite. */
 struct row_max { vr best, zero; vi column; };
@@ -212,67 +213,47 @@ static void max_of_one_3x3(const REAL *x, idx W, int rows, int columns, REAL *be
             if (!(v <= *best) && *best == *best) *best = v, *winner = (uint8_t)(3 * kh + kw);
         }
 }
-/* VL columns of outputs on their way down: the last row of one window is the first row of the next. */
-struct strip { struct row_max upper; int known; };
-
-/* At the ends of the arrays, windows are looked at one by one. */
-INLINE struct strip max_pool_3x3_vector(const struct pool_call *c, idx plane, idx oh, idx ow, idx end, const int clipped,
-                                        struct strip strip) {
+/* VL columns of outputs, from column ow on, downwards: the last row of one window is the first row of the next. At the ends of
+   the arrays, windows are looked at one by one. */
+INLINE void max_pool_3x3_strip(const struct pool_call *c, idx plane, struct span rows, idx ow, idx end, const int clipped) {
     const struct pool_shape *s = &c->s;
-    const int first = oh == 0 && s->top;
-    const idx at = (plane * s->H + 2 * oh - s->top) * s->W + 2 * ow - s->left, out = (plane * s->OH + oh) * s->OW + ow;
-    const REAL *x = c->x + at;
-    if (at + first * s->W < 0 || at + 2 * s->W + 2 * VL + 2 > s->planes * plane_size(s) || end * output_size(s) < out + VL) {
-        for (idx o = 0; o < MIN(VL, s->OW - ow); o++)
-            max_of_one_3x3(x + 2 * o, s->W, first, clipped && o == 0, c->result + out + o, c->argmax + out + o);
-        strip.known = 0;
-        return strip;
+    struct row_max upper = {broadcast(-INFINITY), {0}, {0}};   /* the row of padding */
+    int known = rows.begin == 0 && s->top;
+    for (idx oh = rows.begin; oh < rows.end; oh++) {
+        const int first = oh == 0 && s->top;
+        const idx at = (plane * s->H + 2 * oh - s->top) * s->W + 2 * ow - s->left, out = (plane * s->OH + oh) * s->OW + ow;
+        const REAL *x = c->x + at;
+        if (at + first * s->W < 0 || at + 2 * s->W + 2 * VL + 2 > s->planes * plane_size(s) || end * output_size(s) < out + VL) {
+            for (idx o = 0; o < MIN(VL, s->OW - ow); o++)
+                max_of_one_3x3(x + 2 * o, s->W, first, clipped && o == 0, c->result + out + o, c->argmax + out + o);
+            known = 0;
+            continue;
+        }
+        if (!known) upper = max_of_row(x, clipped, 0);
+        const struct row_max middle = max_of_row(x + s->W, clipped, 0), lower = max_of_row(x + 2 * s->W, clipped, 0);
+        const vr zero = upper.zero + middle.zero + lower.zero;
+        vi winner;
+        vr best = max_of_rows(upper, middle, lower, &winner);
+        if (any(zero != zero)) best = max_of_rows_carefully(x, s->W, first, clipped, &winner);
+        store(c->result + out, in_order(best));
+        store_bytes(c->argmax + out, (vi)in_order((vr)winner), VL);
+        upper = lower, known = 1;
     }
-    if (!strip.known) strip.upper = max_of_row(x, clipped, 0);
-    const struct row_max middle = max_of_row(x + s->W, clipped, 0), lower = max_of_row(x + 2 * s->W, clipped, 0);
-    const vr zero = strip.upper.zero + middle.zero + lower.zero;
-    vi winner;
-    vr best = max_of_rows(strip.upper, middle, lower, &winner);
-    if (any(zero != zero)) best = max_of_rows_carefully(x, s->W, first, clipped, &winner);
-    store(c->result + out, in_order(best));
-    store_bytes(c->argmax + out, (vi)in_order((vr)winner), VL);
-    return (struct strip){lower, 1};
 }
-INLINE struct strip at_the_top(const struct pool_call *c) {   /* there may be a row of padding */
-    return (struct strip){{broadcast(-INFINITY), {0}, {0}}, c->s.top > 0};
-}
-
-/* Vectors are written past the end of a row: so they go from the right, where the next row begins, to the left. A plane that
-   stays in the first-level cache goes strip by strip, whose state is in registers then; a larger one row by row. */
-INLINE void max_pool_3x3_strip(const struct pool_call *c, idx plane, idx ow, idx end, const int clipped) {
-    struct strip strip = at_the_top(c);
-    for (idx oh = 0; oh < c->s.OH; oh++) strip = max_pool_3x3_vector(c, plane, oh, ow, end, clipped, strip);
-}
+/* Vectors are written past the end of a row: so the strips go from the right, where the next row begins, to the left; down as
+   many rows as the first-level cache holds. */
 static void max_pool_3x3_planes(void *arg, idx begin, idx end, int worker) {
     (void)worker;
     const struct pool_call *c = arg;
-    for (idx i = begin; i < end; i++) {
-        for (idx ow = (c->s.OW - 1) / VL * VL; ow > 0; ow -= VL) max_pool_3x3_strip(c, i, ow, end, 0);
-        if (c->s.left) max_pool_3x3_strip(c, i, 0, end, 1);
-        else max_pool_3x3_strip(c, i, 0, end, 0);
-    }
-}
-static int is_large_3x3(const struct pool_shape *s) {
-    return s->OW > VL && plane_size(s) * (idx)sizeof(REAL) > STRIPS_BYTES;
-}
-static void max_pool_3x3_large_planes(void *arg, idx begin, idx end, int worker) {
-    (void)worker;
-    const struct pool_call *c = arg;
-    const idx last = (c->s.OW - 1) / VL;
-    struct strip strips[STRIPS];
-    for (idx i = begin; i < end; i++) {
-        for (idx k = 0; k <= last; k++) strips[k] = at_the_top(c);
-        for (idx oh = 0; oh < c->s.OH; oh++) {
-            for (idx k = last; k > 0; k--) strips[k] = max_pool_3x3_vector(c, i, oh, k * VL, end, 0, strips[k]);
-            if (c->s.left) strips[0] = max_pool_3x3_vector(c, i, oh, 0, end, 1, strips[0]);
-            else strips[0] = max_pool_3x3_vector(c, i, oh, 0, end, 0, strips[0]);
+    const struct pool_shape *s = &c->s;
+    const idx most = MAX(1, STRIPS_BYTES / (2 * s->W * (idx)sizeof(REAL)));
+    for (idx i = begin; i < end; i++)
+        for (idx oh = 0; oh < s->OH; oh += most) {
+            const struct span rows = {oh, MIN(s->OH, oh + most)};
+            for (idx ow = (s->OW - 1) / VL * VL; ow > 0; ow -= VL) max_pool_3x3_strip(c, i, rows, ow, end, 0);
+            if (s->left) max_pool_3x3_strip(c, i, rows, 0, end, 1);
+            else max_pool_3x3_strip(c, i, rows, 0, end, 0);
         }
-    }
 }
 /* Windows of 3 x 3 with a stride of 2. Window row oh covers, with its rows 0 and 1, two rows of the padded image; the first of
    them is the last one of window row oh - 1 too. Likewise, from column 1 - left on, pairs of columns: below the middle of a
