@@ -313,7 +313,8 @@ static void max_pool_band(const struct pool_call *c, const struct band *b) {
 }
 static int max_pool2d(const struct pool_shape *s, const void *x, void *y, void *argmax) {
     struct pool_call c = {.pool = max_pool_band, .x = x, .result = y, .argmax = argmax};
-    if (is_3x3(s)) return run_on_planes(&c, s, max_pool_3x3_planes);
+    if (is_3x3_of_strips(s)) return run_on_planes(&c, s, max_pool_3x3_planes);
+    if (is_short_3x3(s)) return run_on_planes(&c, s, max_pool_3x3_short_planes);
     if (is_narrow_2x2(s)) return run_on_planes(&c, s, max_pool_2x2_narrow_planes);
     return is_wide_2x2(s) ? run_on_planes(&c, s, max_pool_2x2_planes) : run_pool(&c, s);
 }

@@ -1,5 +1,8 @@
-/* Pooling with vectors along a row, without scratch: windows of 2 x 2 side by side, the gradient of 3 x 3 windows with a stride
-   of 2, averages of whole planes. Part of pool.c. */
+/* Pooling with vectors along a row, without scratch: windows of 2 x 2 side by side, windows of 3 x 3 with a stride of 2,
+   averages of whole planes. Part of pool.c.
+
+   A range of planes works on its own copy of the call. A vector may be stored anywhere, for all the compiler knows, so that after
+   each it would read the original anew, and compute all places from it. */
 
 static int is_2x2(const struct pool_shape *s) {   /* and none is clipped */
     return s->KH == 2 && s->KW == 2 && s->SH == 2 && s->SW == 2 && !s->top && !s->left && 2 * s->OH <= s->H
@@ -52,7 +55,7 @@ INLINE vr max_of_pairs(struct pairs upper, struct pairs lower, vi *winner) {
 }
 static void max_pool_2x2_planes(void *arg, idx begin, idx end, int worker) {
     (void)worker;
-    const struct pool_call *c = arg;
+    const struct pool_call call = *(const struct pool_call *)arg, *c = &call;
     const struct pool_shape *s = &c->s;
     for (idx i = begin; i < end; i++)
         for (idx oh = 0; oh < s->OH; oh++) {
@@ -87,7 +90,7 @@ INLINE void max_pool_narrow_rows(const struct pool_call *c, const REAL *x, idx o
 /* Vectors are written past their row, as the next row is written later, but not past the range. */
 static void max_pool_2x2_narrow_planes(void *arg, idx begin, idx end, int worker) {
     (void)worker;
-    const struct pool_call *c = arg;
+    const struct pool_call call = *(const struct pool_call *)arg, *c = &call;
     const struct pool_shape *s = &c->s;
     for (idx i = begin; i < end; i++)
         for (idx oh = 0; oh < s->OH; oh++) {
@@ -101,7 +104,7 @@ static void max_pool_2x2_narrow_planes(void *arg, idx begin, idx end, int worker
 }
 static void max_pool_2x2_backward_planes(void *arg, idx begin, idx end, int worker) {
     (void)worker;
-    const struct pool_call *c = arg;
+    const struct pool_call call = *(const struct pool_call *)arg, *c = &call;
     const struct pool_shape *s = &c->s;
     for (idx i = begin; i < end; i++) {
         clear_uncovered(s, c->result + i * plane_size(s));
@@ -120,7 +123,7 @@ static void max_pool_2x2_backward_planes(void *arg, idx begin, idx end, int work
 /* As forward: vectors are written past their row, as the next row is written later, but not past the range. */
 static void max_pool_2x2_backward_narrow_planes(void *arg, idx begin, idx end, int worker) {
     (void)worker;
-    const struct pool_call *c = arg;
+    const struct pool_call call = *(const struct pool_call *)arg, *c = &call;
     const struct pool_shape *s = &c->s;
     for (idx i = begin; i < end; i++) {
         for (idx oh = 0; oh < s->OH; oh++) {
@@ -137,7 +140,7 @@ static void max_pool_2x2_backward_narrow_planes(void *arg, idx begin, idx end, i
 }
 static void avg_pool_2x2_planes(void *arg, idx begin, idx end, int worker) {
     (void)worker;
-    const struct pool_call *c = arg;
+    const struct pool_call call = *(const struct pool_call *)arg, *c = &call;
     const struct pool_shape *s = &c->s;
     for (idx i = begin; i < end; i++)
         for (idx oh = 0; oh < s->OH; oh++) {
@@ -151,7 +154,7 @@ static void avg_pool_2x2_planes(void *arg, idx begin, idx end, int worker) {
 }
 static void avg_pool_2x2_backward_planes(void *arg, idx begin, idx end, int worker) {
     (void)worker;
-    const struct pool_call *c = arg;
+    const struct pool_call call = *(const struct pool_call *)arg, *c = &call;
     const struct pool_shape *s = &c->s;
     for (idx i = begin; i < end; i++) {
         clear_uncovered(s, c->result + i * plane_size(s));
@@ -171,89 +174,158 @@ enum { STRIPS = FOR_REAL(4, 2), STRIPS_BYTES = 16384 };   /* in a row of a large
 /* Windows of 3 x 3 with a stride of 2, which padding clips at the top and at the left only, if at all. */
 static int is_3x3(const struct pool_shape *s) {
     return s->KH == 3 && s->KW == 3 && s->SH == 2 && s->SW == 2 && s->top <= 1 && s->left <= 1
-        && 2 * s->OH + 1 - s->top <= s->H && 2 * s->OW + 1 - s->left <= s->W && s->OW > VL / 2
-        && (s->OW <= STRIPS * VL || plane_size(s) * (idx)sizeof(REAL) <= STRIPS_BYTES);
+        && 2 * s->OH + 1 - s->top <= s->H && 2 * s->OW + 1 - s->left <= s->W;
 }
+static int is_3x3_of_strips(const struct pool_shape *s) {
+    return is_3x3(s) && s->OW > VL / 2 && (s->OW <= STRIPS * VL || plane_size(s) * (idx)sizeof(REAL) <= STRIPS_BYTES);
+}
+/* A row fits into a vector. */
+static int is_short_3x3(const struct pool_shape *s) { return is_3x3(s) && s->OW <= VL / 2 && s->OW > VL / 4; }
 /* Of one row of VL windows side by side: the largest element, its column, and a sum that is 0 where nothing is NaN or infinite. */
 struct row_max { vr best, zero; vi column; };
 
-/* The first window begins at x, and its column 0 is padding if `clipped`. A careful look finds a NaN. */
-INLINE struct row_max max_of_row(const REAL *x, int clipped, const int careful) {
-    const vr a = load(x), b = load(x + VL), c = load(x + 2 + VL);
-    const struct pairs v = deal(a, b);
-    const vr right = deal(load(x + 2), c).even;
-    struct row_max row = {v.even, a * 0 + b * 0 + c * 0, {0}};
-    if (clipped) row.best = choose(first_lanes(1), broadcast(-INFINITY), row.best), row.column = -first_lanes(1);
-    if (careful) keep_larger(v.odd, 1, &row.best, &row.column), keep_larger(right, 2, &row.best, &row.column);
-    else keep_greater(v.odd, 1, &row.best, &row.column), keep_greater(right, 2, &row.best, &row.column);
+/* Of the columns of the windows, the first is padding in the lanes of `clipped`. A careful look finds a NaN. */
+INLINE struct row_max max_of_columns(vr left, vr middle, vr right, vi clipped, vr zero, const int careful) {
+    struct row_max row = {choose(clipped, broadcast(-INFINITY), left), zero, -clipped};
+    if (careful) keep_larger(middle, 1, &row.best, &row.column), keep_larger(right, 2, &row.best, &row.column);
+    else keep_greater(middle, 1, &row.best, &row.column), keep_greater(right, 2, &row.best, &row.column);
     return row;
 }
-INLINE vr max_of_rows(struct row_max upper, struct row_max middle, struct row_max lower, vi *winner) {
+/* The first window begins at x, and its column 0 is padding if `clipped`. */
+INLINE struct row_max max_of_row(const REAL *x, int clipped, const int careful) {
+    const vr a = load(x), b = load(x + VL), c = load(x + 2 + VL), right = deal(load(x + 2), c).even;
+    const struct pairs v = deal(a, b);
+    return max_of_columns(v.even, v.odd, right, clipped ? first_lanes(1) : (vi){0}, a * 0 + b * 0 + c * 0, careful);
+}
+/* The same of two rows in the halves of a vector, which they fill if `full`: then the last column is beyond it. */
+#define PAIRS_TO_THE_RIGHT(i) (EVEN_LANES((i) + 1) % (2 * LANES_IN_VECTOR))
+INLINE struct row_max max_of_two_rows(const REAL *x, const REAL *y, vi clipped, const int full) {
+    const vr a = load(x), b = load(y);
+    const struct pairs v = pairs_of(a, b);
+    vr right = SHUFFLE(a, b, PAIRS_TO_THE_RIGHT), zero = a * 0 + b * 0;
+    if (full) right = pairs_of(load(x + 2), load(y + 2)).even, zero += right * 0;
+    return max_of_columns(v.even, v.odd, right, clipped, zero, 0);
+}
+INLINE vr max_of_rows(struct row_max upper, struct row_max middle, struct row_max lower, const int careful, vi *winner) {
     vr best = upper.best;
     *winner = upper.column;
-    keep_greater_of(middle.best, middle.column + 3, &best, winner);
-    keep_greater_of(lower.best, lower.column + 6, &best, winner);
-    return best;
-}
-static vr max_of_rows_carefully(const REAL *x, idx W, int first, int clipped, vi *winner) {
-    struct row_max row = max_of_row(x + first * W, clipped, 1);
-    vr best = row.best;
-    *winner = row.column + 3 * first;
-    for (integer kh = first + 1; kh < 3; kh++) {
-        row = max_of_row(x + kh * W, clipped, 1);
-        keep_larger_of(row.best, row.column + 3 * kh, &best, winner);
+    if (careful) {
+        keep_larger_of(middle.best, middle.column + 3, &best, winner);
+        keep_larger_of(lower.best, lower.column + 6, &best, winner);
+    } else {
+        keep_greater_of(middle.best, middle.column + 3, &best, winner);
+        keep_greater_of(lower.best, lower.column + 6, &best, winner);
     }
     return best;
 }
-static void max_of_one_3x3(const REAL *x, idx W, int rows, int columns, REAL *best, uint8_t *winner) {   /* begin there */
-    *best = x[rows * W + columns], *winner = (uint8_t)(3 * rows + columns);
-    for (int kh = rows; kh < 3; kh++)
-        for (int kw = columns; kw < 3; kw++) {
-            const REAL v = x[kh * W + kw];
-            if (!(v <= *best) && *best == *best) *best = v, *winner = (uint8_t)(3 * kh + kw);
-        }
+/* n windows side by side, one by one. Of each, `rows` are padding; of the first, `columns`. */
+static void max_pool_3x3_singly(const struct pool_call *c, idx at, idx out, idx n, idx rows, idx columns) {
+    const idx W = c->s.W;
+    for (idx o = 0; o < n; o++, columns = 0) {
+        const REAL *x = c->x + at + 2 * o;
+        REAL best = x[rows * W + columns];
+        idx winner = 3 * rows + columns;
+        for (idx kh = rows; kh < 3; kh++)
+            for (idx kw = columns; kw < 3; kw++) {
+                const REAL v = x[kh * W + kw];
+                if (!(v <= best) && best == best) best = v, winner = 3 * kh + kw;
+            }
+        c->result[out + o] = best, c->argmax[out + o] = (uint8_t)winner;
+    }
 }
 /* VL columns of outputs, from column ow on, downwards: the last row of one window is the first row of the next. At the ends of
-   the arrays, windows are looked at one by one. */
-INLINE void max_pool_3x3_strip(const struct pool_call *c, idx plane, struct span rows, idx ow, idx end, const int clipped) {
+   the arrays, windows are looked at one by one. False where it takes a careful look. */
+INLINE int max_pool_3x3_strip(const struct pool_call *c, idx plane, struct span rows, idx ow, idx end, const int clipped,
+                              const int careful) {
     const struct pool_shape *s = &c->s;
-    struct row_max upper = {broadcast(-INFINITY), {0}, {0}};   /* the row of padding */
-    int known = rows.begin == 0 && s->top;
-    for (idx oh = rows.begin; oh < rows.end; oh++) {
-        const int first = oh == 0 && s->top;
-        const idx at = (plane * s->H + 2 * oh - s->top) * s->W + 2 * ow - s->left, out = (plane * s->OH + oh) * s->OW + ow;
+    const idx W = s->W, n = MIN(VL, s->OW - ow);
+    const idx last_at = s->planes * plane_size(s) - 2 * W - 2 * VL - 2, last_out = end * output_size(s) - VL;
+    idx at = (plane * s->H + 2 * rows.begin - s->top) * W + 2 * ow - s->left, out = (plane * s->OH + rows.begin) * s->OW + ow;
+    idx oh = rows.begin, padding = oh ? 0 : s->top;
+    if (at + padding * W < 0) {
+        max_pool_3x3_singly(c, at, out, n, padding, clipped);
+        oh++, at += 2 * W, out += s->OW, padding = 0;
+    }
+    struct row_max upper = {{0}, {0}, {0}};
+    if (at <= last_at) upper = max_of_row(c->x + at + padding * W, clipped, careful);
+    if (padding) upper.column += 3;   /* the next row in its place: a row of padding never wins */
+    vr zero = upper.zero;
+    for (; oh < rows.end && at <= last_at && out <= last_out; oh++, at += 2 * W, out += s->OW, padding = 0) {
         const REAL *x = c->x + at;
-        if (at + first * s->W < 0 || at + 2 * s->W + 2 * VL + 2 > s->planes * plane_size(s) || end * output_size(s) < out + VL) {
-            for (idx o = 0; o < MIN(VL, s->OW - ow); o++)
-                max_of_one_3x3(x + 2 * o, s->W, first, clipped && o == 0, c->result + out + o, c->argmax + out + o);
-            known = 0;
-            continue;
-        }
-        if (!known) upper = max_of_row(x, clipped, 0);
-        const struct row_max middle = max_of_row(x + s->W, clipped, 0), lower = max_of_row(x + 2 * s->W, clipped, 0);
-        const vr zero = upper.zero + middle.zero + lower.zero;
+        const struct row_max middle = max_of_row(x + W, clipped, careful), lower = max_of_row(x + 2 * W, clipped, careful);
         vi winner;
-        vr best = max_of_rows(upper, middle, lower, &winner);
-        if (any(zero != zero)) best = max_of_rows_carefully(x, s->W, first, clipped, &winner);
+        const vr best = max_of_rows(upper, middle, lower, careful, &winner);
+        zero += middle.zero + lower.zero;
         store(c->result + out, in_order(best));
         store_bytes(c->argmax + out, (vi)in_order((vr)winner), VL);
-        upper = lower, known = 1;
+        upper = lower;
     }
+    for (; oh < rows.end; oh++, at += 2 * W, out += s->OW, padding = 0)
+        max_pool_3x3_singly(c, at, out, n, padding, clipped);
+    return !any(zero != zero);
+}
+static void max_pool_3x3_strip_carefully(const struct pool_call *c, idx plane, struct span rows, idx ow, idx end, int clipped) {
+    max_pool_3x3_strip(c, plane, rows, ow, end, clipped, 1);
 }
 /* Vectors are written past the end of a row: so the strips go from the right, where the next row begins, to the left; down as
    many rows as the first-level cache holds. */
 static void max_pool_3x3_planes(void *arg, idx begin, idx end, int worker) {
     (void)worker;
-    const struct pool_call *c = arg;
+    const struct pool_call call = *(const struct pool_call *)arg, *c = &call;
     const struct pool_shape *s = &c->s;
     const idx most = MAX(1, STRIPS_BYTES / (2 * s->W * (idx)sizeof(REAL)));
     for (idx i = begin; i < end; i++)
         for (idx oh = 0; oh < s->OH; oh += most) {
             const struct span rows = {oh, MIN(s->OH, oh + most)};
-            for (idx ow = (s->OW - 1) / VL * VL; ow > 0; ow -= VL) max_pool_3x3_strip(c, i, rows, ow, end, 0);
-            if (s->left) max_pool_3x3_strip(c, i, rows, 0, end, 1);
-            else max_pool_3x3_strip(c, i, rows, 0, end, 0);
+            for (idx ow = (s->OW - 1) / VL * VL; ow >= 0; ow -= VL) {
+                const int clipped = s->left && !ow;
+                const int done = clipped ? max_pool_3x3_strip(c, i, rows, ow, end, 1, 0)
+                                         : max_pool_3x3_strip(c, i, rows, ow, end, 0, 0);
+                if (!done) max_pool_3x3_strip_carefully(arg, i, rows, ow, end, clipped);
+            }
         }
+}
+/* Where a row fits into a vector, two rows of windows at a time, in its halves: their first rows together, their second, their
+   third. The third row of the upper windows is the first one of the lower windows. */
+#define HIGH_THEN_LOW(i) ((i) + LANES_IN_VECTOR / 2)
+INLINE int max_pool_3x3_short_plane(const struct pool_call *c, idx plane, const int full) {
+    const struct pool_shape *s = &c->s;
+    const idx W = s->W;
+    const vi clipped = (lane_numbers() & (integer)(VL / 2 - 1)) < ((integer)s->left - (vi){0});
+    const REAL *x = c->x + (plane * s->H - s->top) * W - s->left;
+    idx out = plane * output_size(s);
+    struct row_max upper = max_of_two_rows(x + s->top * W, x + 2 * W, clipped, full);
+    if (s->top) upper.column -= 3 * first_lanes(VL / 2);
+    vr zero = upper.zero;
+    for (idx oh = 0; oh < s->OH; oh += 2, x += 4 * W, out += 2 * s->OW) {
+        const struct row_max middle = max_of_two_rows(x + W, x + 3 * W, clipped, full);
+        const struct row_max next = max_of_two_rows(x + 4 * W, x + 6 * W, clipped, full);
+        const struct row_max lower = {SHUFFLE(upper.best, next.best, HIGH_THEN_LOW), {0},
+                                      SHUFFLE(upper.column, next.column, HIGH_THEN_LOW)};
+        vi winner;
+        const vr best = max_of_rows(upper, middle, lower, 0, &winner);
+        zero += middle.zero + next.zero;
+        store(c->result + out, best), store_bytes(c->argmax + out, winner, VL);
+        if (oh + 1 < s->OH) {
+            store(c->result + out + s->OW, SHUFFLE(best, best, HIGH_HALF));
+            store_bytes(c->argmax + out + s->OW, SHUFFLE(winner, winner, HIGH_HALF), VL);
+        }
+        upper = next;
+    }
+    return !any(zero != zero);
+}
+static void max_pool_3x3_short_planes(void *arg, idx begin, idx end, int worker) {
+    (void)worker;
+    const struct pool_call call = *(const struct pool_call *)arg, *c = &call;
+    const struct pool_shape *s = &c->s;
+    const idx read = (s->OH + 1) / 2 * 4 + 2 - s->top;   /* the last row of x that is looked at */
+    for (idx i = begin; i < end; i++) {
+        const int inner = (i || !s->left) && (i * s->H + read) * s->W + VL + 2 - s->left <= s->planes * plane_size(s)
+            && (end - i) * output_size(s) >= output_size(s) - s->OW + VL;
+        const int full = s->OW == VL / 2;
+        if (inner && (full ? max_pool_3x3_short_plane(c, i, 1) : max_pool_3x3_short_plane(c, i, 0))) continue;
+        max_pool_3x3_strip_carefully(arg, i, (struct span){0, s->OH}, 0, end, s->left > 0);
+    }
 }
 /* Windows of 3 x 3 with a stride of 2. Window row oh covers, with its rows 0 and 1, two rows of the padded image; the first of
    them is the last one of window row oh - 1 too. Likewise, from column 1 - left on, pairs of columns: below the middle of a
@@ -297,6 +369,7 @@ INLINE void max_pool_3x3_backward_plane(const struct pool_call *c, idx plane, co
     struct pairs below[ROW_VECTORS];
     REAL front_below = 0;
     const idx vectors = few ? few : vectors_of_pairs(s);
+    for (idx k = 0; k < vectors; k++) below[k] = (struct pairs){{0}, {0}};
     for (idx oh = 0; oh <= s->OH; oh++) {
         const idx h = 2 * oh - s->top, out = plane * output_size(s) + oh * s->OW;
         REAL *upper = h >= 0 && h < s->H ? dx + h * s->W : NULL;
@@ -304,8 +377,7 @@ INLINE void max_pool_3x3_backward_plane(const struct pool_call *c, idx plane, co
         const int used = oh < s->OH;
         for (idx n = 0; n < vectors; n++) {
             const idx k = few ? vectors - 1 - n : n, ow = k * VL, w = 2 * ow + 1 - s->left, columns = few ? 2 * VL : s->W - w;
-            struct pairs of_upper = {{0}, {0}}, of_lower = of_upper;
-            if (oh) of_upper = below[k];
+            struct pairs of_upper = below[k], of_lower = {{0}, {0}};
             if (used) {
                 const idx stored = inner ? VL + 1 : all - out - ow;
                 const struct line line = load_line(c->dy + out + ow, c->argmax + out + ow, s->OW - ow, stored);
@@ -323,7 +395,7 @@ INLINE void max_pool_3x3_backward_plane(const struct pool_call *c, idx plane, co
 }
 static void max_pool_3x3_backward_planes(void *arg, idx begin, idx end, int worker) {
     (void)worker;
-    const struct pool_call *c = arg;
+    const struct pool_call call = *(const struct pool_call *)arg, *c = &call;
     const struct pool_shape *s = &c->s;
     const idx read = (s->OW + 3 * VL + output_size(s)) / output_size(s), written = (2 * VL + plane_size(s)) / plane_size(s);
     const idx inner = MIN(end - written, s->planes - read), vectors = vectors_of_pairs(s);
@@ -380,7 +452,7 @@ INLINE void max_pool_3x3_backward_narrow_plane(const struct pool_call *c, idx pl
 }
 static void max_pool_3x3_backward_narrow_planes(void *arg, idx begin, idx end, int worker) {
     (void)worker;
-    const struct pool_call *c = arg;
+    const struct pool_call call = *(const struct pool_call *)arg, *c = &call;
     const struct pool_shape *s = &c->s;
     const idx read = (VL + output_size(s) - 1) / output_size(s), written = (VL + plane_size(s) - 1) / plane_size(s);
     const idx inner = MIN(end - written, s->planes - read);
@@ -406,7 +478,7 @@ INLINE vr sum_of(const REAL *x, idx n) {   /* its lanes' sum is the sum of x */
 }
 static void avg_pool_global_planes(void *arg, idx begin, idx end, int worker) {
     (void)worker;
-    const struct pool_call *c = arg;
+    const struct pool_call call = *(const struct pool_call *)arg, *c = &call;
     const idx n = plane_size(&c->s);
     vr sums[LANES_IN_VECTOR] = {{0}};   /* of the last planes some may be none's: not stored */
     for (idx plane = begin, planes; plane < end; plane += planes) {
