@@ -135,12 +135,12 @@ static void scale_run(const REAL *x, idx length, struct scaling k, REAL *y, idx 
 static void batch_norm_channels(void *arg, idx begin, idx end, int worker) {
     (void)worker;
     const struct norm_call *p = arg;
+    const idx N = p->N, S = p->S, step = p->C * S;
     for (idx c = begin; c < end; c++) {
-        const struct scaling k = normalise(p, c, moments_of(p->x + c * p->S, p->N, p->S, p->C * p->S));
-        for (idx n = 0; n < p->N; n++) {
-            const idx at = (n * p->C + c) * p->S;
-            scale_run(p->x + at, p->S, k, p->out + at, next_run(n, p->N, p->S, p->C * p->S));
-        }
+        const REAL *x = p->x + c * S;
+        REAL *y = p->out + c * S;
+        const struct scaling k = normalise(p, c, moments_of(x, N, S, step));
+        for (idx n = 0; n < N; n++) scale_run(x + n * step, S, k, y + n * step, next_run(n, N, S, step));
     }
 }
 
@@ -446,18 +446,20 @@ static int batch_norm_inference_backward(idx N, idx C, idx S, double eps, const 
 static void layer_norm_rows(void *arg, idx begin, idx end, int worker) {
     (void)worker;
     const struct norm_call *p = arg;
+    const idx S = p->S;
+    const REAL *gamma = p->gamma, *beta = p->beta;   /* read once: for all the compiler knows, a stored vector may change *p */
     for (idx r = begin; r < end; r++) {
-        const REAL *x = p->x + r * p->S;
-        const struct moments m = moments_of(x, 1, p->S, p->S);
+        const REAL *x = p->x + r * S;
+        REAL *y = p->out + r * S;
+        const struct moments m = moments_of(x, 1, S, S);
         const REAL mean = (REAL)m.mean, rest = (REAL)(m.mean - mean);
         const REAL scale = (REAL)(1 / sqrt(m.m2 / m.count + p->eps));
         p->mean_out[r] = mean, p->var_out[r] = scale;
-        for (idx i = 0; i < p->S; i += VL) {
-            const idx left = p->S - i;
-            vr y = (load_part(x + i, left) - mean - rest) * scale;
-            if (p->gamma) y *= load_part(p->gamma + i, left);
-            if (p->beta) y += load_part(p->beta + i, left);
-            store_part(p->out + r * p->S + i, y, left);
+        for (idx i = 0; i < S; i += VL) {
+            vr v = (load_part(x + i, S - i) - mean - rest) * scale;
+            if (gamma) v *= load_part(gamma + i, S - i);
+            if (beta) v += load_part(beta + i, S - i);
+            store_part(y + i, v, S - i);
         }
     }
 }
@@ -498,10 +500,11 @@ static struct norm_row norm_row_of(const struct norm_call *p, idx r) {
 /* dx of `rows` rows, 1 or 2: two share the ways to dgamma and dbeta, to which their dy x^ and dy are added one after the other. */
 INLINE void layer_norm_backward_rows(const struct norm_call *p, const int rows, idx r, REAL *dgamma, REAL *dbeta) {
     const idx S = p->S;
+    const REAL *gammas = p->gamma;
     struct norm_row row[2];
     for (int k = 0; k < rows; k++) row[k] = norm_row_of(p, r + k);
     for (idx i = 0; i < S; i += VL) {
-        const vr gamma = p->gamma ? load_part(p->gamma + i, S - i) : broadcast(1);
+        const vr gamma = gammas ? load_part(gammas + i, S - i) : broadcast(1);
         vr on_gamma = load_part(dgamma + i, S - i), on_beta = load_part(dbeta + i, S - i);
 #pragma GCC unroll 2
         for (int k = 0; k < rows; k++) {

@@ -23,14 +23,17 @@ static idx strips(idx S) { return (S + LRN_WIDTH - 1) / LRN_WIDTH; }
 static void local_response_norm_strips(void *arg, idx begin, idx end, int worker) {
     (void)worker;
     const struct lrn_call *p = arg;
-    const idx C = p->C, S = p->S, per_image = strips(S);
-    const REAL alpha = (REAL)(p->alpha / (double)p->size), k = (REAL)p->k;
+    const idx C = p->C, S = p->S, size = p->size, per_image = strips(S);
+    const REAL alpha = (REAL)(p->alpha / (double)size), k = (REAL)p->k;
+    const double beta = p->beta;
+    const REAL *all = p->x;
+    REAL *y = p->out, *s_out = p->s_out;
     for (idx strip = begin; strip < end; strip++) {
         const idx image = strip / per_image * C * S, from = strip % per_image * LRN_WIDTH;
         for (idx c = 0; c < C; c++) {
-            const idx first = MAX(0, c - p->size / 2), last = MIN(C - 1, c + (p->size - 1) / 2);
+            const idx first = MAX(0, c - size / 2), last = MIN(C - 1, c + (size - 1) / 2);
             for (idx i = from; i < MIN(S, from + LRN_WIDTH); i += VL) {
-                const REAL *x = p->x + image + i;
+                const REAL *x = all + image + i;
                 const idx left = S - i;
                 vr sum = {0};
                 for (idx j = first; j <= last; j++) {
@@ -38,8 +41,8 @@ static void local_response_norm_strips(void *arg, idx begin, idx end, int worker
                     sum += v * v;
                 }
                 vr s = k + alpha * sum;
-                store_part(p->s_out + image + c * S + i, s, left);
-                store_part(p->out + image + c * S + i, load_part(x + c * S, left) * negative_power(s, p->beta), left);
+                store_part(s_out + image + c * S + i, s, left);
+                store_part(y + image + c * S + i, load_part(x + c * S, left) * negative_power(s, beta), left);
             }
         }
     }
