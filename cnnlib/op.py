@@ -76,10 +76,9 @@ class Context:
     - ``ctx.settings``: the keyword settings of the call.
     """
 
-    __slots__ = ("backward", "check_finite", "inputs", "kernels", "needs", "non_differentiable", "op", "outputs", "recorder",
-                 "saved", "scope", "sequence", "settings", "versions", "xp")  # fmt: skip
+    __slots__ = ("__dict__", "backward", "check_finite", "freed", "inputs", "kernels", "needs", "non_differentiable", "op",
+                 "outputs", "recorder", "scope", "sequence", "settings", "versions", "xp")  # fmt: skip
 
-    saved: dict[str, Any] | None  # None once backward has freed it
     sequence: int
     versions: list[int]
     outputs: int
@@ -89,7 +88,7 @@ class Context:
     def __init__(self, op: type[Op], kernels: Any, xp: Any, needs: tuple[bool, ...], settings: dict[str, Any]):
         self.op, self.kernels, self.xp, self.needs, self.settings = op, kernels, xp, needs, settings
         self.backward: Callable = op.backward
-        self.saved = {}
+        self.freed = False
         self.non_differentiable: tuple[int, ...] = ()
         self.scope = scope.get()
         self.inputs: tuple = ()
@@ -99,7 +98,17 @@ class Context:
         if not _RESERVED.isdisjoint(values):
             taken = ", ".join(sorted(_RESERVED & values.keys()))
             raise ValueRangeError(f"{self.op.name()}: ctx.save cannot use the name {taken}: the engine has it. Choose another.")
-        self.saved = values if not self.saved else {**self.saved, **values}
+        self.__dict__.update(values)
+
+    @property
+    def saved(self) -> dict[str, Any] | None:
+        """What forward saved, by name; None once backward has freed it."""
+        return None if self.freed else self.__dict__
+
+    def free(self) -> None:
+        """Let go of what was saved, and of the inputs."""
+        self.freed, self.inputs = True, ()
+        self.__dict__.clear()
 
     def mark_non_differentiable(self, *indices: int) -> None:
         """Declare that the outputs with these indices carry no gradient."""
@@ -109,16 +118,13 @@ class Context:
         """Module path and operation, for messages: ``features.0.conv2d``."""
         return f"{self.scope}.{self.op.name()}" if self.scope else self.op.name()
 
-    def __getattr__(self, name: str) -> Any:  # only called for what is not in __slots__
+    def __getattr__(self, name: str) -> Any:  # only called for what is neither in __slots__ nor saved
         if name in _RESERVED or name.startswith("__"):
             raise AttributeError(name)
-        if self.saved is None:
+        if self.freed:
             raise AttributeError(f"{self.op.name()}: ctx.{name} was freed by backward.")
-        try:
-            return self.saved[name]
-        except KeyError:
-            saved = ", ".join(self.saved) or "nothing"
-            raise AttributeError(f"{self.op.name()}: ctx has no {name!r}; forward saved {saved}.") from None
+        saved = ", ".join(self.__dict__) or "nothing"
+        raise AttributeError(f"{self.op.name()}: ctx has no {name!r}; forward saved {saved}.")
 
 
 _RESERVED = frozenset(name for name in dir(Context) if not name.startswith("__"))

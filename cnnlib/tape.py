@@ -69,7 +69,7 @@ def _tape(root: Context | None) -> list[Context]:
     stack = [root]
     while stack:
         ctx = stack.pop()
-        if ctx.saved is None:
+        if ctx.freed:
             raise GraphError(
                 f"backward: the graph of {ctx.where()} was freed by an earlier backward; "
                 "pass retain=True to the first one to go back twice, or cut what is carried on from there with .detach(), "
@@ -97,7 +97,7 @@ def _walk(root: Tensor, seed: Any, leaves: dict, retain: bool) -> None:
                     _accumulate(grads, key, t, dx, _nobody_else_holds(dx))
             dx = None
         if not retain:
-            ctx.saved, ctx.inputs = None, ()
+            ctx.free()
 
 
 def _arrived(pending: dict, ctx: Context, output: int) -> Any:
