@@ -19,7 +19,13 @@ INLINE struct pairs pairs_of(vr a, vr b) { return (struct pairs){SHUFFLE(a, b, E
 /* The same where in_order() mends the order of the lanes later. */
 INLINE struct pairs deal(vr a, vr b) { return (struct pairs){SHUFFLE(a, b, DEALT), SHUFFLE(a, b, DEALT_ODD)}; }
 
-INLINE struct pairs load_pairs(const REAL *p) { return pairs_of(load(p), load(p + VL)); }
+/* Most vectors of 64 bytes straddle two lines of the cache: a row begins anywhere. */
+INLINE vr load_once(const REAL *p) {
+    vr v = load(p);
+    if (VECTOR_BYTES == 64) hold(v);
+    return v;
+}
+INLINE struct pairs load_pairs(const REAL *p) { return pairs_of(load_once(p), load_once(p + VL)); }
 INLINE struct pairs load_pairs_part(const REAL *p, idx n) {   /* of the first n elements, the others 0 */
     return pairs_of(load_part(p, n), n > VL ? load_part(p + VL, n - VL) : (vr){0});
 }
@@ -82,7 +88,8 @@ INLINE void max_pool_narrow_row(const struct pool_call *c, const REAL *x, idx ou
 INLINE void max_pool_narrow_rows(const struct pool_call *c, const REAL *x, idx out) {
     const idx W = c->s.W, next = out + c->s.OW;
     vi winner;
-    const vr best = max_of_pairs(pairs_of(load(x), load(x + 2 * W)), pairs_of(load(x + W), load(x + 3 * W)), &winner);
+    const vr best = max_of_pairs(pairs_of(load_once(x), load_once(x + 2 * W)),
+                                 pairs_of(load_once(x + W), load_once(x + 3 * W)), &winner);
     store(c->result + out, best), store_bytes(c->argmax + out, winner, VL);
     store(c->result + next, SHUFFLE(best, best, HIGH_HALF));
     store_bytes(c->argmax + next, SHUFFLE(winner, winner, HIGH_HALF), VL);
@@ -92,15 +99,17 @@ static void max_pool_2x2_narrow_planes(void *arg, idx begin, idx end, int worker
     (void)worker;
     const struct pool_call call = *(const struct pool_call *)arg, *c = &call;
     const struct pool_shape *s = &c->s;
-    for (idx i = begin; i < end; i++)
-        for (idx oh = 0; oh < s->OH; oh++) {
-            const idx at = (i * s->H + 2 * oh) * s->W, out = (i * s->OH + oh) * s->OW;
-            const idx stored = s->planes * plane_size(s) - at, room = end * output_size(s) - out;
-            if (2 * s->OW <= VL && oh + 1 < s->OH && stored >= 3 * s->W + VL && room >= s->OW + VL)
-                max_pool_narrow_rows(c, c->x + at, out), oh++;
-            else if (stored >= s->W + 2 * VL && room >= VL) max_pool_narrow_row(c, c->x + at, out, 2 * VL, VL);
-            else max_pool_narrow_row(c, c->x + at, out, 2 * s->OW, s->OW);
+    const idx W = s->W, OW = s->OW, stored = s->planes * plane_size(s), room = end * output_size(s);
+    for (idx i = begin; i < end; i++) {
+        idx at = i * plane_size(s), out = i * output_size(s), oh = 0;
+        for (; 2 * OW <= VL && oh + 1 < s->OH && at + 3 * W + VL <= stored && out + OW + VL <= room; oh += 2) {
+            max_pool_narrow_rows(c, c->x + at, out);
+            at += 4 * W, out += 2 * OW;
         }
+        for (; oh < s->OH; oh++, at += 2 * W, out += OW)
+            if (at + W + 2 * VL <= stored && out + VL <= room) max_pool_narrow_row(c, c->x + at, out, 2 * VL, VL);
+            else max_pool_narrow_row(c, c->x + at, out, 2 * OW, OW);
+    }
 }
 static void max_pool_2x2_backward_planes(void *arg, idx begin, idx end, int worker) {
     (void)worker;
@@ -169,7 +178,7 @@ static void avg_pool_2x2_backward_planes(void *arg, idx begin, idx end, int work
     }
 }
 
-enum { STRIPS = FOR_REAL(4, 2), STRIPS_BYTES = 16384 };   /* in a row of a large plane, at most; of the rows that strips go down */
+enum { STRIPS = FOR_REAL(4, 2), STRIPS_BYTES = 12544 };   /* in a row of a large plane, at most; of the rows that strips go down */
 
 /* Windows of 3 x 3 with a stride of 2, which padding clips at the top and at the left only, if at all. */
 static int is_3x3(const struct pool_shape *s) {
@@ -193,14 +202,14 @@ INLINE struct row_max max_of_columns(vr left, vr middle, vr right, vi clipped, v
 }
 /* The first window begins at x, and its column 0 is padding if `clipped`. */
 INLINE struct row_max max_of_row(const REAL *x, int clipped, const int careful) {
-    const vr a = load(x), b = load(x + VL), c = load(x + 2 + VL), right = deal(load(x + 2), c).even;
+    const vr a = load_once(x), b = load_once(x + VL), c = load_once(x + 2 + VL), right = deal(load(x + 2), c).even;
     const struct pairs v = deal(a, b);
     return max_of_columns(v.even, v.odd, right, clipped ? first_lanes(1) : (vi){0}, a * 0 + b * 0 + c * 0, careful);
 }
 /* The same of two rows in the halves of a vector, which they fill if `full`: then the last column is beyond it. */
 #define PAIRS_TO_THE_RIGHT(i) (EVEN_LANES((i) + 1) % (2 * LANES_IN_VECTOR))
 INLINE struct row_max max_of_two_rows(const REAL *x, const REAL *y, vi clipped, const int full) {
-    const vr a = load(x), b = load(y);
+    const vr a = load_once(x), b = load_once(y);
     const struct pairs v = pairs_of(a, b);
     vr right = SHUFFLE(a, b, PAIRS_TO_THE_RIGHT), zero = a * 0 + b * 0;
     if (full) right = pairs_of(load(x + 2), load(y + 2)).even, zero += right * 0;
@@ -233,6 +242,8 @@ static void max_pool_3x3_singly(const struct pool_call *c, idx at, idx out, idx 
         c->result[out + o] = best, c->argmax[out + o] = (uint8_t)winner;
     }
 }
+INLINE void ask_for_strip(const REAL *x) { __builtin_prefetch(x), __builtin_prefetch(x + VL); }
+
 /* VL columns of outputs, from column ow on, downwards: the last row of one window is the first row of the next. At the ends of
    the arrays, windows are looked at one by one. False where it takes a careful look. */
 INLINE int max_pool_3x3_strip(const struct pool_call *c, idx plane, struct span rows, idx ow, idx end, const int clipped,
@@ -246,12 +257,14 @@ INLINE int max_pool_3x3_strip(const struct pool_call *c, idx plane, struct span 
         max_pool_3x3_singly(c, at, out, n, padding, clipped);
         oh++, at += 2 * W, out += s->OW, padding = 0;
     }
+    const idx below = rows.end < s->OH ? 2 * (rows.end - rows.begin) * W : 0;   /* from a row to that of the next strip */
     struct row_max upper = {{0}, {0}, {0}};
     if (at <= last_at) upper = max_of_row(c->x + at + padding * W, clipped, careful);
     if (padding) upper.column += 3;   /* the next row in its place: a row of padding never wins */
     vr zero = upper.zero;
     for (; oh < rows.end && at <= last_at && out <= last_out; oh++, at += 2 * W, out += s->OW, padding = 0) {
         const REAL *x = c->x + at;
+        if (below) ask_for_strip(x + W + below), ask_for_strip(x + 2 * W + below);
         const struct row_max middle = max_of_row(x + W, clipped, careful), lower = max_of_row(x + 2 * W, clipped, careful);
         vi winner;
         const vr best = max_of_rows(upper, middle, lower, careful, &winner);

@@ -409,6 +409,11 @@ INLINE lane_bytes bytes_of(vi v) {
     lane_bytes b;
     memcpy(&b, &all, sizeof b);
     return b;
+#elif VECTOR_BYTES == 64
+    const __m128i all = FOR_REAL(_mm512_cvtepi32_epi8, _mm512_cvtepi64_epi8)((__m512i)v);
+    lane_bytes b;
+    memcpy(&b, &all, sizeof b);
+    return b;
 #else
     return __builtin_convertvector(v, lane_bytes);
 #endif

@@ -269,7 +269,10 @@ def lstm_bptt(dh, dc, gx, h0, c0, w_hh, h, c, gates):
         Mutant("dbefore = da[t] @ w_hh", "dbefore = da[t][:, :H] @ w_hh[:H]", says="no_w"),
         Mutant("for t in range(len(h) - 1, -1, -1)", "for t in range(len(h))", says="forward_loop"),
     ),
-    equivalent=dict.fromkeys(("_outer: 1 -> 2", "_outer: 1 -> 2 #2"), "NumPy finds the length for any negative number"),
+    equivalent={
+        **dict.fromkeys(("_outer: 1 -> 2", "_outer: 1 -> 2 #2"), "NumPy finds the length for any negative number"),
+        "lstm_backward: dpeephole -> da": "there are no peepholes: nobody reads it",
+    },
     alternatives=(
         """\
 import numpy as np
