@@ -1,8 +1,12 @@
 /* The gradient of a convolution's weights where it has few outputs: dot products over pixels.
 
    dw[f, k] = sum over pixels of dy[f, pixel] patch[k, pixel]. Both are contiguous along the pixels, so vectors run along them and
-   few channels cost nothing extra. A thread owns tiles of rows k of the patches: it gathers them once and meets all f. Its first
-   and its last tile it may share with other threads, each with channels f of its own. */
+   few channels cost nothing extra. A thread owns tiles of rows k of the patches, which meet all f. Its first and its last tile
+   it may share with other threads, each with channels f of its own.
+
+   A row of patches is gathered from the padded image. With stride 1 it need not be: if the rows of dy are as far apart as those
+   of the padded image, with zeros between them, then a tap moves all pixels alike, and a row of patches begins in the padded
+   image itself, a tap further on. (Zero times an infinite x is NaN, so that one reaches all taps of its channel.) */
 
 /* each(m, k) for every tile of m channels and k rows: none is given more to compute than it needs. */
 #if VECTOR_BYTES == 64 || defined(__aarch64__)
@@ -23,14 +27,35 @@ struct weight_gradient {
     const REAL *dy;
     REAL *dw;
     vr *sums;                  /* (group, tile, F, DOT_K): lanes are added once, after the last block */
+    int spaced;                /* zeros between the rows of dy: no patch is gathered */
+    idx dy_reals;
 };
 
 /* `run` pixels of each image, side by side; how far apart images and rows are in dy and in the patches. */
 struct dots {
-    idx images, run, dy_image, dy_plane, patch_image, patch_row;
-    const REAL *dy, *patches;
+    idx images, run, dy_image, dy_plane, patch_image, patch_row[DOT_K];
+    const REAL *dy, *patches, *soon;   /* to be asked for meanwhile, a run for each image */
     int accumulate;
 };
+
+/* w <= VL pixels, from p on. */
+INLINE void add_pixels(const int m, const int k, idx p, idx w, const REAL *dy, idx dy_plane, const REAL *const *patch,
+                       const REAL *soon, vr sum[DOT_F][DOT_K]) {
+    vr d[DOT_F];
+    __builtin_prefetch(soon + p, 0, 2);
+#pragma GCC unroll 4
+    for (int i = 0; i < m; i++) {
+        d[i] = load_part(dy + i * dy_plane + p, w);
+        if (k > 1) hold(d[i]);
+    }
+#pragma GCC unroll 6
+    for (int l = 0; l < k; l++) {
+        vr x = load_part(patch[l] + p, w);
+        if (m > 1) hold(x);
+#pragma GCC unroll 4
+        for (int i = 0; i < m; i++) sum[i][l] += d[i] * x;
+    }
+}
 
 /* sums = or += the products of m channels of dy with k rows of the patches. */
 INLINE void pixel_dots(const int m, const int k, const struct dots *q, vr *sums) {
@@ -39,23 +64,14 @@ INLINE void pixel_dots(const int m, const int k, const struct dots *q, vr *sums)
     for (int i = 0; i < m; i++)
 #pragma GCC unroll 6
         for (int l = 0; l < k; l++) sum[i][l] = q->accumulate ? sums[i * DOT_K + l] : (vr){0};
-    const idx run = q->run, dy_plane = q->dy_plane, patch_row = q->patch_row;
+    const idx run = q->run, dy_plane = q->dy_plane;
     for (idx n = 0; n < q->images; n++) {
-        const REAL *dy = q->dy + n * q->dy_image, *patches = q->patches + n * q->patch_image;
-        for (idx p = 0; p < run; p += VL) {
-            vr d[DOT_F];
-#pragma GCC unroll 4
-            for (int i = 0; i < m; i++) {
-                const REAL *s = dy + i * dy_plane + p;
-                d[i] = run - p >= VL ? load(s) : load_n(s, run - p);
-            }
+        const REAL *dy = q->dy + n * q->dy_image, *soon = q->soon + n * run, *patch[DOT_K];
 #pragma GCC unroll 6
-            for (int l = 0; l < k; l++) {
-                vr x = load(patches + l * patch_row + p);
-#pragma GCC unroll 4
-                for (int i = 0; i < m; i++) sum[i][l] += d[i] * x;
-            }
-        }
+        for (int l = 0; l < k; l++) patch[l] = q->patches + n * q->patch_image + q->patch_row[l];
+        idx p = 0;
+        for (; p + VL <= run; p += VL) add_pixels(m, k, p, VL, dy, dy_plane, patch, soon, sum);
+        if (p < run) add_pixels(m, k, p, run - p, dy, dy_plane, patch, soon, sum);
     }
 #pragma GCC unroll 4
     for (int i = 0; i < m; i++)
@@ -69,15 +85,42 @@ FOR_DOT_TILES(DOTS)
 #define NAME_OF_DOTS(m, k) [m][k] = dots_##m##_##k,
 static const dot_kernel dot_kernels[DOT_F + 1][DOT_K + 1] = {FOR_DOT_TILES(NAME_OF_DOTS)};
 
-/* Row k of the patches: each image's pixels one after the other, then zeros up to the pitch. */
+/* Row k of the patches: each image's pixels one after the other. */
 static void gather_patch_row(const struct correlation *p, const struct block *b, idx k, const REAL *padded, idx pitch, REAL *d) {
-    idx run = b->rows * b->columns;
-    for (idx n = 0; n < b->images; n++, d += pitch) {
-        const REAL *s = padded + n * p->C * p->PH * p->PS * p->PW + p->offset[k];
-        for (idx r = 0; r < b->rows; r++, s += p->pitch)
-            for (idx j = 0; j < b->columns; j += VL) store(d + r * b->columns + j, load(s + j));
-        for (idx j = run; j < pitch; j++) d[j] = 0;
-    }
+    const idx image = p->C * p->PH * p->PS * p->PW, row = p->pitch, images = b->images, rows = b->rows, columns = b->columns;
+    padded += p->offset[k];
+    for (idx n = 0; n < images; n++)
+        for (idx r = 0; r < rows; r++)
+            for (idx j = 0; j < columns; j += VL)
+                store(d + n * pitch + r * columns + j, load(padded + n * image + r * row + j));
+}
+
+/* The first pixel of a block in the planes of its group. */
+static const REAL *dy_of(const struct weight_gradient *q, const struct block *b) {
+    const struct correlation *p = &q->seen;
+    return q->dy + (b->image * p->groups + b->group) * q->F * p->OH * p->OW + b->row * p->OW + b->column;
+}
+
+/* Rows of dy as far apart as those of the padded image, zeros between them. */
+static void space_dy(const struct weight_gradient *q, const struct block *b, REAL *d) {
+    const struct correlation *p = &q->seen;
+    idx S = p->OH * p->OW;
+    for (idx n = 0; n < b->images; n++)
+        for (idx f = 0; f < q->F; f++, d += p->rows * p->pitch) {
+            const REAL *s = dy_of(q, b) + (n * p->groups * q->F + f) * S;
+            for (idx r = 0; r < b->rows; r++, s += p->OW)
+                for (idx j = 0; j < p->pitch; j += VL)
+                    store(d + r * p->pitch + j, load_part(s + j, MAX(0, b->columns - j)));
+        }
+}
+
+/* The n-th of what the next block reads, a plane for each image at a time: first those of dy, then those of x. */
+static const REAL *read_soon(const struct weight_gradient *q, const struct block *next, idx n) {
+    const struct correlation *p = &q->seen;
+    idx plane = n * next->images;
+    if (plane < q->F) return dy_of(q, next) + plane * p->OH * p->OW;
+    plane = (next->image * p->groups + next->group) * p->C + MIN(plane - q->F, p->C - 1);
+    return p->x + (plane * p->H + MAX(0, next->row * p->SH + p->top)) * p->W;
 }
 
 struct channels { idx begin, end; };
@@ -88,16 +131,25 @@ static struct channels channels_of(const struct weight_gradient *q, idx tile, id
     return (struct channels){MAX(0, first - at) * DOT_F, MIN(q->F, (last - at) * DOT_F)};
 }
 
-static void weight_tile(const struct weight_gradient *q, const struct block *b, idx tile, struct channels channels,
-                        const REAL *padded, REAL *patches, int accumulate) {
+static void weight_tile(const struct weight_gradient *q, const struct block *b, const struct block *next, idx tile,
+                        struct channels channels, const REAL *padded, const REAL *dy, REAL *patches, int accumulate) {
     const struct correlation *p = &q->seen;
-    idx run = b->rows * b->columns, pitch = round_up(run, VL), ld = b->images * pitch;
-    idx k0 = tile * q->tile, kn = MIN(q->tile, p->K - k0), S = p->OH * p->OW;
+    idx run = b->rows * b->columns, pitch = round_up(run, VL), S = p->OH * p->OW;
+    idx k0 = tile * q->tile, kn = MIN(q->tile, p->K - k0);
     struct dots dots = {.images = b->images, .run = run, .dy_image = p->groups * q->F * S, .dy_plane = S, .patch_image = pitch,
-                        .patch_row = ld, .patches = patches, .accumulate = accumulate};
-    for (idx l = 0; l < kn; l++) gather_patch_row(p, b, k0 + l, padded, pitch, patches + l * ld);
+                        .patches = patches, .accumulate = accumulate};
+    for (idx l = 0; l < kn; l++) dots.patch_row[l] = q->spaced ? p->offset[k0 + l] : l * b->images * pitch;
+    if (q->spaced) {
+        dots.run = (b->rows - 1) * p->pitch + b->columns;
+        dots.dy_plane = p->rows * p->pitch, dots.dy_image = q->F * dots.dy_plane;
+        dots.patches = padded, dots.patch_image = p->C * p->PH * p->pitch;
+    } else {
+        dy = dy_of(q, b);
+        for (idx l = 0; l < kn; l++) gather_patch_row(p, b, k0 + l, padded, pitch, patches + dots.patch_row[l]);
+    }
     for (idx f = channels.begin; f < channels.end; f += DOT_F) {
-        dots.dy = q->dy + ((b->image * p->groups + b->group) * q->F + f) * S + b->row * p->OW + b->column;
+        dots.dy = dy + f * dots.dy_plane;
+        dots.soon = read_soon(q, next, tile * ceil_div(q->F, DOT_F) + f / DOT_F);
         dot_kernels[MIN(DOT_F, channels.end - f)][kn](&dots, q->sums + ((b->group * q->tiles + tile) * q->F + f) * DOT_K);
     }
 }
@@ -112,15 +164,18 @@ static void finish_tile(const struct weight_gradient *q, idx group, idx tile, st
 static void weight_tiles(void *arg, idx begin, idx end, int worker) {
     const struct weight_gradient *q = arg;
     const struct correlation *p = &q->seen;
-    REAL *padded = p->scratch + worker * p->worker_reals, *patches = padded + p->padded_reals;
+    const idx n = blocks(p);
+    REAL *padded = p->scratch + worker * p->worker_reals, *dy = padded + p->padded_reals, *patches = dy + q->dy_reals;
     while (begin < end) {
         idx group = begin / q->items, first = begin % q->items, last = MIN(q->items, first + end - begin);
         idx t0 = first * q->tiles / q->items, t1 = ceil_div(last * q->tiles, q->items);
         idx c0 = t0 * q->tile / p->taps, c1 = ceil_div(MIN(p->K, t1 * q->tile), p->taps);
-        for (idx i = 0; i < blocks(p); i++) {
-            struct block b = block_at(p, group * blocks(p) + i);
+        for (idx i = 0; i < n; i++) {
+            struct block b = block_at(p, group * n + i), next = block_at(p, MIN(group * n + i + 1, p->groups * n - 1));
             pad_block(p, &b, c0, c1, padded);
-            for (idx t = t0; t < t1; t++) weight_tile(q, &b, t, channels_of(q, t, first, last), padded, patches, i > 0);
+            if (q->spaced) space_dy(q, &b, dy);
+            for (idx t = t0; t < t1; t++)
+                weight_tile(q, &b, &next, t, channels_of(q, t, first, last), padded, dy, patches, i > 0);
         }
         for (idx t = t0; t < t1; t++) finish_tile(q, group, t, channels_of(q, t, first, last));
         begin += last - first;
@@ -135,13 +190,18 @@ static int weight_by_dots(const struct conv_shape *s, const void *dy, const void
     struct tap *tap = (struct tap *)(shared + sums + offsets);
     for (idx t = 0; t < taps; t++) tap[t] = (struct tap){t / s->KW * s->DH - s->top, t % s->KW * s->DW - s->left, t};
     struct weight_gradient q = {
-        {.N = s->N, .groups = s->groups, .C = C, .H = s->H, .W = s->W, .OH = s->OH, .OW = s->OW, .SH = s->SH, .SW = s->SW,
-         .taps = taps, .tap = tap, .x = x, .K = K, .offset = (idx *)(shared + sums)},
-        F, ceil_div(K, tile), tile, ceil_div(K, tile) * ceil_div(F, DOT_F), dy, dw, (vr *)shared};
+        .seen = {.N = s->N, .groups = s->groups, .C = C, .H = s->H, .W = s->W, .OH = s->OH, .OW = s->OW, .SH = s->SH,
+                 .SW = s->SW, .taps = taps, .tap = tap, .x = x, .K = K, .offset = (idx *)(shared + sums)},
+        .F = F, .tiles = ceil_div(K, tile), .tile = tile, .items = ceil_div(K, tile) * ceil_div(F, DOT_F),
+        .dy = dy, .dw = dw, .sums = (vr *)shared};
     struct correlation *p = &q.seen;
     choose_blocks(p, WEIGHT_BLOCK_PIXELS);
     choose_padding(p);
-    p->worker_reals = p->padded_reals + round_up(DOT_K * p->images * round_up(p->rows * p->columns, VL), 16) + 2 * NR;
+    idx between = p->PW - p->columns;
+    q.spaced = s->SH * s->SW == 1 && 2 * F * (p->columns + K * between) < 3 * K * p->columns;
+    q.dy_reals = q.spaced ? round_up(p->images * F * p->rows * p->pitch, 16) + NR : 0;
+    idx patches = q.spaced ? 0 : round_up(DOT_K * p->images * round_up(p->rows * p->columns, VL), 16) + 2 * NR;
+    p->worker_reals = p->padded_reals + q.dy_reals + patches;
     idx items = s->groups * q.items;
     idx grain = grain_of(0.1 * (double)(tile * DOT_F) * (double)(s->N * s->OH * s->OW));
     p->scratch = scratch_take(sizeof(REAL) * (size_t)p->worker_reals * (size_t)parallel_workers(items, grain));
