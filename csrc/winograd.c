@@ -59,47 +59,25 @@ INLINE void transform_filter(const vr *g, vr *u) {   /* G g */
 
 /* ---- lanes ---- */
 
-#if VECTOR_BYTES == 16 && !REAL_IS_FLOAT
-#define EVEN 0, 2
-#define ODD 1, 3
-#define LOW 0, 2
-#define HIGH 1, 3
-#elif VECTOR_BYTES == 16 || (VECTOR_BYTES == 32 && !REAL_IS_FLOAT)
-#define EVEN 0, 2, 4, 6
-#define ODD 1, 3, 5, 7
-#define LOW 0, 4, 1, 5
-#define HIGH 2, 6, 3, 7
-#elif VECTOR_BYTES == 32 || !REAL_IS_FLOAT
-#define EVEN 0, 2, 4, 6, 8, 10, 12, 14
-#define ODD 1, 3, 5, 7, 9, 11, 13, 15
-#define LOW 0, 8, 1, 9, 2, 10, 3, 11
-#define HIGH 4, 12, 5, 13, 6, 14, 7, 15
-#else
-#define EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
-#define ODD 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
-#define LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
-#define HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
-#endif
-
 /* Every fourth real from s on, from s + 1 on, ... (the first n of these four) */
 INLINE void split_phases(const int n, const REAL *s, vr *d) {
     vr a = load(s), b = load(s + VL), c = load(s + 2 * VL), e = load(s + 3 * VL);
-    vr even_ab = __builtin_shufflevector(a, b, EVEN), even_ce = __builtin_shufflevector(c, e, EVEN);
-    vr odd_ab = __builtin_shufflevector(a, b, ODD), odd_ce = __builtin_shufflevector(c, e, ODD);
-    d[0] = __builtin_shufflevector(even_ab, even_ce, EVEN);
-    d[1] = __builtin_shufflevector(odd_ab, odd_ce, EVEN);
+    vr even_ab = SHUFFLE(a, b, EVEN_LANES), even_ce = SHUFFLE(c, e, EVEN_LANES);
+    vr odd_ab = SHUFFLE(a, b, ODD_LANES), odd_ce = SHUFFLE(c, e, ODD_LANES);
+    d[0] = SHUFFLE(even_ab, even_ce, EVEN_LANES);
+    d[1] = SHUFFLE(odd_ab, odd_ce, EVEN_LANES);
     if (n == 2) return;
-    d[2] = __builtin_shufflevector(even_ab, even_ce, ODD);
-    d[3] = __builtin_shufflevector(odd_ab, odd_ce, ODD);
+    d[2] = SHUFFLE(even_ab, even_ce, ODD_LANES);
+    d[3] = SHUFFLE(odd_ab, odd_ce, ODD_LANES);
 }
 
 INLINE void join_phases(const vr *s, REAL *d) {
-    vr low_02 = __builtin_shufflevector(s[0], s[2], LOW), high_02 = __builtin_shufflevector(s[0], s[2], HIGH);
-    vr low_13 = __builtin_shufflevector(s[1], s[3], LOW), high_13 = __builtin_shufflevector(s[1], s[3], HIGH);
-    store(d, __builtin_shufflevector(low_02, low_13, LOW));
-    store(d + VL, __builtin_shufflevector(low_02, low_13, HIGH));
-    store(d + 2 * VL, __builtin_shufflevector(high_02, high_13, LOW));
-    store(d + 3 * VL, __builtin_shufflevector(high_02, high_13, HIGH));
+    vr low_02 = SHUFFLE(s[0], s[2], ZIP_LOW), high_02 = SHUFFLE(s[0], s[2], ZIP_HIGH);
+    vr low_13 = SHUFFLE(s[1], s[3], ZIP_LOW), high_13 = SHUFFLE(s[1], s[3], ZIP_HIGH);
+    store(d, SHUFFLE(low_02, low_13, ZIP_LOW));
+    store(d + VL, SHUFFLE(low_02, low_13, ZIP_HIGH));
+    store(d + 2 * VL, SHUFFLE(high_02, high_13, ZIP_LOW));
+    store(d + 3 * VL, SHUFFLE(high_02, high_13, ZIP_HIGH));
 }
 
 /* ---- tiles ---- */
@@ -255,23 +233,49 @@ INLINE void transform_tiles(void (*const transform)(vr *), const int points, con
         }
 }
 
-/* The panel of m output channels from f on: (element, term, m). Whole vectors: the next term overwrites what is too much. */
+/* The terms of an output, less those at the ends whose weights are 0: a part with fewer taps is that at infinity. */
+struct terms { idx begin, end; };
+static struct terms terms_of(const struct winograd *p, idx output, idx element) {
+    idx points = p->filter->points, each = p->parts / p->outputs, begin = output * each, end = begin + each;
+    idx rows = element / points == points - 1 ? p->filter->taps : 0, columns = element % points == points - 1 ? p->filter->taps : 0;
+    while (begin < end && (p->part[begin].rows.count < rows || p->part[begin].columns.count < columns)) begin++;
+    while (begin < end && (p->part[end - 1].rows.count < rows || p->part[end - 1].columns.count < columns)) end--;
+    return (struct terms){begin * p->C, end * p->C};
+}
+
+/* Whether anybody reads the weights of a part at a point of the rows and one of the columns. */
+INLINE int is_read(const struct winograd *p, idx part, idx row, idx column) {
+    struct terms t = terms_of(p, part / (p->parts / p->outputs), row * p->filter->points + column);
+    return part * p->C >= t.begin && part * p->C < t.end;
+}
+
+/* Where the taps of a part are in the packed weights of a channel; -1: nowhere, which is 0. */
+INLINE void find_taps(const struct winograd *p, const struct part *part, const int taps, idx ld, idx at[TAPS][TAPS]) {
+    const struct taps rows = part->rows, columns = part->columns;
+    for (int i = 0; i < taps; i++)
+        for (int j = 0; j < taps; j++)
+            at[i][j] = i < rows.count && j < columns.count
+                     ? ((rows.first + i * rows.stride) * p->KW + columns.first + j * columns.stride) * ld : -1;
+}
+
+/* The panel of m output channels from f on: (element, term, m). Whole vectors: the next terms overwrite what is too much, but not
+   beyond the part: the next one is there already. */
 INLINE void transform_panel(void (*const transform)(const vr *, vr *), const int points, const int taps,
                             const struct winograd *p, idx f, idx m, REAL *u) {
-    const idx ld = LANES_OF_PANEL, all = p->KH * p->KW, most = MOST_TAPS / all;
+    const idx ld = LANES_OF_PANEL, element = p->u_element, all = p->KH * p->KW, most = MOST_TAPS / all;
     REAL weights[MOST_TAPS * LANES_OF_PANEL] __attribute__((aligned(64))) = {0};   /* lanes past m: not what lay there */
-    for (idx k = 0; k < p->parts; k++) {
-        const struct taps rows = p->part[k].rows, columns = p->part[k].columns;
-        idx at[TAPS][TAPS];
-        for (int i = 0; i < taps; i++)
-            for (int j = 0; j < taps; j++)
-                at[i][j] = i < rows.count && j < columns.count
-                         ? ((rows.first + i * rows.stride) * p->KW + columns.first + j * columns.stride) * ld : -1;
-        for (idx c0 = 0; c0 < p->C; c0 += most) {
-            idx channels = MIN(most, p->C - c0);
-            const REAL *w = p->w + f * p->w_out + c0 * p->w_in;
-            if (p->w_in == all) pack(m, channels * all, w, p->w_out, 1, weights, ld);
-            else for (idx c = 0; c < channels; c++) pack(m, all, w + c * p->w_in, p->w_out, 1, weights + c * all * ld, ld);
+    for (idx c0 = 0; c0 < p->C; c0 += most) {
+        idx channels = MIN(most, p->C - c0);
+        const REAL *w = p->w + f * p->w_out + c0 * p->w_in;
+        if (p->w_in == all) pack(m, channels * all, w, p->w_out, 1, weights, ld);
+        else for (idx c = 0; c < channels; c++) {
+            prefetch_rows(w + (c + most) * p->w_in, 1, m * p->w_out, 0, 0);
+            pack(m, all, w + c * p->w_in, p->w_out, 1, weights + c * all * ld, ld);
+        }
+        for (idx k = 0; k < p->parts; k++) {
+            idx at[TAPS][TAPS];
+            find_taps(p, &p->part[k], taps, ld, at);
+            int high = points - !is_read(p, k, points - 1, 0), wide = points - !is_read(p, k, 0, points - 1);
             for (idx c = 0; c < channels; c++)
                 for (idx l = 0; l < m; l += VL) {
                     const REAL *tap = weights + c * all * ld + l;
@@ -283,13 +287,16 @@ INLINE void transform_panel(void (*const transform)(const vr *, vr *), const int
                         transform(g, half[i]);
                     }
                     REAL *to = u + (k * p->C + c0 + c) * m + l;
+                    idx room = (p->C - c0 - c) * m - l;
 #pragma GCC unroll 6
                     for (int j = 0; j < points; j++) {
+                        if (j == wide) break;
 #pragma GCC unroll 3
                         for (int i = 0; i < taps; i++) g[i] = half[i][j];
                         transform(g, d);
 #pragma GCC unroll 6
-                        for (int i = 0; i < points; i++) store(to + (i * points + j) * p->u_element, d[i]);
+                        for (int i = 0; i < points; i++)
+                            if (i < high) store_part(to + (i * points + j) * element, d[i], room);
                     }
                 }
         }
@@ -366,16 +373,6 @@ static idx tiles_of_piece(const struct winograd *p, idx piece) {
 static idx term_at(const struct winograd *p, idx item) {
     idx parts = p->seen / p->C;
     return item % parts * p->C + item / parts;
-}
-
-/* The terms of an output, less those at the ends whose weights are 0: a part with fewer taps is that at infinity. */
-struct terms { idx begin, end; };
-static struct terms terms_of(const struct winograd *p, idx output, idx element) {
-    idx points = p->filter->points, each = p->parts / p->outputs, begin = output * each, end = begin + each;
-    idx rows = element / points == points - 1 ? p->filter->taps : 0, columns = element % points == points - 1 ? p->filter->taps : 0;
-    while (begin < end && (p->part[begin].rows.count < rows || p->part[begin].columns.count < columns)) begin++;
-    while (begin < end && (p->part[end - 1].rows.count < rows || p->part[end - 1].columns.count < columns)) end--;
-    return (struct terms){begin * p->C, end * p->C};
 }
 
 /* A block of output channels of a piece; products m: (element, output, channel, tile). */
