@@ -1,6 +1,6 @@
 /* Matrix products of few rows: B is read once, and nothing is packed. Part of gemm.c. */
 
-enum { FEW = 4, DOT_ROWS = 16, ROW_CHUNK = 16384 / sizeof(REAL) };   /* of C, to stay near */
+enum { FEW = 4, MORE = 8, DOT_ROWS = 16, NEAR = 4 * 16384 / sizeof(REAL) };   /* of C, to stay near */
 enum { SOON = 1024 / sizeof(REAL) };   /* further on in a row of B, or in the one that is next */
 
 /* B stored by columns: dot products along k. */
@@ -37,22 +37,22 @@ INLINE void dots_of_rows(const int n, const struct product *p, idx j) {
 }
 
 /* B stored by rows: to every row of C, `depth` rows of B at a time, each with its factor. */
-INLINE void add_rows_at(const int m, const int depth, REAL a[FEW][8], const REAL *b, idx brs, REAL *c, idx crs, idx w) {
-    vr x[FEW];
-#pragma GCC unroll 4
+INLINE void add_rows_at(const int m, const int depth, REAL a[MORE][8], const REAL *b, idx brs, REAL *c, idx crs, idx w) {
+    vr x[MORE];
+#pragma GCC unroll 8
     for (int i = 0; i < m; i++) x[i] = load_part(c + i * crs, w);
 #pragma GCC unroll 8
     for (int l = 0; l < depth; l++) {
         vr bv = load_part(b + l * brs, w);
         if (m > 1) hold(bv);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int i = 0; i < m; i++) x[i] += a[i][l] * bv;
     }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int i = 0; i < m; i++) store_part(c + i * crs, x[i], w);
 }
 INLINE void add_rows(const int m, const int depth, const struct product *p, idx k) {
-    REAL a[FEW][8];
+    REAL a[MORE][8];
     for (int i = 0; i < m; i++)
         for (int l = 0; l < depth; l++) a[i][l] = p->a[i * p->ars + (k + l) * p->acs];
     const REAL *b = p->b + k * p->brs;
@@ -70,7 +70,7 @@ INLINE void add_rows(const int m, const int depth, const struct product *p, idx 
 
 /* Where C is gone over time and again, it is in a place of its own: no other thread's prefetching takes lines of it away. */
 INLINE void sums_of_rows(const int m, const int depth, const struct product *p, idx i, idx j0, idx j1) {
-    REAL near[FEW * (ROW_CHUNK + LINE)] __attribute__((aligned(64)));
+    REAL near[NEAR + MORE * LINE] __attribute__((aligned(64)));
     struct product q = {.M = m, .N = j1 - j0, .K = p->K, .a = p->a + i * p->ars, .ars = p->ars, .acs = p->acs,
                         .b = p->b + j0, .brs = p->brs, .bcs = 1, .c = p->c + i * p->crs + j0, .crs = p->crs, .ccs = 1,
                         .bias = p->bias ? p->bias + i * p->bias_rs + j0 * p->bias_cs : NULL, .bias_rs = p->bias_rs,
@@ -84,22 +84,31 @@ INLINE void sums_of_rows(const int m, const int depth, const struct product *p, 
     for (int r = 0; again && r < m; r++) copy_reals(p->c + (i + r) * p->crs + j0, near + r * q.crs, q.N);
 }
 
+/* Up to MORE rows together, if they are all there are; else FEW at a time. */
+static idx at_once(const struct product *p) { return p->M <= MORE ? p->M : FEW; }
+
 static void sums_without_packing(const struct product *p, idx j0, idx j1) {
-    for (idx i = 0; i < p->M; i += FEW)
-        switch (p->M - i) {
+    for (idx i = 0; i < p->M; i += at_once(p))
+        switch (MIN(p->M - i, at_once(p))) {
             case 1: sums_of_rows(1, 8, p, i, j0, j1); break;
             case 2: sums_of_rows(2, 8, p, i, j0, j1); break;
             case 3: sums_of_rows(3, 4, p, i, j0, j1); break;
-            default: sums_of_rows(4, 4, p, i, j0, j1);
+            case 4: sums_of_rows(4, 4, p, i, j0, j1); break;
+            case 5: sums_of_rows(5, 8, p, i, j0, j1); break;
+            case 6: sums_of_rows(6, 8, p, i, j0, j1); break;
+            case 7: sums_of_rows(7, 8, p, i, j0, j1); break;
+            default: sums_of_rows(8, 8, p, i, j0, j1);
         }
 }
 
-/* A short K would spend its time in the horizontal sums, a short row of B in its start. */
+/* A short K would spend its time in the horizontal sums, a short row of B in its start. More rows of C go through L1 again and
+   again: that pays where B is so large that it comes from memory, in which it then is read row by row. */
 static int is_dots(const struct product *p) {
     return p->M <= DOT_ROWS && p->acs == 1 && p->brs == 1 && p->K >= MAX(4, p->M) * VL;
 }
 static int is_sums(const struct product *p) {
-    return (p->M <= FEW || p->K <= FEW) && p->bcs == 1 && p->ccs == 1 && p->N >= NR;
+    int few = p->M <= FEW || p->K <= FEW || (p->M <= MORE && p->N * p->K > 4 * (idx)FAR);
+    return few && p->bcs == 1 && p->ccs == 1 && p->N >= NR;
 }
 static int needs_no_packing(const struct product *p) { return is_dots(p) || is_sums(p); }
 
@@ -112,6 +121,7 @@ static void multiply_unpacked(const struct product *p, idx begin, idx end) {
     if (is_dots(p)) {
         dots_without_packing(p, begin, end);
     } else {
-        for (idx j = begin; j < end; j += ROW_CHUNK) sums_without_packing(p, j, MIN(end, j + ROW_CHUNK));
+        const idx chunk = NEAR / (at_once(p) > FEW ? MORE : FEW);
+        for (idx j = begin; j < end; j += chunk) sums_without_packing(p, j, MIN(end, j + chunk));
     }
 }
