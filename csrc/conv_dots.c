@@ -6,7 +6,7 @@
 
    A row of patches is gathered from the padded image. With stride 1 it need not be: if the rows of dy are as far apart as those
    of the padded image, with zeros between them, then a tap moves all pixels alike, and a row of patches begins in the padded
-   image itself, a tap further on. (Zero times an infinite x is NaN, so that one reaches all taps of its channel.) */
+   image itself, a tap further on. But zero times an infinite x is NaN: sums that are not finite are made again by gathering. */
 
 /* each(m, k) for every tile of m channels and k rows: none is given more to compute than it needs. */
 #if VECTOR_BYTES == 64 || defined(__aarch64__)
@@ -131,6 +131,7 @@ static struct channels channels_of(const struct weight_gradient *q, idx tile, id
     return (struct channels){MAX(0, first - at) * DOT_F, MIN(q->F, (last - at) * DOT_F)};
 }
 
+/* dy is NULL where patches are gathered, else the spaced one. */
 static void weight_tile(const struct weight_gradient *q, const struct block *b, const struct block *next, idx tile,
                         struct channels channels, const REAL *padded, const REAL *dy, REAL *patches, int accumulate) {
     const struct correlation *p = &q->seen;
@@ -138,8 +139,8 @@ static void weight_tile(const struct weight_gradient *q, const struct block *b, 
     idx k0 = tile * q->tile, kn = MIN(q->tile, p->K - k0);
     struct dots dots = {.images = b->images, .run = run, .dy_image = p->groups * q->F * S, .dy_plane = S, .patch_image = pitch,
                         .patches = patches, .accumulate = accumulate};
-    for (idx l = 0; l < kn; l++) dots.patch_row[l] = q->spaced ? p->offset[k0 + l] : l * b->images * pitch;
-    if (q->spaced) {
+    for (idx l = 0; l < kn; l++) dots.patch_row[l] = dy ? p->offset[k0 + l] : l * b->images * pitch;
+    if (dy) {
         dots.run = (b->rows - 1) * p->pitch + b->columns;
         dots.dy_plane = p->rows * p->pitch, dots.dy_image = q->F * dots.dy_plane;
         dots.patches = padded, dots.patch_image = p->C * p->PH * p->pitch;
@@ -161,23 +162,41 @@ static void finish_tile(const struct weight_gradient *q, idx group, idx tile, st
         for (idx l = 0; l < kn; l++) q->dw[(group * q->F + f) * q->seen.K + k0 + l] = horizontal_sum(sums[l]);
 }
 
+/* The items [first, last) of a group, over all blocks of pixels. */
+static void sum_tiles(const struct weight_gradient *q, idx group, idx first, idx last, int spaced, REAL *scratch) {
+    const struct correlation *p = &q->seen;
+    const idx n = blocks(p), t0 = first * q->tiles / q->items, t1 = ceil_div(last * q->tiles, q->items);
+    idx c0 = t0 * q->tile / p->taps, c1 = ceil_div(MIN(p->K, t1 * q->tile), p->taps);
+    REAL *padded = scratch, *dy = padded + p->padded_reals, *patches = dy + q->dy_reals;
+    for (idx i = 0; i < n; i++) {
+        struct block b = block_at(p, group * n + i), next = block_at(p, MIN(group * n + i + 1, p->groups * n - 1));
+        pad_block(p, &b, c0, c1, padded);
+        if (spaced) space_dy(q, &b, dy);
+        for (idx t = t0; t < t1; t++)
+            weight_tile(q, &b, &next, t, channels_of(q, t, first, last), padded, spaced ? dy : NULL, patches, i > 0);
+    }
+}
+
+static int is_finite(const struct weight_gradient *q, idx group, idx item) {
+    const idx tile = item * q->tiles / q->items, rows = MIN(q->tile, q->seen.K - tile * q->tile);
+    const struct channels channels = channels_of(q, tile, item, item + 1);
+    const vr *sums = q->sums + ((group * q->tiles + tile) * q->F + channels.begin) * DOT_K;
+    vr zero = {0};
+    for (idx f = channels.begin; f < channels.end; f++, sums += DOT_K)
+        for (idx l = 0; l < rows; l++) zero += 0 * sums[l];
+    return horizontal_sum(zero) == 0;
+}
+
 static void weight_tiles(void *arg, idx begin, idx end, int worker) {
     const struct weight_gradient *q = arg;
-    const struct correlation *p = &q->seen;
-    const idx n = blocks(p);
-    REAL *padded = p->scratch + worker * p->worker_reals, *dy = padded + p->padded_reals, *patches = dy + q->dy_reals;
+    REAL *scratch = q->seen.scratch + worker * q->seen.worker_reals;
     while (begin < end) {
         idx group = begin / q->items, first = begin % q->items, last = MIN(q->items, first + end - begin);
-        idx t0 = first * q->tiles / q->items, t1 = ceil_div(last * q->tiles, q->items);
-        idx c0 = t0 * q->tile / p->taps, c1 = ceil_div(MIN(p->K, t1 * q->tile), p->taps);
-        for (idx i = 0; i < n; i++) {
-            struct block b = block_at(p, group * n + i), next = block_at(p, MIN(group * n + i + 1, p->groups * n - 1));
-            pad_block(p, &b, c0, c1, padded);
-            if (q->spaced) space_dy(q, &b, dy);
-            for (idx t = t0; t < t1; t++)
-                weight_tile(q, &b, &next, t, channels_of(q, t, first, last), padded, dy, patches, i > 0);
-        }
-        for (idx t = t0; t < t1; t++) finish_tile(q, group, t, channels_of(q, t, first, last));
+        sum_tiles(q, group, first, last, q->spaced, scratch);
+        for (idx i = first; q->spaced && i < last; i++)
+            if (!is_finite(q, group, i)) sum_tiles(q, group, i, i + 1, 0, scratch);
+        for (idx t = first * q->tiles / q->items; t < ceil_div(last * q->tiles, q->items); t++)
+            finish_tile(q, group, t, channels_of(q, t, first, last));
         begin += last - first;
     }
 }
@@ -200,7 +219,7 @@ static int weight_by_dots(const struct conv_shape *s, const void *dy, const void
     idx between = p->PW - p->columns;
     q.spaced = s->SH * s->SW == 1 && 2 * F * (p->columns + K * between) < 3 * K * p->columns;
     q.dy_reals = q.spaced ? round_up(p->images * F * p->rows * p->pitch, 16) + NR : 0;
-    idx patches = q.spaced ? 0 : round_up(DOT_K * p->images * round_up(p->rows * p->columns, VL), 16) + 2 * NR;
+    idx patches = round_up(DOT_K * p->images * round_up(p->rows * p->columns, VL), 16) + 2 * NR;
     p->worker_reals = p->padded_reals + q.dy_reals + patches;
     idx items = s->groups * q.items;
     idx grain = grain_of(0.1 * (double)(tile * DOT_F) * (double)(s->N * s->OH * s->OW));

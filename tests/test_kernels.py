@@ -123,7 +123,7 @@ def test_products_of_random_shapes(isa, dtype):
 def test_products_that_no_cache_holds(isa, dtype):
     """Few rows and a B beyond L2, short sums and a C beyond L2; the last C passes the caches by, but for a strip cut short."""
     rng = np.random.default_rng(13)
-    for M, N, K in [(20, 600, 500), (100, 1030, 300), (300, 1000, 20), (601, 513, 32)]:
+    for M, N, K in [(20, 600, 500), (100, 1030, 300), (300, 1000, 20), (601, 513, 32), (5, 2101, 500), (8, 1030, 1027)]:
         check(matrix_cases(rng, dtype, M, N, K), isa, dtype)
     check([case("gemm", draw(rng, dtype, 2100, 3), draw(rng, dtype, 3, 4112), False, False)], isa, dtype)
 

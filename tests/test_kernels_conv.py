@@ -59,6 +59,11 @@ GEOMETRIES = {  # N, groups, channels and outputs per group, image, kernel, stri
     "short rows in groups, padded": (4, 2, 3, 12, (13, 11), (3, 5), (1, 1), (2, 0, 3, 1), (1, 1)),
     "short rows of two vectors": (2, 1, 7, 16, (20, 20), (5, 5), (1, 1), (2, 2, 2, 2), (1, 1)),
     "short rows, dilation": (5, 1, 5, 15, (9, 10), (5, 3), (1, 1), (3, 4, 2, 0), (2, 3)),
+    # backward-weight as dot products with rows of the padded image: several images, parts of one, of a row, taps apart
+    "few outputs, images together": (7, 3, 8, 8, (14, 15), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
+    "few outputs, parts of an image": (2, 1, 9, 5, (41, 60), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
+    "few outputs, parts of a row": (1, 2, 9, 3, (3, 1250), (3, 3), (1, 1), (0, 1, 1, 1), (1, 1)),
+    "few outputs, dilation": (2, 1, 12, 3, (22, 45), (3, 2), (1, 1), (2, 0, 1, 3), (2, 3)),
     # backward-weight as outer products: strips of outputs, blocks of channels, blocks and parts of pixels
     "a strip and one vector more": (2, 1, 5, 40, (9, 7), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)),
     "three blocks of channels": (2, 1, 65, 33, (5, 4), (3, 2), (1, 1), (1, 0, 1, 1), (1, 1)),
@@ -205,6 +210,8 @@ def test_convolutions_pass_nan_and_infinity_on(isa, dtype):
         "sums longer than one block",
         "a strip and one vector more",
         "parts of the pixels",
+        "few outputs, images together",
+        "few outputs, parts of an image",
         "many outputs, strides and dilation",
     ):
         geometry = GEOMETRIES[name]

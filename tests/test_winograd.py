@@ -159,6 +159,7 @@ GEOMETRIES = {  # N, C, F, image, pads, groups, kernel
     "5×5": (3, 37, 45, (23, 18), (2, 2, 2, 2), 1, (5, 5)),
     "5×5 in groups, several chains": (2, 48, 64, (27, 27), (2, 2, 2, 2), 2, (5, 5)),
     "5×5, large weights": (4, 130, 96, (13, 14), (2, 2, 2, 2), 1, (5, 5)),
+    "5×5, last panels of one row, or few": (3, 43, 85, (23, 18), (2, 2, 2, 2), 1, (5, 5)),
     "rows of one part, columns of three": (2, 32, 40, (21, 30), (1, 1, 3, 4), 1, (3, 8)),
     "columns of one part, rows of four": (2, 40, 32, (30, 21), (5, 6, 0, 2), 1, (12, 3)),
     "7×7 without padding": (2, 64, 48, (31, 30), (0, 0, 0, 0), 1, (7, 7)),
