@@ -95,8 +95,11 @@ def machine() -> dict:
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        models = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        name = models[0] if models else name
+        pairs = (line.partition(":")[::2] for line in info.read_text().partition("\n\n")[0].splitlines())
+        first = {key.strip(): value.strip() for key, value in pairs}
+        name = first.get("model name", name)
+        if "cpu family" in first:  # in a virtual machine the name may be all generations' name
+            name += f" (family {first['cpu family']}, model {first['model']})"
     instructions = {"instructions": os.environ["CNNLIB_ISA"]} if "CNNLIB_ISA" in os.environ else {}
     system = {"system": platform.system(), "libc": " ".join(platform.libc_ver())}
     return {"cpu": name, "cores": os.cpu_count(), **system, **instructions}
