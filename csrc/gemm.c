@@ -501,6 +501,7 @@ static struct product well_oriented(const struct product *p) {
 static int multiply(struct product given) {
     struct product p = well_oriented(&given);
     if (!p.M || !p.N) return CNN_OK;
+    if (multiply_last_columns(&p) != CNN_OK) return CNN_NO_MEMORY;
     p.by_rows = splits_rows(&p), p.height = panel_height(p.by_rows ? ceil_div(p.M, cnn_get_num_threads()) : p.M);
     idx unit = p.by_rows ? p.height : NR, items = ceil_div(p.by_rows ? p.M : p.N, unit);
     idx grain = grain_of(0.1 * (double)p.M * (double)p.N * (double)p.K / (double)items);
@@ -545,12 +546,10 @@ static int gemm(idx batch, idx M, idx N, idx K, const void *a, int transpose_a, 
     struct product p = {.M = M, .N = N, .K = K, .a = a, .b = b, .c = c, .crs = N, .ccs = 1};
     p.ars = transpose_a ? 1 : K, p.acs = transpose_a ? M : 1;
     p.brs = transpose_b ? 1 : N, p.bcs = transpose_b ? K : 1;
-    if (batch > 1) {
-        struct product oriented = well_oriented(&p);
-        int swapped = oriented.M != M;
-        return multiply_batch((struct batch){oriented, swapped ? K * N : M * K, swapped ? M * K : K * N, M * N}, batch);
-    }
-    return batch ? multiply(p) : CNN_OK;
+    if (batch <= 1) return batch ? multiply(p) : CNN_OK;
+    struct product oriented = well_oriented(&p);
+    int swapped = oriented.M != M;
+    return multiply_batch((struct batch){oriented, swapped ? K * N : M * K, swapped ? M * K : K * N, M * N}, batch);
 }
 
 static int linear_forward(idx R, idx I, idx O, const void *x, const void *w, const void *b, void *y) {

@@ -1,4 +1,4 @@
-/* Matrix products of few rows: B is read once, and nothing is packed. Part of gemm.c. */
+/* Matrix products of few rows, or of few columns beside others: B is read once, and nothing is packed. Part of gemm.c. */
 
 enum { FEW = 4, MORE = 8, DOT_ROWS = 16, NEAR = 4 * 16384 / sizeof(REAL) };   /* of C, to stay near */
 enum { SOON = 1024 / sizeof(REAL) };   /* further on in a row of B, or in the one that is next */
@@ -124,4 +124,37 @@ static void multiply_unpacked(const struct product *p, idx begin, idx end) {
         const idx chunk = NEAR / (at_once(p) > FEW ? MORE : FEW);
         for (idx j = begin; j < end; j += chunk) sums_without_packing(p, j, MIN(end, j + chunk));
     }
+}
+
+/* ---- a few columns more than whole vectors hold ---- */
+
+static int multiply(struct product given);
+
+/* The last n columns, turned: as a product of n rows. */
+static struct product last_columns(const struct product *p, idx n) {
+    const idx first = p->N - n;
+    return (struct product){.M = n, .N = p->M, .K = p->K, .a = p->b + first * p->bcs, .ars = p->bcs, .acs = p->brs, .b = p->a,
+                            .brs = p->acs, .bcs = p->ars, .c = p->c + first * p->ccs, .crs = p->ccs, .ccs = p->crs,
+                            .bias = p->bias ? p->bias + first * p->bias_cs : NULL, .bias_rs = p->bias_cs, .bias_cs = p->bias_rs};
+}
+
+/* As columns they would take as long as a whole vector of them. What they read of B and write of C is brought in order. */
+enum { WORTH_TURNING = 2048 };
+static int multiply_last_columns(struct product *p) {
+    const idx n = p->N % VL, M = p->M, K = p->K;
+    const struct product lies = last_columns(p, n);
+    struct product turned = lies;
+    turned.ars = K, turned.acs = 1, turned.crs = M, turned.ccs = 1;
+    if (!n || p->N <= NR || M * K <= WORTH_TURNING || needs_no_packing(p) || n > FEW || !needs_no_packing(&turned)) return CNN_OK;
+    REAL *a = scratch_take(sizeof(REAL) * (size_t)(n * (K + M))), *c = a + n * K;
+    if (!a) return CNN_NO_MEMORY;
+    for (idx k = 0; k < K; k++)
+        for (idx j = 0; j < n; j++) a[j * K + k] = lies.a[j * lies.ars + k * lies.acs];
+    turned.a = a, turned.c = c;
+    const int status = multiply(turned);
+    for (idx i = 0; i < M; i++)
+        for (idx j = 0; j < n; j++) lies.c[j * lies.crs + i * lies.ccs] = c[j * M + i];
+    scratch_give(a);
+    p->N -= n;
+    return status;
 }
