@@ -154,6 +154,8 @@ def test_xray_looks_into_a_model_of_your_own_that_reads_your_own_text(tmp_path, 
     Path("short.txt").write_text(letters, "utf-8")
     net, options = cl.models.CharRNN(letters, cell="gru", hidden=6), {"characters": letters, "cell": "gru", "hidden": 6}
     cl.train.save("net.safetensors", net, name="char_rnn", options=options)
+    net.rnn.weight_hh_l0.data[:] = float("nan")
+    cl.train.save("blown.safetensors", net, name="char_rnn", options=options)
     own = ("--checkpoint", "net.safetensors", "--out", "xray")
 
     def call(*args):
@@ -168,6 +170,10 @@ def test_xray_looks_into_a_model_of_your_own_that_reads_your_own_text(tmp_path, 
         (own, "'S'"),
         ((*own, "--text", "short.txt"), "short.txt: the pictures show 113 characters, the text has 4."),
         (("--checkpoint", "nope"), "nope: there is no such checkpoint."),
+        (
+            ("--checkpoint", "blown.safetensors", "--text", "own.txt"),
+            "gates: the network's numbers are not finite: its training",
+        ),
         ((*own, "--text", "own.txt", "--out", "own.txt/xray"), "own.txt"),
         (("--iterations", "0"), "fit: iterations must be a whole number of at least 1"),
     ):

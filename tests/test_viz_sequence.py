@@ -5,7 +5,7 @@ import pytest
 
 import cnnlib as cl
 from cnnlib import Tensor, data, nn, ops, viz
-from cnnlib.errors import DataError, DtypeError, ShapeError, UnknownNameError, ValueRangeError
+from cnnlib.errors import DataError, DtypeError, NonFiniteError, ShapeError, UnknownNameError, ValueRangeError
 from cnnlib.viz.cell_text import layout
 from cnnlib.viz.sequence import read
 from tests.test_viz import draw, texts
@@ -363,6 +363,45 @@ def test_inputs_that_are_no_sequence_to_read_are_refused_in_a_sentence(look):
         look(Reader(), "")
     with pytest.raises(DataError, match="'x' is not among the 7 characters"):
         look(Reader(), "abx")
+
+
+@pytest.mark.parametrize("look", [*FUNCTIONS, viz.sequence_xray])
+def test_a_network_whose_training_blew_up_is_refused_with_the_step_where_it_began(look):
+    blew_up = f"{look.__name__}: the network's numbers are not finite: its training blew up. Use an earlier checkpoint. "
+    model = Reader()
+    model.embedding.weight.data[model.alphabet.encode("c")] = np.nan
+    with pytest.raises(NonFiniteError) as refused:
+        look(model, "ab c\nde")
+    where = "It began in layer 'rnn.l0', at step t = 3 of 0 … 6, in the input gate i, the forget gate f, the candidate g and"
+    assert str(refused.value).startswith(f"{blew_up}{where}")
+    model = Reader()
+    model.head.weight.data[1, 2] = np.inf  # the recurrent layer's numbers are finite
+    with pytest.raises(NonFiniteError) as refused:
+        look(model, "ab c\nde")
+    assert str(refused.value) == f"{blew_up}Parameter 'head.weight' has NaN or infinity."
+
+
+@pytest.mark.parametrize("look", [*FUNCTIONS, viz.sequence_xray])
+def test_an_input_that_is_not_finite_is_refused_as_such(look):
+    x = sequence()
+    x[4, 0, 1] = np.nan
+    with pytest.raises(NonFiniteError, match=rf"{look.__name__}: .*all its parameters are: x must .* at step t = 4 of 0 … 6"):
+        look(tagger("gru", reset_after=False), x)
+
+
+def test_where_it_began_is_said_in_the_order_in_which_the_layer_read():
+    x = sequence()
+    x[[2, 4]] = np.nan
+    for model, where in (
+        (tagger("lstm", bidirectional=True), "'recurrent.l0', at step t = 2 of"),
+        (in_float64(Tagger(nn.LSTMCell(D, H))), "'recurrent', at step t = 2 of 0 … 6"),
+    ):
+        with pytest.raises(NonFiniteError, match=where):
+            viz.gates(model, x)
+    model = tagger("rnn", bidirectional=True)
+    model.recurrent.weight_ih_l0_reverse.data[0, 0] = np.nan
+    with pytest.raises(NonFiniteError, match=r"'recurrent.l0_reverse', at step t = 6 of 0 … 6, in the state h: 1 of 4 values"):
+        viz.gates(model, np.ones((T, 1, D)))
 
 
 @pytest.mark.parametrize("look", [viz.gates, viz.cell_text, viz.sensitivity, viz.influence, viz.unrolled])

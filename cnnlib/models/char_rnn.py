@@ -28,9 +28,10 @@ import numpy as np
 from cnnlib import nn, random
 from cnnlib.data.streams import check_seed
 from cnnlib.data.text import Alphabet
-from cnnlib.errors import NonFiniteError, ValueRangeError, unknown_name
+from cnnlib.errors import ValueRangeError, unknown_name
 from cnnlib.op import no_grad
 from cnnlib.ops.arguments import check_whole
+from cnnlib.ops.nonfinite import blew_up
 from cnnlib.tensor import Parameter, Tensor
 
 CELLS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
@@ -101,7 +102,7 @@ def sample(model: CharRNN, prime: str = "", length: int = 200, temperature: floa
 def _draw(scores: np.ndarray, temperature: float, u: float) -> int:
     """The v in whose part of (0, 1) u lies; the parts are as long as softmax(scores / temperature) is large."""
     if not np.isfinite(scores).all():
-        raise NonFiniteError("sample: the network's scores are not finite: its training blew up. Use an earlier checkpoint.")
+        raise blew_up("sample")
     scores = scores.astype(np.float64)
     upto = np.exp((scores - scores.max()) / temperature).cumsum()
     return int(np.searchsorted(upto, u * upto[-1]))

@@ -1,8 +1,14 @@
-"""Where in a sequence NaN or an infinity began: the step and the gate, for messages."""
+"""What messages say of NaN and infinity: where in a sequence it began, the step and the gate; and what a user can do."""
 
 from __future__ import annotations
 
 from cnnlib.backends import xp_of
+from cnnlib.errors import NonFiniteError
+
+
+def blew_up(operation: str, what: str = "scores") -> NonFiniteError:
+    """The error of an operation that was asked of a network in which ``what`` is not finite."""
+    return NonFiniteError(f"{operation}: the network's {what} are not finite: its training blew up. Use an earlier checkpoint.")
 
 
 def first_in_sequence(levels, order):

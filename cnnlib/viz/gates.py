@@ -34,7 +34,8 @@ def gates(model: Module, x: Any, text: Sequence[str] | None = None, layer: str |
     >>> figure = gates(nn.LSTM(3, 8), np.ones((5, 1, 3), np.float32), text=list("hello"), which=["f", "c"])
 
     Raises ShapeError (several sequences, no recurrent layer, too many steps, labels that do not fit), DtypeError (a text for a
-    model without alphabet), ValueRangeError (a unit that does not exist, an empty text), UnknownNameError (layer, which).
+    model without alphabet), ValueRangeError (a unit that does not exist, an empty text), UnknownNameError (layer, which),
+    NonFiniteError (NaN or infinity in the model or in what its layers compute; it says at which step it began).
     """
     found = chosen(read("gates", model, x), layer)
     labels = labels_of("gates", x, text, found.steps, MOST_STEPS)

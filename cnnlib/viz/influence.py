@@ -12,11 +12,11 @@ from cnnlib.backends import xp_of
 from cnnlib.errors import ShapeError, ValueRangeError, unknown_name
 from cnnlib.nn.module import Module
 from cnnlib.tensor import Tensor
-from cnnlib.trace import Entry, trace
+from cnnlib.trace import Entry
 from cnnlib.viz.asking import looked_at
 from cnnlib.viz.cell_text import texts
 from cnnlib.viz.figure import SIGNED, to_array
-from cnnlib.viz.sequence import OPERATIONS, Layer, arguments_of, labels_of, layers_of, length_of, visible
+from cnnlib.viz.sequence import OPERATIONS, Layer, labels_of, length_of, run, visible
 
 SHADES = "Oranges"
 HOW = ("gradient", "gradient x input")
@@ -49,9 +49,8 @@ def influence_map(
     """
     if how not in HOW:
         raise unknown_name("how of influence", how, HOW)
-    with _differentiable(model), trace() as t:
-        output = model(*arguments_of("influence", model, x))
-        layers = layers_of("influence", t)
+    with _differentiable(model):
+        output, layers = run("influence", model, x)
         first = [layer for layer in layers if _same_input(layer, layers[0])]
         T = first[0].steps
         tensor, rows = _scores(output, T)

@@ -9,14 +9,16 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from cnnlib import ops
-from cnnlib.errors import DtypeError, ShapeError, ValueRangeError, unknown_name
+from cnnlib.errors import DtypeError, NonFiniteError, ShapeError, ValueRangeError, unknown_name
 from cnnlib.nn.module import Module
 from cnnlib.op import no_grad
+from cnnlib.ops.nonfinite import blew_up, first_in_sequence
 from cnnlib.trace import Entry, trace
 from cnnlib.viz.asking import looked_at, on_device_of
 from cnnlib.viz.figure import to_array
@@ -59,11 +61,20 @@ def read(name: str, model: Module, x: Any) -> list[Layer]:
     """The recurrent layers while the model, as in evaluation, reads x, in the order in which they began.
 
     x: one sequence as the model takes it, a tuple for several arguments, or a text for a model with an ``alphabet``.
-    Raises ShapeError for more than one sequence or a model without recurrent layers, DtypeError for a text it cannot read.
+    Raises ShapeError for more than one sequence or a model without recurrent layers, DtypeError for a text it cannot read,
+    NonFiniteError for NaN or infinity in the model or in what its layers compute.
     """
-    with looked_at(model), no_grad(), trace() as t:
-        model(*arguments_of(name, model, x))
-    return layers_of(name, t)
+    with looked_at(model), no_grad():
+        return run(name, model, x)[1]
+
+
+def run(name: str, model: Module, x: Any) -> tuple[Any, list[Layer]]:
+    """What the model gives for x, and the layers as `read` returns them."""
+    with trace() as t, np.errstate(invalid="ignore", over="ignore"):  # what is not finite is an error below
+        output = model(*arguments_of(name, model, x))
+    layers = layers_of(name, t)
+    _check_finite(name, model, layers)
+    return output, layers
 
 
 def arguments_of(name: str, model: Module, x: Any) -> list[Any]:
@@ -112,6 +123,30 @@ def _over_time(entries: list[Entry], saved: str) -> np.ndarray:
 def length_of(entry: Entry) -> int:
     mask = entry.saved["mask"]
     return len(entry.saved["h"]) if mask is None else int(mask.sum())
+
+
+def _check_finite(name: str, model: Module, layers: list[Layer]) -> None:
+    spoilt = [path for path, p in model.named_parameters() if not np.isfinite(to_array(p)).all()]
+    began = next((f" It began in layer {layer.name!r}{where}." for layer in layers if (where := _began(layer))), "")
+    if spoilt:
+        raise NonFiniteError(f"{blew_up(name, 'numbers')}{began or f' Parameter {spoilt[0]!r} has NaN or infinity.'}")
+    if began:
+        raise NonFiniteError(
+            f"{name}: the network's states are not finite, though all its parameters are: x must be without NaN and infinity, "
+            f"and not too large.{began}"
+        )
+
+
+def _began(layer: Layer) -> str:
+    """At which step, and in which gate or state, NaN or infinity began; empty where all is finite."""
+    if all(np.isfinite(values).all() for values in layer.values.values()):
+        return ""
+    runs = [(entry.op.computed(SimpleNamespace(**entry.saved)), length_of(entry)) for entry in layer.entries]
+    levels = [
+        {gate: np.concatenate([to_array(run[k][gate])[:n] for run, n in runs]) for gate in level}
+        for k, level in enumerate(runs[0][0])
+    ]
+    return first_in_sequence(levels, range(layer.steps)[:: -1 if layer.reverse else 1])
 
 
 def chosen(layers: list[Layer], layer: str | None) -> Layer:
