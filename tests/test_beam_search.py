@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cnnlib.data.words import END, PAD, START, UNKNOWN
-from cnnlib.errors import ValueRangeError
+from cnnlib.errors import NonFiniteError, ValueRangeError
 from cnnlib.models.beam_search import beam_search
 
 A, B, C = 4, 5, 6
@@ -138,3 +138,30 @@ def test_a_beam_below_1_is_refused(beam):
 def test_a_length_below_1_is_refused():
     with pytest.raises(ValueRangeError, match="beam_search: length must be a whole number >= 1, got 0"):
         search(corner, 1, 0)
+
+
+BLEW_UP = r"^beam_search: the network's scores are not finite: its training blew up. Use an earlier checkpoint.$"
+
+
+@pytest.mark.parametrize("beam", [1, 2])
+@pytest.mark.parametrize("spoilt", [{A: np.nan}, {PAD: np.nan}, {A: np.inf}, dict.fromkeys(range(V), -np.inf)])
+def test_scores_that_are_not_finite_are_refused_at_whatever_word_they_come(beam, spoilt):
+    def step(last, state):
+        (said,) = state
+        log_p = np.full((len(last), V), -math.log(V))
+        log_p[:, END] = -50.0
+        if said.shape[1] == 2:  # at the third word
+            for word, score in spoilt.items():
+                log_p[-1, word] = score
+        return log_p, (np.concatenate([said, last[:, None]], axis=1),)
+
+    assert beam_search(step, nothing_said(2), 2, beam, 2)[0].shape == (2, beam, 2)
+    with pytest.raises(NonFiniteError, match=BLEW_UP):
+        beam_search(step, nothing_said(2), 2, beam, 5)
+
+
+@pytest.mark.parametrize("beam", [1, 2, 4])
+def test_words_may_be_forbidden_and_nothing_need_follow_an_end_or_a_beginning_that_cannot_be_said(beam):
+    """Only A may be said, then </s>: there is one sentence, however many are searched for."""
+    found, scores = search(lambda said: {(): {A: 1.0}, (A,): {END: 1.0}}.get(said, {}), beam, 4)
+    assert found[0] == [A, END] and scores[0] == 0.0 and np.isneginf(scores[1:]).all()

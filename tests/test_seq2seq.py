@@ -6,7 +6,7 @@ import pytest
 import cnnlib as cl
 from cnnlib import nn, ops
 from cnnlib.data.words import END, PAD, START, UNKNOWN, pad
-from cnnlib.errors import DataError, ShapeError, UnknownNameError, ValueRangeError
+from cnnlib.errors import DataError, NonFiniteError, ShapeError, UnknownNameError, ValueRangeError
 from cnnlib.models import Seq2Seq
 from cnnlib.models.seq2seq import exact_match
 
@@ -243,3 +243,29 @@ def test_a_training_step_leaves_no_float64_on_the_tape(kind):
 def test_what_is_refused(call, error, message):
     with pytest.raises(error, match=message):
         call(network())
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+@KINDS
+def test_a_network_whose_training_blew_up_translates_nothing(kind, number, beam):
+    source = np.array([[5, 9, 4], [7, 0, 0]])
+    for spoilt in ("output.bias", None):
+        net = network(**kind)
+        for name, p in net.named_parameters():
+            if name == spoilt:
+                p.data[6] = number
+            elif spoilt is None:
+                p.data[:] = number
+        for search in (net.translate, net.search):
+            with pytest.raises(NonFiniteError, match="the network's scores are not finite: its training blew up"):
+                search(source, beam)
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_a_bias_of_minus_infinity_forbids_a_word(beam):
+    net, source = network(), np.array([[5, 9, 4], [7, 0, 0]])
+    word = net.translate(source, beam)[0, 0]
+    net.output.bias.data[word] = -np.inf
+    tokens, scores = net.search(source, beam)
+    assert word not in tokens and np.isfinite(scores).all()

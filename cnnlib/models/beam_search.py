@@ -22,6 +22,7 @@ import numpy as np
 
 from cnnlib.data.words import END, PAD, START, UNKNOWN
 from cnnlib.ops.arguments import check_whole
+from cnnlib.ops.nonfinite import blew_up
 
 State = tuple[Any, ...]
 
@@ -32,7 +33,7 @@ def beam_search(
     """The best sentences that a model says, best first: tokens (B, beam, length) int64 and their scores (B, beam) float64.
 
     step       ``step(last, state) -> (ln p, new state)``: last (R,) int64, the words said last; ln p (R, V) of the next ones.
-               The R = B · beam rows of a sentence are next to each other.
+               The R = B · beam rows of a sentence are next to each other. −∞ forbids a word.
     state      arrays of B rows each, what the model carries along; () for none. ``step`` gets R rows.
     sentences  B, how many are searched for side by side.
     length     of the longest sentence; its last word can only be ``</s>``. Shorter ones are padded with 0.
@@ -40,7 +41,8 @@ def beam_search(
     ``<pad>``, ``<s>`` and ``<unk>``, which is no word, are never said. Where there are fewer than ``beam`` sentences, the score
     of the missing is −∞.
 
-    Raises ValueRangeError for a beam or a length below 1.
+    Raises ValueRangeError for a beam or a length below 1, NonFiniteError for scores that are NaN or +∞, or all −∞ after a
+    beginning that can be said.
     """
     check_whole("beam_search", "beam", beam)
     check_whole("beam_search", "length", length)
@@ -52,8 +54,10 @@ def beam_search(
     for t in range(length):
         log_p, state = step(last.reshape(-1), state)
         V = log_p.shape[1]
+        log_p = log_p.reshape(B, K, V)
+        _check_finite(log_p, going_on=~ended & (total > -np.inf))
         sizes = sizes + ~ended
-        totals = total[:, :, None] + _sayable(log_p.reshape(B, K, V), ended, last_place=t == length - 1)
+        totals = total[:, :, None] + _sayable(log_p, ended, last_place=t == length - 1)
         best = _largest((totals / sizes[:, :, None]).reshape(B, K * V), K)
         parent, last = best // V, best % V
         total = np.take_along_axis(totals.reshape(B, K * V), best, 1)
@@ -66,6 +70,12 @@ def beam_search(
             break
         state = _pick(state, (np.arange(B)[:, None] * K + parent).reshape(-1))
     return tokens, total / sizes
+
+
+def _check_finite(log_p, going_on):
+    largest = log_p.max(axis=2)  # NaN where one of them is
+    if ((largest != -np.inf) & ~np.isfinite(largest)).any() or (largest[going_on] == -np.inf).any():
+        raise blew_up("beam_search")
 
 
 def _sayable(log_p, ended, last_place):
