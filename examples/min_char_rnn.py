@@ -106,7 +106,7 @@ def train(text, hidden=100, steps=25, iterations=20_000, lr=0.1, seed=0, show_ev
         adagrad(net, backward(net, x, y, states, p), squares, lr)
         h, at = states[-1], at + steps
         bits = 0.999 * bits - 0.001 * np.log2(p[np.arange(steps), y]).mean()
-        if iteration % show_every == 0:
+        if iteration % show_every == 0 or iteration == iterations:
             sample = text.alphabet.decode(write(net, h, y[-1], 200, rng))
             print(f"iteration {iteration:,}: {bits:.3f} bits per character\n----\n{sample}\n----", flush=True)
     return net, bits

@@ -115,6 +115,12 @@ def test_min_char_rnn_learns_and_writes(capsys):
     assert bits < 0.5 and "to be, or not" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("iterations", "reports"), [(3, ["3"]), (8, ["4", "8"]), (9, ["4", "8", "9"])])
+def test_min_char_rnn_reports_at_the_end_too_and_once(capsys, iterations, reports):
+    module("min_char_rnn").train(cl.data.numbered(["to be, or not to be: " * 9]), 5, iterations=iterations, show_every=4)
+    assert re.findall(r"^iteration (\d+): [\d.]+ bits per character$", capsys.readouterr().out, re.MULTILINE) == reports
+
+
 @pytest.mark.parametrize(
     ("name", "args", "message"),
     [
