@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cnnlib.data.words import END, PAD, START, UNKNOWN
-from cnnlib.errors import NonFiniteError, ValueRangeError
+from cnnlib.errors import NonFiniteError, ShapeError, ValueRangeError
 from cnnlib.models.beam_search import beam_search
 
 A, B, C = 4, 5, 6
@@ -165,3 +165,10 @@ def test_words_may_be_forbidden_and_nothing_need_follow_an_end_or_a_beginning_th
     """Only A may be said, then </s>: there is one sentence, however many are searched for."""
     found, scores = search(lambda said: {(): {A: 1.0}, (A,): {END: 1.0}}.get(said, {}), beam, 4)
     assert found[0] == [A, END] and scores[0] == 0.0 and np.isneginf(scores[1:]).all()
+
+
+@pytest.mark.parametrize("shape", [(7,), (2, V), (1, 6, V), (7, V)])
+def test_a_step_whose_scores_have_another_shape_is_told_the_shape(shape):
+    with pytest.raises(ShapeError, match=r"step must return ln p of the shape \(R, V\), R = .* = 2 · 3 = 6 rows") as told:
+        beam_search(lambda last, state: (np.zeros(shape), state), (), 2, 3, 4)
+    assert str(told.value).endswith(f"got {shape}.")

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from cnnlib.data.words import END, PAD, START, UNKNOWN
+from cnnlib.errors import ShapeError
 from cnnlib.ops.arguments import check_whole
 from cnnlib.ops.nonfinite import blew_up
 
@@ -41,8 +42,8 @@ def beam_search(
     ``<pad>``, ``<s>`` and ``<unk>``, which is no word, are never said. Where there are fewer than ``beam`` sentences, the score
     of the missing is −∞.
 
-    Raises ValueRangeError for a beam or a length below 1, NonFiniteError for scores that are NaN or +∞, or all −∞ after a
-    beginning that can be said.
+    Raises ValueRangeError for a beam or a length below 1, ShapeError for scores of another shape, NonFiniteError for scores
+    that are NaN or +∞, or all −∞ after a beginning that can be said.
     """
     check_whole("beam_search", "beam", beam)
     check_whole("beam_search", "length", length)
@@ -53,6 +54,11 @@ def beam_search(
     total[:, 0] = 0.0  # K equal beginnings would stay equal: the others are out of the race
     for t in range(length):
         log_p, state = step(last.reshape(-1), state)
+        if log_p.ndim != 2 or len(log_p) != B * K:
+            raise ShapeError(
+                f"beam_search: step must return ln p of the shape (R, V), R = sentences · beam = {B} · {K} = {B * K} rows of a "
+                f"score for each word, got {log_p.shape}."
+            )
         V = log_p.shape[1]
         log_p = log_p.reshape(B, K, V)
         _check_finite(log_p, going_on=~ended & (total > -np.inf))
