@@ -4,8 +4,9 @@
    gates of a block's units for a panel's sequences (a patch) stay in L1 from the micro-kernel to the non-linearities, and what
    these yield is packed at once for the product of the next step. A step is one parallel region: a thread gets the same
    patches at every step, so its share of the weights stays in its own L2. The weights' adjoint is one product over all steps.
-   Few sequences over few steps are multiplied by the weights as they are: packing would cost more than the steps. A sequence
-   mostly starts from zeros: then no product of the first step, nor of its state for the weights' adjoint, is computed.
+   Few sequences over few steps are multiplied by the weights as they are: packing would cost more than the steps; and a single one
+   by rows that a patch holds. A sequence mostly starts from zeros: then no product of the first step, nor of its state for the
+   weights' adjoint, is computed.
 
    Steps are numbered in the order of work, i = 0 ... T - 1. Forward, step i reads the packed state before it from packed[i % 2]
    and leaves its own in packed[(i + 1) % 2]. Backward, the adjoint of gx of step i is packed into packed[i % 2].
@@ -87,11 +88,16 @@ static REAL *strip_at(const struct weights *w, idx strip, idx gate) {
     return w->strips + (strip * w->gates + gate) * w->K * NR;
 }
 
+/* Backward, a single sequence reads whole rows, where one patch has all units. */
+static int lies_ready(const struct steps *p, const struct weights *w) {
+    return p->s.B == 1 && w->of_unit == 1 && blocks_of(p) == 1;
+}
+
 static void pack_share(void *arg, idx begin, idx end, int worker) {
     (void)worker;
     const struct steps *p = arg;
     for (const struct weights *w = p->weights; w < p->weights + PRODUCTS && w->gates; w++)
-        for (idx strip = begin; strip < end; strip++)
+        for (idx strip = begin; strip < end && !lies_ready(p, w); strip++)
             for (idx g = 0; g < w->gates; g++)
                 pack_strips(w->K, MIN(NR, p->s.H - strip * NR), w->w + g * w->of_gate + strip * NR * w->of_unit, w->of_k,
                             w->of_unit, strip_at(w, strip, g));
@@ -166,17 +172,20 @@ static void (*const step_kernels[])(idx, const REAL *, const REAL *, const struc
                                     idx, int) = {NULL, FOR_HEIGHTS(STEP_KERNEL_OF)};
 
 /* One row times so many vectors of strips that lie `apart`: with the two of a single one, an addition would wait for the last.
-   Every second step goes backwards, as the weights that came last are still in L1. */
-INLINE void multiply_row(const int vectors, idx K, const REAL *a, const REAL *b, idx apart, REAL *sums, int accumulate,
-                         int backwards) {
-    const idx by = backwards ? -1 : 1;
+   Every second step goes backwards, as the weights that came last are still in L1. Where weights lie in `rows`, these are `apart`,
+   and the last vector has `last` numbers. */
+INLINE void multiply_row(const int vectors, const int rows, idx K, const REAL *a, const REAL *b, idx apart, idx last, REAL *sums,
+                         int accumulate, int backwards) {
+    const idx pitch = rows ? apart : NR, by = backwards ? -1 : 1;
     vr x[FEW_STRIPS * NV];
 #pragma GCC unroll 8
     for (int v = 0; v < vectors; v++) x[v] = (vr){0};
-    if (backwards) a += K - 1, b += (K - 1) * NR;
-    for (idx k = 0; k < K; k++, a += by, b += by * NR)
+    if (backwards) a += K - 1, b += (K - 1) * pitch;
+    for (idx k = 0; k < K; k++, a += by, b += by * pitch)
 #pragma GCC unroll 8
-        for (int v = 0; v < vectors; v++) x[v] += *a * load(b + v / NV * apart + v % NV * VL);
+        for (int v = 0; v < vectors; v++)
+            if (!rows) x[v] += *a * load(b + v / NV * apart + v % NV * VL);
+            else x[v] += *a * (v + 1 < vectors ? load(b + v * VL) : load_n(b + v * VL, last));
 #pragma GCC unroll 8
     for (int v = 0; v < vectors; v++, sums += VL) store(sums, accumulate ? load(sums) + x[v] : x[v]);
 }
@@ -195,9 +204,15 @@ static void multiply_strips(const struct steps *p, const struct weights *w, idx 
     const REAL *a = packed + at->row * p->packed_row + w->first * at->rows, *b = strip_at(w, at->unit / NR, gate);
     const idx strips = (at->units + NR - 1) / NR, apart = w->gates * w->K * NR, next = (at->unit + p->width) / NR;
     const struct wanted own = {sums, 0, 1};
+    const REAL *rows = w->w + gate * w->of_gate;
+    const int backwards = p->i % 2;
     if (at->rows == 1)
         switch ((at->units + VL - 1) / VL) {
-#define VECTORS(n) case n: multiply_row(n, w->K, a, b, apart, sums, accumulate, p->i % 2); break;
+#define VECTORS(n) \
+    case n: \
+        if (lies_ready(p, w)) multiply_row(n, 1, w->K, a, rows, w->of_k, at->units - (n - 1) * VL, sums, accumulate, backwards); \
+        else multiply_row(n, 0, w->K, a, b, apart, 0, sums, accumulate, backwards); \
+        break;
             VECTORS(1) VECTORS(2) VECTORS(3) VECTORS(4) VECTORS(5) VECTORS(6) VECTORS(7) VECTORS(8)
 #undef VECTORS
         }
