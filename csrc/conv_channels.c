@@ -12,11 +12,14 @@ enum { PAIRS = MR > 6 };
 
 typedef REAL pixel_row[MOST_PIXELS];
 
+/* Of a long sum one chain: the sums of those before are `done`, to which it adds its own unless it is the last one. */
+struct chain { REAL *done; int follows, goes_on; };
+
 /* y (channels x m pixels, row stride ldy) = bias + weights (vectors per k) times pixels: number i of step k lies at
    image[offset[k] + i] or, when the tile crosses rows, at image[offset[k] + at[i]]. */
 INLINE void channel_tile(const int m, const int vectors, const int crosses, idx K, const REAL *restrict image,
                          const idx *restrict offset, const idx *restrict at, const REAL *restrict weights, const REAL *bias,
-                         REAL *restrict y, idx ldy, idx channels) {
+                         const struct chain *chain, REAL *restrict y, idx ldy, idx channels) {
     vr sum[MOST_PIXELS][MOST_VECTORS];
     for (int v = 0; v < vectors; v++) {
         vr start = bias ? load_part(bias + v * VL, MIN(VL, channels - v * VL)) : (vr){0};
@@ -47,6 +50,14 @@ INLINE void channel_tile(const int m, const int vectors, const int crosses, idx 
             if (vectors > 2) sum[i][2] += pixel * w2;
         }
     }
+    if (chain->follows)
+#pragma GCC unroll 32
+        for (int i = 0; i < m * vectors; i++) sum[i / vectors][i % vectors] += load(chain->done + i * VL);
+    if (chain->goes_on) {
+#pragma GCC unroll 32
+        for (int i = 0; i < m * vectors; i++) store(chain->done + i * VL, sum[i / vectors][i % vectors]);
+        return;
+    }
 #pragma GCC unroll 3
     for (int v = 0; v < vectors; v++)
 #pragma GCC unroll 8
@@ -64,18 +75,18 @@ INLINE void channel_tile(const int m, const int vectors, const int crosses, idx 
 }
 
 typedef void (*channel_kernel)(int vectors, idx K, const REAL *image, const idx *offset, const idx *at, const REAL *weights,
-                               const REAL *bias, REAL *y, idx ldy, idx channels);
+                               const REAL *bias, const struct chain *chain, REAL *y, idx ldy, idx channels);
 #define PIXELS(m) \
     static void channel_tile_##m(int vectors, idx K, const REAL *image, const idx *offset, const idx *at, const REAL *weights, \
-                                 const REAL *bias, REAL *y, idx ldy, idx channels) { \
+                                 const REAL *bias, const struct chain *chain, REAL *y, idx ldy, idx channels) { \
         if (vectors > 2 && m <= FEW_PIXELS) { \
-            if (at) channel_tile(m, 3, 1, K, image, offset, at, weights, bias, y, ldy, channels); \
-            else channel_tile(m, 3, 0, K, image, offset, at, weights, bias, y, ldy, channels); \
+            if (at) channel_tile(m, 3, 1, K, image, offset, at, weights, bias, chain, y, ldy, channels); \
+            else channel_tile(m, 3, 0, K, image, offset, at, weights, bias, chain, y, ldy, channels); \
         } else if (SINGLE && vectors == 1) { \
-            channel_tile(m, 1, 1, K, image, offset, at, weights, bias, y, ldy, channels); \
+            channel_tile(m, 1, 1, K, image, offset, at, weights, bias, chain, y, ldy, channels); \
         } else { \
-            if (at) channel_tile(m, 2, 1, K, image, offset, at, weights, bias, y, ldy, channels); \
-            else channel_tile(m, 2, 0, K, image, offset, at, weights, bias, y, ldy, channels); \
+            if (at) channel_tile(m, 2, 1, K, image, offset, at, weights, bias, chain, y, ldy, channels); \
+            else channel_tile(m, 2, 0, K, image, offset, at, weights, bias, chain, y, ldy, channels); \
         } \
     }
 PIXELS(1) PIXELS(2) PIXELS(3) PIXELS(4) PIXELS(5) PIXELS(6)
@@ -86,9 +97,9 @@ PIXELS(7) PIXELS(8) PIXELS(9) PIXELS(10) PIXELS(11) PIXELS(12)
 PIXELS(13) PIXELS(14)
 #define MANY_PIXELS(m) \
     static void channel_tile_##m(int vectors, idx K, const REAL *image, const idx *offset, const idx *at, const REAL *weights, \
-                                 const REAL *bias, REAL *y, idx ldy, idx channels) { \
+                                 const REAL *bias, const struct chain *chain, REAL *y, idx ldy, idx channels) { \
         (void)vectors; \
-        channel_tile(m, 1, 1, K, image, offset, at, weights, bias, y, ldy, channels); \
+        channel_tile(m, 1, 1, K, image, offset, at, weights, bias, chain, y, ldy, channels); \
     }
 MANY_PIXELS(15) MANY_PIXELS(16) MANY_PIXELS(17) MANY_PIXELS(18) MANY_PIXELS(19) MANY_PIXELS(20) MANY_PIXELS(21)
 MANY_PIXELS(22) MANY_PIXELS(23) MANY_PIXELS(24) MANY_PIXELS(25) MANY_PIXELS(26) MANY_PIXELS(27) MANY_PIXELS(28)
@@ -145,7 +156,8 @@ static void copy_split(const REAL *tile, idx m, idx split, idx channels, REAL *y
 static void multiply_channels(const struct correlation *p, const struct block *b, struct phase phase, idx m0, idx m1,
                               const REAL *padded, REAL *y, idx ldy, idx y_image, const REAL *bias) {
     idx in_image = b->rows * b->columns, pixels = b->images * in_image, K = p->C * phase.taps;
-    const idx *offset = p->offset + p->C * phase.first;
+    const idx *offset = p->offset + p->C * phase.first, chain = chain_of(K);
+    REAL done[2 * MR * LANES_IN_VECTOR] __attribute__((aligned(64)));
     for (idx f = m0, lanes; f < m1; f += lanes) {
         lanes = strip_lanes(p->M, f);
         idx most = lanes > NR ? FEW_PIXELS : lanes < NR ? MOST_PIXELS : MR, channels = MIN(lanes, p->M - f), at[MOST_PIXELS];
@@ -163,8 +175,11 @@ static void multiply_channels(const struct correlation *p, const struct block *b
                 at[i] = place_of_pixel(p, pixels_after(b, here, i));
             REAL tile[MOST_VECTORS * LANES_IN_VECTOR * MOST_PIXELS], *to = y + here.image * y_image + (f - m0) * ldy + first;
             const REAL *from = across ? padded : padded + place_of_pixel(p, here);
-            channel_kernels[m]((int)(lanes / VL), K, from, offset, across ? at : NULL, weights, bias ? bias + f : NULL,
-                               split ? tile : to, split ? MOST_PIXELS : ldy, channels);
+            for (idx k = 0; k == 0 || k < K; k += chain) {
+                const struct chain part = {done, k > 0, k + chain < K};
+                channel_kernels[m]((int)(lanes / VL), MIN(chain, K - k), from, offset + k, across ? at : NULL, weights + k * lanes,
+                                   bias && !k ? bias + f : NULL, &part, split ? tile : to, split ? MOST_PIXELS : ldy, channels);
+            }
             if (split) copy_split(tile, m, in_image - first, channels, to, to - first + y_image, ldy);
         }
     }

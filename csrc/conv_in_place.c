@@ -6,7 +6,7 @@
    begin at image[offset[k]], the next row `pitch` further on. m and rows are constants where this is inlined. */
 INLINE void rows_tile(const int m, const int rows, const int vectors, idx K, const REAL *restrict weights,
                       const REAL *restrict image, idx pitch, const idx *restrict offset, const REAL *bias, REAL *restrict y,
-                      idx ldy, idx y_row, idx n) {
+                      idx ldy, idx y_row, idx n, int accumulate) {
     vr sum[MOST_ROWS][MR][NV];
 #pragma GCC unroll 4
     for (int r = 0; r < rows; r++)
@@ -40,18 +40,19 @@ INLINE void rows_tile(const int m, const int rows, const int vectors, idx K, con
     for (int r = 0; r < rows; r++, y += y_row)
 #pragma GCC unroll 16
         for (int i = 0; i < m; i++) {
-            store_part(y + i * ldy, sum[r][i][0], n);
-            if (n > VL) store_part(y + i * ldy + VL, sum[r][i][1], n - VL);
+            REAL *d = y + i * ldy;
+            store_part(d, accumulate ? load_part(d, n) + sum[r][i][0] : sum[r][i][0], n);
+            if (n > VL) store_part(d + VL, accumulate ? load_part(d + VL, n - VL) + sum[r][i][1] : sum[r][i][1], n - VL);
         }
 }
 
 typedef void (*rows_kernel)(idx K, const REAL *weights, const REAL *image, idx pitch, const idx *offset, const REAL *bias,
-                            REAL *y, idx ldy, idx y_row, idx n);
+                            REAL *y, idx ldy, idx y_row, idx n, int accumulate);
 #define CHANNELS(m) \
     static void rows_tile_##m(idx K, const REAL *weights, const REAL *image, idx pitch, const idx *offset, const REAL *bias, \
-                              REAL *y, idx ldy, idx y_row, idx n) { \
-        if (n > VL) rows_tile(m, ROWS_OF(m), 2, K, weights, image, pitch, offset, bias, y, ldy, y_row, n); \
-        else rows_tile(m, ROWS_OF(m), 1, K, weights, image, pitch, offset, bias, y, ldy, y_row, n); \
+                              REAL *y, idx ldy, idx y_row, idx n, int accumulate) { \
+        if (n > VL) rows_tile(m, ROWS_OF(m), 2, K, weights, image, pitch, offset, bias, y, ldy, y_row, n, accumulate); \
+        else rows_tile(m, ROWS_OF(m), 1, K, weights, image, pitch, offset, bias, y, ldy, y_row, n, accumulate); \
     }
 CHANNELS(1) CHANNELS(2) CHANNELS(3)
 #if MR > 6
@@ -70,6 +71,27 @@ static const rows_kernel rows_kernels[] = {
 #endif
 };
 
+/* ---- chain by chain ---- */
+
+static void rows_in_chains(idx m, idx K, const REAL *weights, const REAL *image, idx pitch, const idx *offset, const REAL *bias,
+                           REAL *y, idx ldy, idx y_row, idx n) {
+    const idx chain = chain_of(K);
+    for (idx k = 0; k == 0 || k < K; k += chain)
+        rows_kernels[m](MIN(chain, K - k), weights + k * m, image, pitch, offset + k, k ? NULL : bias, y, ldy, y_row, n, k > 0);
+}
+
+static void several_chains(idx m, idx n, idx K, const REAL *a, const REAL *b, const idx *offset, idx gap, REAL *c, idx ldc,
+                           const REAL *bias) {
+    const idx chain = chain_of(K);
+    for (idx k = 0; k < K; k += chain)
+        tile(m, n, MIN(chain, K - k), a + k * m, b, 0, offset + k, gap, c, ldc, 1, k ? NULL : bias, k > 0);
+}
+INLINE void tile_in_chains(idx m, idx n, idx K, const REAL *a, const REAL *b, const idx *offset, idx gap, REAL *c, idx ldc,
+                           const REAL *bias) {
+    if (K > LONGEST_CHAIN) several_chains(m, n, K, a, b, offset, gap, c, ldc, bias);
+    else tile(m, n, K, a, b, 0, offset, gap, c, ldc, 1, bias, 0);
+}
+
 /* No strips, each row of pixels is read where it lies. */
 static void multiply_in_place(const struct correlation *p, const struct block *b, struct phase phase, const REAL *padded,
                               REAL *c, idx ldc) {
@@ -80,10 +102,10 @@ static void multiply_in_place(const struct correlation *p, const struct block *b
         const REAL *from = padded + r / b->rows * p->C * p->PH * p->PS * p->PW + r % b->rows * p->pitch;
         rows = r % b->rows + together <= b->rows ? together : 1;
         for (idx j = 0; j < n; j += NR)
-            if (rows > 1) rows_kernels[p->M](K, weights, from + j, p->pitch, offset, NULL, c + j, ldc, n, MIN(NR, n - j));
+            if (rows > 1) rows_in_chains(p->M, K, weights, from + j, p->pitch, offset, NULL, c + j, ldc, n, MIN(NR, n - j));
             else for (idx i = 0; i < p->M; i += height)
-                tile(MIN(height, p->M - i), MIN(NR, n - j), K, weights + i * K, from + j, NR, offset, VL, c + i * ldc + j, ldc,
-                     1, NULL, 0);
+                tile_in_chains(MIN(height, p->M - i), MIN(NR, n - j), K, weights + i * K, from + j, offset, VL, c + i * ldc + j,
+                               ldc, NULL);
     }
 }
 
@@ -131,8 +153,8 @@ static void correlate_in_place(const struct correlation *p, const struct block *
             int halves = rows > 1 && n < VL;
             if (several && rows > 1) {
                 for (idx j = 0; j < n; j += NR)
-                    rows_kernels[p->M](K, weights + k * p->M, from + j, p->pitch, p->offset + k, bias, y + j, ldc, n,
-                                       MIN(NR, n - j));
+                    rows_in_chains(p->M, K, weights + k * p->M, from + j, p->pitch, p->offset + k, bias, y + j, ldc, n,
+                                   MIN(NR, n - j));
                 continue;
             }
             for (idx j = 0; j < rows * n; j += NR) {
@@ -143,10 +165,10 @@ static void correlate_in_place(const struct correlation *p, const struct block *
                     const REAL *w = weights + i * p->K + k * m, *start = bias ? bias + i : NULL;
                     REAL *c = y + i * ldc + j;
                     if (!halves) {
-                        tile(m, MIN(NR, rows * n - j), K, w, from + at, NR, p->offset + k, gap, c, ldc, 1, start, 0);
+                        tile_in_chains(m, MIN(NR, rows * n - j), K, w, from + at, p->offset + k, gap, c, ldc, start);
                         continue;
                     }
-                    micro_kernels[m](K, w, from, 0, p->offset + k, gap, t, NR, start, 0);
+                    tile_in_chains(m, NR, K, w, from, p->offset + k, gap, t, NR, start);
                     for (idx u = 0; u < m; u++) {
                         store_n(c + u * ldc, load(t + u * NR), n);
                         store_n(c + u * ldc + n, load(t + u * NR + VL), n);
@@ -170,10 +192,10 @@ static void correlate_sheared(const struct correlation *p, const struct block *b
                 const REAL *w = weights + i * p->K, *start = bias ? bias + i : NULL;
                 REAL *c = output_at(p, b, image, i, b->row) + j, *next = c + p->groups * p->M * ldc;
                 if (!together) {
-                    tile(m, MIN(NR, n - j), p->K, w, padded + j, 0, p->offset, VL, c, ldc, 1, start, 0);
+                    tile_in_chains(m, MIN(NR, n - j), p->K, w, padded + j, p->offset, VL, c, ldc, start);
                     continue;
                 }
-                micro_kernels[m](p->K, w, padded + j, 0, p->offset, stride, t, NR, start, 0);
+                tile_in_chains(m, NR, p->K, w, padded + j, p->offset, stride, t, NR, start);
                 for (idx u = 0; u < m; u++) {
                     store_part(c + u * ldc, load(t + u * NR), n - j);
                     store_part(next + u * ldc, load(t + u * NR + VL), n - j);
@@ -185,13 +207,20 @@ static void correlate_sheared(const struct correlation *p, const struct block *b
 /* One output channel (depthwise): many rows at once keep enough sums in flight. */
 INLINE void sum_rows(const int rows, const struct correlation *p, const REAL *weights, const REAL *from, REAL bias, REAL *to,
                      idx n) {
-    vr sum[8];
+    const idx chain = chain_of(p->K);
+    vr all[8];
 #pragma GCC unroll 8
-    for (int r = 0; r < rows; r++) sum[r] = broadcast(bias);
-    for (idx k = 0; k < p->K; k++)
+    for (int r = 0; r < rows; r++) all[r] = broadcast(bias);
+    for (idx k = 0, end; k < p->K; k = end) {
+        vr sum[8] = {{0}};
+        end = MIN(p->K, k + chain);
+        for (idx i = k; i < end; i++)
 #pragma GCC unroll 8
-        for (int r = 0; r < rows; r++) sum[r] += weights[k] * load(from + p->offset[k] + r * p->pitch);
-    for (int r = 0; r < rows; r++) store_n(to + r * p->y_columns, sum[r], n);
+            for (int r = 0; r < rows; r++) sum[r] += weights[i] * load(from + p->offset[i] + r * p->pitch);
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++) all[r] += sum[r];
+    }
+    for (int r = 0; r < rows; r++) store_n(to + r * p->y_columns, all[r], n);
 }
 
 static void correlate_one_channel(const struct correlation *p, const struct block *b, const REAL *padded) {

@@ -184,7 +184,7 @@ static void spread_tile(const REAL *t, idx m, idx n, REAL *c, idx crs, idx ccs, 
 }
 
 /* The micro-kernel for any n <= NR and any strides of C: what does not fit takes the way over a small tile. */
-static void tile(idx m, idx n, idx K, const REAL *a, const REAL *b, idx ldb, const idx *offset, idx gap, REAL *c, idx crs,
+INLINE void tile(idx m, idx n, idx K, const REAL *a, const REAL *b, idx ldb, const idx *offset, idx gap, REAL *c, idx crs,
                  idx ccs, const REAL *bias, int accumulate) {
     const micro_kernel_function kernel = (n <= VL ? narrow_kernels : micro_kernels)[m];
     if (n % VL == 0 && ccs == 1) {

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import cnnlib as cl
-from cnnlib.backends import cpu
+from cnnlib.backends import REFERENCE, cpu
+from cnnlib.backends.tolerance import in_float64
 from tests.test_kernels import COMPILED, case, check, draw, each_dtype, each_isa
 
 GEOMETRIES = {  # N, groups, channels and outputs per group, image, kernel, stride, pads, dilation
@@ -196,6 +197,31 @@ def test_convolutions_are_bitwise_equal_for_any_number_of_threads(isa, dtype):
         for other in results[1:]:
             for one, same in zip(results[0], other, strict=True):
                 np.testing.assert_array_equal(one, same, err_msg=name)
+
+
+LONG_SUMS = {  # N, channels, outputs, image, kernel, stride
+    "many channels": (2, 512, 64, 14, 3, 1),
+    "few outputs": (2, 512, 5, 20, 3, 1),
+    "one output": (1, 512, 1, 16, 4, 1),
+    "rows in place": (2, 512, 12, 7, 3, 1),
+    "stride 2": (2, 512, 32, 15, 3, 2),
+    "few inputs": (2, 3, 512, 24, 4, 2),
+}
+
+
+@each_isa
+@pytest.mark.parametrize("name", LONG_SUMS)
+def test_long_sums_are_cut_into_chains(isa, name):
+    """Added up in one go, n products have an error that grows as the root of n: here two to four times what is allowed."""
+    cpu.set_isa(isa)
+    cl.set_precision("exact")
+    N, C, F, size, kernel, stride = LONG_SUMS[name]
+    where = (stride, stride), (1, 1, 1, 1), (1, 1)
+    x, w, _, dy = conv_arrays(np.random.default_rng(25), "float32", N, 1, C, F, (size, size), (kernel, kernel), *where)
+    for result, arguments in (("conv2d_forward", (x, w, None)), ("conv2d_backward_input", (dy, w, x.shape))):
+        y64 = getattr(REFERENCE, result)(*map(in_float64, arguments), *where, 1)
+        y = getattr(COMPILED, result)(*arguments, *where, 1)
+        assert ((y - y64) ** 2).mean() < 5e-7**2 * (y64**2).mean(), result
 
 
 @each_isa
