@@ -36,28 +36,45 @@ def main() -> None:
     kinds = contenders(options.against)
     wanted, dtypes = options.only.split("|"), options.dtype.split(",")
     rows = [row for row in all_rows() if any(text in row.name for text in wanted) and row.dtype in dtypes]
+    if not rows:
+        sys.exit(f"benchmarks: no row of {options.dtype} has a name with {options.only!r} in it.")
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.touch()  # a place that cannot be written to is known before anything is measured
     figures = start(options)
-    for threads in options.threads.split(","):
-        found = limits.in_process_of_its_own(int(threads), options.seconds)
-        figures["limits"][threads] = limits.better(figures["limits"].get(threads), found)
-        measure(figures, rows, kinds, int(threads), options.seconds)
-        settle(figures, rows, kinds, int(threads), options.seconds)
-        show(figures, threads, [row.name for row in rows])
+    for threads in options.threads:
+        found = limits.in_process_of_its_own(threads, options.seconds)
+        figures["limits"][str(threads)] = limits.better(figures["limits"].get(str(threads)), found)
+        measure(figures, rows, kinds, threads, options.seconds)
+        settle(figures, rows, kinds, threads, options.seconds)
+        show(figures, str(threads), [row.name for row in rows])
         if options.json:
-            options.json.parent.mkdir(parents=True, exist_ok=True)
             options.json.write_text(json.dumps(rounded(figures), indent=1, ensure_ascii=False) + "\n")
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--against", choices=("torch", "reference"), help="default: torch where it is installed")
-    parser.add_argument("--threads", default="1,2", help="numbers of threads, such as 1,2")
+    parser.add_argument("--threads", type=numbers_of_threads, default="1,2", help="numbers of threads, such as 1,2")
     parser.add_argument("--only", default="", metavar="TEXT", help="only rows whose name contains this text, or this|that")
     parser.add_argument("--dtype", default="float32,float64", help="float32, float64 or both")
-    parser.add_argument("--seconds", type=float, default=0.15, help="for each row and way of computing it")
+    parser.add_argument("--seconds", type=duration, default=0.15, help="for each row and way of computing it")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here")
     parser.add_argument("--add", action="store_true", help="keep what FILE has of the same machine and add to it")
     return parser.parse_args()
+
+
+def numbers_of_threads(text: str) -> list[int]:
+    counts = [int(n) for n in text.split(",")]
+    if min(counts) < 1:
+        raise argparse.ArgumentTypeError(f"expected numbers of at least 1, got {text}")
+    return counts
+
+
+def duration(text: str) -> float:
+    if not float(text) >= 0.001:
+        raise argparse.ArgumentTypeError(f"a row needs 0.001 seconds or more, got {text}")
+    return float(text)
 
 
 def contenders(against: str | None) -> list[str]:
@@ -78,10 +95,10 @@ def start(options: argparse.Namespace) -> dict:
         "command": command(),
         "limits": {},
     }
-    if options.add and options.json and options.json.exists():
+    if options.add and options.json and options.json.stat().st_size:
         old = json.loads(options.json.read_text())
         if old["machine"] == new["machine"]:
-            return {**new, **old, "date": new["date"]}
+            return {**new, **old, "date": new["date"], "command": f"{old['command']}; {new['command']}"}
         print(f"{options.json} is of another machine: starting anew.", file=sys.stderr)
     return new | {"rows": []}
 

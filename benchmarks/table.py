@@ -1,6 +1,6 @@
-"""The figures of JSON files as Markdown, written between two marks of docs/performance.md.
+"""The figures of JSON files as Markdown: printed, or with --page written between two marks of a page.
 
-python -m benchmarks.table benchmarks/results/FILE.json [MORE.json ...]
+python -m benchmarks.table benchmarks/results/FILE.json [MORE.json ...] [--page docs/performance.md]
 
 The first file with all its rows; of the others what they come to: the limits, the means, the rows below the floor.
 """
@@ -15,7 +15,6 @@ from pathlib import Path
 from benchmarks import report
 from cnnlib.cli.pipe import reader_may_leave
 
-PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 BEGIN, END = "<!-- figures: begin (python -m benchmarks.table) -->", "<!-- figures: end -->"
 AGAINST = {"torch": "PyTorch as users run it", "torch tuned": "with tuned malloc", "best": "its fastest way"}
 
@@ -23,18 +22,20 @@ AGAINST = {"torch": "PyTorch as users run it", "torch tuned": "with tuned malloc
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE")
-    parser.add_argument("--out", type=Path, default=PAGE)
+    parser.add_argument("--page", type=Path, help="replaces the figures there by these")
     options = parser.parse_args()
-    text = options.out.read_text("utf-8")
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
     found = []
     for file in options.files:
-        figures = json.loads(file.read_text())
-        source = os.path.relpath(file.resolve(), options.out.resolve().parent)
+        figures = json.loads(file.read_text("utf-8"))
+        source = os.path.relpath(file.resolve(), options.page.resolve().parent) if options.page else str(file)
         found.append(summary(figures, source) if found else page(figures, source))
     tables = "\n".join(found)
-    options.out.write_text(f"{before}{BEGIN}\n\n{tables}\n{END}{after}", "utf-8")
+    if not options.page:
+        print(tables)
+        return
+    before, rest = options.page.read_text("utf-8").split(BEGIN)
+    _, after = rest.split(END)
+    options.page.write_text(f"{before}{BEGIN}\n\n{tables}\n{END}{after}", "utf-8")
 
 
 def page(figures: dict, source: str) -> str:

@@ -1,7 +1,7 @@
 /* Matrix products: C = A B, after Goto and van de Geijn. A block of B is packed into strips NR columns wide, a block of A into
    panels of at most MR rows, and a micro-kernel keeps an MR x NR tile of C in registers for KC steps.
 
-   Every element of C is one chain of multiply-adds over k, cut at the same multiples of KC whatever the tile or thread that it
+   Every element of C is one chain of multiply-adds over k, cut at the same places whatever the tile or thread that it
    falls into; in products of few rows, a chain per lane. So results do not depend on how the work is split. */
 
 #if VECTOR_BYTES == 64
@@ -317,6 +317,7 @@ struct product {
     const REAL *b; idx brs, bcs;
     REAL *c;       idx crs, ccs;
     const REAL *bias; idx bias_rs, bias_cs;   /* C starts from it, or NULL */
+    int whole;     /* the last columns go with the others: see multiply_last_columns */
     int by_rows;   /* threads share out the rows, not the columns */
     idx height;    /* of a panel of A */
     REAL *scratch;
@@ -324,7 +325,7 @@ struct product {
 
 static struct product transposed(const struct product *p) {
     return (struct product){p->N, p->M, p->K, p->b, p->bcs, p->brs, p->a, p->acs, p->ars, p->c, p->ccs, p->crs,
-                            p->bias, p->bias_cs, p->bias_rs, p->by_rows, p->height, p->scratch};
+                            p->bias, p->bias_cs, p->bias_rs, p->whole, p->by_rows, p->height, p->scratch};
 }
 
 static idx ceil_div(idx a, idx b) { return (a + b - 1) / b; }

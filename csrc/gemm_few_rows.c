@@ -145,7 +145,7 @@ static int multiply_last_columns(struct product *p) {
     const struct product lies = last_columns(p, n);
     struct product turned = lies;
     turned.ars = K, turned.acs = 1, turned.crs = M, turned.ccs = 1;
-    if (!n || p->N <= NR || M * K <= WORTH_TURNING || needs_no_packing(p) || n > FEW || !needs_no_packing(&turned)) return CNN_OK;
+    if (!n || p->whole || p->N <= NR || M * K <= WORTH_TURNING || needs_no_packing(p) || n > FEW || !needs_no_packing(&turned)) return CNN_OK;
     REAL *a = scratch_take(sizeof(REAL) * (size_t)(n * (K + M))), *c = a + n * K;
     if (!a) return CNN_NO_MEMORY;
     for (idx k = 0; k < K; k++)

@@ -202,7 +202,7 @@ struct filter {
 };
 
 /* One term of the tiles from `first` on, to v: (element, strip, term, NR). z: a line for each point, along the pixels of all
-   tiles; `next` the same one tile to the right, computed again because reading back what was just written would wait for it. */
+   tiles; `next` the same again, stored one tile to the left: reading back what was just written, out of step, would wait for it. */
 INLINE void transform_tiles(void (*const transform)(vr *), const int points, const int step, const struct winograd *p, idx first,
                             idx tiles, idx term, REAL *v, REAL *scratch) {
     const struct part *part = &p->part[term / p->C];

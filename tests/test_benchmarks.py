@@ -185,7 +185,7 @@ def test_table_goes_between_its_marks(figures, tmp_path, monkeypatch):
     page = tmp_path / "page.md"
     page.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n", "utf-8")
     file = str(ROOT / "tests" / "benchmark.json")
-    monkeypatch.setattr(sys, "argv", ["table", file, file, "--out", str(page)])
+    monkeypatch.setattr(sys, "argv", ["table", file, file, "--page", str(page)])
     table.main()
     text = page.read_text("utf-8")
     assert text.startswith(f"before\n{table.BEGIN}\n") and text.endswith(f"{table.END}\nafter\n")

@@ -123,13 +123,14 @@ def test_products_of_random_shapes(isa, dtype):
 def test_a_few_columns_more_than_whole_vectors_hold(isa, dtype):
     """They are a product of their own, whichever way a and b lie."""
     rng = np.random.default_rng(15)
-    MR, NR, VL, KC = tile_sizes(isa, dtype)
+    MR, NR, VL, _ = tile_sizes(isa, dtype)
     for more, (M, K) in itertools.product((1, 2, 3, 4), [(25, 400), (400, 25), (3 * MR + 2, 5 * VL + 70)]):
         N = 2 * NR + more
         a, b, bias = draw(rng, dtype, M, K), draw(rng, dtype, K, N), draw(rng, dtype, N)
         a[M // 2, 1], b[2, N - 1] = np.inf, np.nan
         for ta, tb in itertools.product((False, True), repeat=2):
-            check([case("gemm", np.ascontiguousarray(a.T) if ta else a, np.ascontiguousarray(b.T) if tb else b, ta, tb)], isa, dtype)
+            left, right = np.ascontiguousarray(a.T) if ta else a, np.ascontiguousarray(b.T) if tb else b
+            check([case("gemm", left, right, ta, tb)], isa, dtype)
         check([case("linear_forward", a, np.ascontiguousarray(b.T), bias)], isa, dtype)
 
 

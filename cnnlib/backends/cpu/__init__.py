@@ -1,6 +1,7 @@
 """The compiled CPU kernels, where the extension was built; csrc/README.md says how they are made."""
 
 import importlib.util
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -51,9 +52,9 @@ def set_isa(name: str | None) -> None:
 
 
 def set_num_threads(n: int) -> None:
-    """How many threads a kernel may use. Results do not depend on it."""
+    """How many threads a kernel may use, 256 at most. Results do not depend on it."""
     if _kernels:
-        _kernels.set_num_threads(n)
+        _kernels.set_num_threads(operator.index(n))
 
 
 def get_num_threads() -> int:
@@ -90,9 +91,9 @@ def set_precision(precision: str) -> None:
     ``"fast"`` lets convolutions with many channels use Winograd's minimal filtering F(4×4, 3×3), a quarter of the
     multiplications, in all three passes; larger kernels, up to 12×12, in parts of 3×3. With stride 2, kernels of 3×3 to 4×4
     take F(4×4, 2×2) on even and odd pixels, forward and backward-input. It rounds more: relative to the root mean square of the
-    result, the error measured with 64 to 512 channels is about 1e-6 in the mean square and 1e-5 at most, up to five times that
-    of direct sums (``python -m benchmarks.error``). And an output takes part in what its tile of 4×4 meets: a NaN or infinity
-    may reach all 16 outputs of a tile, and all nine taps of a part of a weight's gradient.
+    result, the error measured with 64 to 512 channels is up to 1.2e-6 in the mean square and 1.4e-5 at most, that of direct
+    sums, cut into chains of 512 products, 4e-7 and 5e-6 (``python -m benchmarks.error``). And an output takes part in what its
+    tile of 4×4 meets: a NaN or infinity may reach all 16 outputs of a tile, and all nine taps of a part of a weight's gradient.
     ``"exact"`` sums directly, always. float64, so gradient checks too, and the reference backend always do.
 
     A setting of the process; the choice is taken when a kernel runs. Raises UnknownNameError for another word.

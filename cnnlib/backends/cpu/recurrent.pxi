@@ -34,7 +34,7 @@ _NONLINEARITIES = {"tanh": TANH, "relu": RELU, "sigmoid": SIGMOID, "identity": I
 cdef sequence_shape sequence_of(idx T, ndarray h0, object lengths, bint reverse) except *:
     cdef sequence_shape s
     s.T, s.B, s.H, s.reverse = T, h0.shape[0], h0.shape[1], reverse
-    s.lengths = NULL if lengths is None else <const int64_t *>integers(<ndarray>lengths, cnp.NPY_INT64)
+    s.lengths = NULL if lengths is None else <const int64_t *>integers(<ndarray?>lengths, cnp.NPY_INT64)
     return s
 
 cdef sequence_inputs inputs_of(ndarray x, ndarray w_ih, object b) except *:
