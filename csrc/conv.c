@@ -36,10 +36,13 @@ struct correlation {
 
 enum { BLOCK_PIXELS = 1024, BLOCK_CHANNELS = 2 * MC };   /* weights are packed once only, so a block may be larger */
 enum { PIXEL_BYTES = 400 << 10 };                        /* of a block of pixels, in L2 */
-enum { LONGEST_CHAIN = 512 };                            /* products added up in one go: the error grows with them */
+enum { EXACT_CHAIN = 512, FAST_CHAIN = 2048 };           /* products added up in one go: the error grows with them */
 enum { MOST_ROWS = 4 };                                  /* of pixels that meet the weights of few channels together */
 #define ROWS_OF(channels) MIN(MOST_ROWS, MR / (channels))
-static idx chain_of(idx K) { return K > LONGEST_CHAIN ? block_of(K, LONGEST_CHAIN) : MAX(1, K); }   /* without dividing, mostly */
+static idx chain_of(idx K) {
+    const idx most = cnn_get_exact() ? EXACT_CHAIN : FAST_CHAIN;
+    return K > most ? block_of(K, most) : MAX(1, K);   /* mostly without dividing, which takes as long as a small tile's edges */
+}
 static idx rows_together(idx channels) { return MAX(1, ROWS_OF(channels)); }
 static idx rows_in_turn(const struct correlation *p, idx columns);
 

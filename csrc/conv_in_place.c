@@ -88,7 +88,7 @@ static void several_chains(idx m, idx n, idx K, const REAL *a, const REAL *b, co
 }
 INLINE void tile_in_chains(idx m, idx n, idx K, const REAL *a, const REAL *b, const idx *offset, idx gap, REAL *c, idx ldc,
                            const REAL *bias) {
-    if (K > LONGEST_CHAIN) several_chains(m, n, K, a, b, offset, gap, c, ldc, bias);
+    if (K > EXACT_CHAIN) several_chains(m, n, K, a, b, offset, gap, c, ldc, bias);
     else tile(m, n, K, a, b, 0, offset, gap, c, ldc, 1, bias, 0);
 }
 
