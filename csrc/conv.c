@@ -491,7 +491,7 @@ static int is_pointwise(const struct conv_shape *s) {   /* and large enough to p
         && s->groups == 1 && (s->H * s->W >= 8 * NR || s->N == 1);
 }
 
-/* y[n] (M x S) = w (M x K, by its strides) x[n] (K x S) */
+/* y[n] (M x S) = w (M x K, by its strides) x[n] (K x S), `whole` as in a batch of them: how many threads there are chooses. */
 static int pointwise(idx N, idx M, idx K, idx S, const REAL *w, idx wrs, idx wcs, const REAL *x, const REAL *bias, REAL *y) {
     struct product p = {.M = M, .N = S, .K = K, .a = w, .ars = wrs, .acs = wcs, .b = x, .brs = S, .bcs = 1,
                         .c = y, .crs = S, .ccs = 1, .bias = bias, .bias_rs = 1, .whole = 1};
