@@ -248,6 +248,9 @@ def test_checkpoints_and_commands_of_other_kinds(run, rhyme, tmp_path):
     (tmp_path / "other.txt").write_text(RHYME.upper())
     code, _, err = run("train", "char-rnn", "--text", "other.txt", "--out", "run", "--resume")
     assert code == 1 and "was trained on a text of 22 different characters" in err and one_line(err)
+    (tmp_path / "other.txt").write_text(RHYME[::-1])
+    code, _, err = run("train", "char-rnn", "--text", "other.txt", "--out", "run", "--resume")
+    assert code == 1 and "run: was trained on another text than other.txt" in err and one_line(err)
 
 
 def test_a_run_that_blows_up_says_where_and_keeps_its_checkpoint(run, rhyme):

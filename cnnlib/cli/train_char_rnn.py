@@ -76,6 +76,7 @@ def command(
     import cnnlib as cl
     from cnnlib.cli.hardware import choose_hardware
     from cnnlib.data import Streams
+    from cnnlib.errors import CheckpointError
     from cnnlib.train import Checkpoint, NaNStop, Samples, SequenceTrainer
 
     choose_hardware(backend, device, threads)
@@ -94,6 +95,9 @@ def command(
         refuse_changes(usual, chosen, SHORT)
     train, held_out = text.split()
     streams = Streams(train, chosen["batch_size"], chosen["length"], f"{text.name}, without what is held out")
+    if usual.get("checksum", streams.checksum) != streams.checksum:
+        raise CheckpointError(f"{out}: was trained on another text than {text.name}, of the same characters: resume with the "
+                              "same text.")  # fmt: skip
     cl.manual_seed(seed)
     options = {"characters": text.alphabet.characters} | {n: chosen[n] for n in ("cell", "layers", "hidden", "embedding")}
     net = cl.models.create("char_rnn", **options)

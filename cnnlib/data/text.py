@@ -10,6 +10,7 @@ Texts of any size, by name or path: cnnlib/data/texts.py.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -156,6 +157,7 @@ class Streams:
                 f"batch_size · length + 1 = {batch_size * length + 1:,}: take fewer streams, fewer steps or a longer text."
             )
         self.dataset, self.batch_size, self.length = numbers, batch_size, length  # what a resumed run compares
+        self.checksum = f"{zlib.crc32(np.ascontiguousarray(numbers).data):08x}"  # this, too: texts may differ in nothing else
         per_stream = (len(numbers) - 1) // batch_size
         used = per_stream * batch_size
         self._x, self._y = (numbers[k : used + k].reshape(batch_size, per_stream) for k in (0, 1))  # views

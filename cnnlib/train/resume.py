@@ -100,7 +100,7 @@ def _data(loader: Any) -> dict[str, Any]:
     scale = getattr(getattr(loader, "dataset", None), "scale", None)
     return {
         "samples": len(loader.dataset) if hasattr(loader, "dataset") else None,
-        **{name: getattr(loader, name, None) for name in ("batch_size", "length", "shuffle", "seed", "drop_last")},
+        **{name: getattr(loader, name, None) for name in ("batch_size", "length", "shuffle", "seed", "drop_last", "checksum")},
         "transform": None if " at 0x" in transform else transform,
         "scale": scale and repr(scale),
     }
