@@ -13,7 +13,7 @@ demo: $(VENV)/.demo  ## train LeNet-5 on real digits, compare the backends, writ
 	$(BIN)/python examples/demo.py --out demo
 
 test: $(VENV)/.dev  ## the whole suite, under 10 minutes on two cores
-	$(BIN)/python -m pytest -q -m "not slow" tests
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 -m "not slow" tests
 
 test-slow: $(VENV)/.dev  ## the trainings whose figures docs/labs.md keeps
 	$(BIN)/python -m pytest -q -m slow tests

@@ -309,8 +309,10 @@ def test_a_training_is_told_with_both_curves_and_how_slow_it_was(capsys, tmp_pat
 
 def test_the_curves_become_a_picture(tmp_path, capsys):
     pytest.importorskip("matplotlib")
-    learn_training.training(EIGHT, happening([("yours", [2.0, 1.0]), ("library", [2.0, 1.0])]), tmp_path / "curve.png")
-    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG") and "curve.png" in capsys.readouterr().out
+    picture = tmp_path / "[b]a folder whose name is longer than a terminal of eighty columns is wide[b]" / "curve.png"
+    picture.parent.mkdir()
+    learn_training.training(EIGHT, happening([("yours", [2.0, 1.0]), ("library", [2.0, 1.0])]), picture)
+    assert picture.read_bytes().startswith(b"\x89PNG") and f"The curves are drawn in {picture}.\n" in capsys.readouterr().out
 
 
 def test_a_curve_is_made_of_eighths():

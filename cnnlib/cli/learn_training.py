@@ -42,7 +42,7 @@ def training(exercise: Exercise, happening: Iterable[Mapping[str, Any]], out: Pa
     _report(screen, exercise, losses, result)
     if out:
         _draw(exercise, losses, plan, out)
-        screen.print(f"The curves are drawn in {out}.")
+        screen.print(f"The curves are drawn in {escape(str(out))}.", soft_wrap=True)
 
 
 def _announced(exercise: Exercise, plan: Mapping[str, Any]) -> str:
