@@ -177,6 +177,7 @@ def test_another_model_is_told_apart_and_left_alone(written):
     with pytest.raises(CheckpointError, match=r"of another model \(mlp\)") as error:
         checkpoint.load(path).load_into(other)
     assert "0.weight has shape (5, 4), the model expects (6, 4)" in str(error.value)
+    assert str(error.value).endswith("Build the model that was saved, or name another file or folder.")
     same(other.state_dict(), before)
     with pytest.raises(CheckpointError, match=r"unexpected: 1\.bias"):
         checkpoint.load(path).load_into(nn.Sequential(nn.Linear(4, 5)))

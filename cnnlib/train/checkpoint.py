@@ -57,7 +57,8 @@ class Saved:
             model.load_state_dict(self.model)
         except CheckpointError as reason:
             raise CheckpointError(f"{self.path}: the checkpoint is of another model"
-                                  f"{f' ({self.name})' if self.name else ''}.\n{reason}") from None  # fmt: skip
+                                  f"{f' ({self.name})' if self.name else ''}.\n{reason}\n"
+                                  "Build the model that was saved, or name another file or folder.") from None  # fmt: skip
 
     def transform(self) -> Any:
         """The preprocessing as a transform for data, or None: what pictures must go through before the model sees them."""
