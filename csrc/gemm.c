@@ -568,20 +568,20 @@ static int linear_backward_weight(idx R, idx I, idx O, const void *dy, const voi
                                      .c = dw, .crs = I, .ccs = 1});
 }
 
-/* db[o] = sum over rows of dy: each column is one output, so threads split columns. Memory likes rows, some at a time. */
+/* db[o] = sum over rows of dy. Threads split columns; memory likes rows, some at a time; sums of sums round less. */
 struct column_sum { idx R, O; const REAL *dy; REAL *db; };
-enum { ROWS_AT_ONCE = 8 };
+enum { ROWS_AT_ONCE = 8, MOST_SUMS = 512 };
 
 static void column_sum(void *arg, idx begin, idx end, int worker) {
     (void)worker;
     const struct column_sum *p = arg;
-    const idx first = begin * VL, last = MIN(p->O, end * VL);
+    const idx first = begin * VL, last = MIN(p->O, end * VL), rows = MAX(ROWS_AT_ONCE, p->R / MOST_SUMS);
     memset(p->db + first, 0, sizeof(REAL) * (size_t)(last - first));
-    for (idx r = 0; r < p->R; r += ROWS_AT_ONCE)
+    for (idx r = 0; r < p->R; r += rows)
         for (idx o = first; o < last; o += VL) {
-            vr sum = load_part(p->db + o, last - o);
-            for (idx row = r; row < MIN(p->R, r + ROWS_AT_ONCE); row++) sum += load_part(p->dy + row * p->O + o, last - o);
-            store_part(p->db + o, sum, last - o);
+            vr sum = {0};
+            for (idx row = r; row < MIN(p->R, r + rows); row++) sum += load_part(p->dy + row * p->O + o, last - o);
+            store_part(p->db + o, load_part(p->db + o, last - o) + sum, last - o);
         }
 }
 

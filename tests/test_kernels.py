@@ -186,6 +186,16 @@ def test_products_pass_nan_and_infinity_on(isa, dtype):
         check(checked, isa, dtype)
 
 
+@each_dtype
+@each_isa
+def test_a_sum_over_very_many_rows_is_made_of_sums(isa, dtype):
+    """Added up one by one, 300,000 numbers of one sign are wrong in the third digit of float32."""
+    cpu.set_isa(isa)
+    dy = np.full((300_000, 3), 0.1, dtype)
+    exact = 300_000 * float(dy[0, 0])
+    np.testing.assert_allclose(COMPILED.linear_backward_bias(dy), exact, rtol=256 * np.finfo(dtype).eps)
+
+
 # ---- environment
 
 
